@@ -1,0 +1,254 @@
+"""Sigma grids: at which noise levels a sampler stops on its way to 0.
+
+A grid is n + 1 strictly decreasing float32 values on the CPU, the last one usually 0. It comes from the config
+of a diffusers scheduler, from the user, or from a name. Named grids are functions of a noise schedule and n;
+on flow models they are counted in flow time t.
+"""
+
+import difflib
+import inspect
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from denoisers import DiscreteSchedule, FlowSchedule, LogSigmaSchedule, fresh_scheduler
+from samplers_patch import k_sampling
+
+NoiseSchedule = DiscreteSchedule | LogSigmaSchedule | FlowSchedule
+
+
+class SigmaGrid(NamedTuple):
+    """sigmas: [n + 1]. timesteps: [n], what the scheduler pairs with all but the last, or None.
+
+    initial_scale: the standard deviation, in VE coordinates, of the state that unit noise becomes at sigmas[0].
+    scaled_latents: whether the scheduler's own latents are the VE state over sqrt(sigma^2 + 1) (DDIM, DPM++).
+    """
+
+    sigmas: torch.Tensor
+    timesteps: torch.Tensor | None
+    initial_scale: torch.Tensor | float = 1.0
+    scaled_latents: bool = False
+
+
+def _linspace(start: torch.Tensor, end: torch.Tensor, n: int) -> torch.Tensor:
+    return torch.linspace(float(start), float(end), n)
+
+
+def _range(schedule: NoiseSchedule) -> tuple[float, float]:
+    return float(schedule.sigmas[0]), float(schedule.sigmas[-1])
+
+
+def _with_zero(sigmas) -> torch.Tensor:
+    return torch.cat([torch.as_tensor(sigmas, dtype=torch.float32), torch.zeros(1)])
+
+
+def simple(schedule: NoiseSchedule, n: int) -> torch.Tensor:
+    """Every (N / n)-th sigma of the model's own N, from the largest down (ComfyUI's "simple")."""
+    stride = len(schedule.sigmas) / n
+    return _with_zero([schedule.sigmas[-1 - int(i * stride)] for i in range(n)])
+
+
+def normal(schedule: NoiseSchedule, n: int) -> torch.Tensor:
+    """n timesteps evenly from the largest to the smallest, both included (ComfyUI's "normal")."""
+    low, high = schedule.timestep(schedule.sigmas[0]), schedule.timestep(schedule.sigmas[-1])
+    return _with_zero(schedule.sigma(_linspace(high, low, n)))
+
+
+def sgm_uniform(schedule: NoiseSchedule, n: int) -> torch.Tensor:
+    """n + 1 timesteps evenly from the largest to the smallest, without the last (ComfyUI's "sgm_uniform")."""
+    low, high = schedule.timestep(schedule.sigmas[0]), schedule.timestep(schedule.sigmas[-1])
+    return _with_zero(schedule.sigma(_linspace(high, low, n + 1)[:-1]))
+
+
+def ddim_uniform(schedule: NoiseSchedule, n: int) -> torch.Tensor:
+    """Every (N // n)-th sigma from the second smallest up (ComfyUI's "ddim_uniform").
+
+    Where n does not divide N the grid has a few steps more than n, as it has there.
+    """
+    return _with_zero(schedule.sigmas[1 :: max(len(schedule.sigmas) // n, 1)].flip(0))
+
+
+def beta(schedule: NoiseSchedule, n: int, a: float = 0.6, b: float = 0.6) -> torch.Tensor:
+    """Quantiles of a Beta(a, b) distribution of timesteps (Lee et al. 2024, arXiv 2407.12173); doubles are dropped."""
+    from scipy import stats  # k-diffusion requires scipy; stats takes a while to import
+
+    quantiles = stats.beta.ppf(1 - np.linspace(0, 1, n, endpoint=False), a, b)
+    index = np.rint(quantiles * (len(schedule.sigmas) - 1)).astype(int)
+    return _with_zero(schedule.sigmas[torch.as_tensor(list(dict.fromkeys(index.tolist())))])
+
+
+def linear_quadratic(schedule: NoiseSchedule, n: int, threshold: float = 0.025) -> torch.Tensor:
+    """sigma falls linearly by `threshold` in the first n // 2 steps, then quadratically to 0 (Mochi 1, Movie Gen).
+
+    The slope is continuous where the halves meet; all as a fraction of the largest sigma.
+    """
+    if n == 1:
+        return _with_zero(schedule.sigmas[-1:])
+    half = n // 2
+    slope = threshold / half
+    rest = n - half
+    curvature = (1 - threshold - slope * rest) / rest**2
+    i = torch.arange(n, dtype=torch.float64)
+    after = (i - half).clamp(min=0)
+    return _with_zero((1 - slope * i - curvature * after**2) * float(schedule.sigmas[-1]))
+
+
+def kl_optimal(schedule: NoiseSchedule, n: int) -> torch.Tensor:
+    """tan of angles evenly between arctan(sigma_max) and arctan(sigma_min) (Sabour et al. 2024, arXiv 2404.14507)."""
+    low, high = _range(schedule)
+    return _with_zero(torch.linspace(math.atan(high), math.atan(low), n).tan())
+
+
+def karras(schedule: NoiseSchedule, n: int) -> torch.Tensor:
+    """Even in sigma^(1/7) (Karras et al. 2022, eq. 5)."""
+    return k_sampling.get_sigmas_karras(n, *_range(schedule))
+
+
+def exponential(schedule: NoiseSchedule, n: int) -> torch.Tensor:
+    """Even in log sigma."""
+    return k_sampling.get_sigmas_exponential(n, *_range(schedule))
+
+
+def polyexponential(schedule: NoiseSchedule, n: int) -> torch.Tensor:
+    """Polynomial in log sigma; of degree 1 by k-diffusion's default, which is `exponential`."""
+    return k_sampling.get_sigmas_polyexponential(n, *_range(schedule))
+
+
+def vp(schedule: NoiseSchedule, n: int) -> torch.Tensor:
+    """The continuous VP schedule of Song et al. 2021 with k-diffusion's constants, whatever the model's range.
+
+    On flow models its sigma is taken in VE coordinates: t = sigma / (1 + sigma).
+    """
+    sigmas = k_sampling.get_sigmas_vp(n)
+    return sigmas / (1 + sigmas) if isinstance(schedule, FlowSchedule) else sigmas
+
+
+SIGMA_GRIDS = {
+    "karras": karras,
+    "exponential": exponential,
+    "polyexponential": polyexponential,
+    "vp": vp,
+    "simple": simple,
+    "normal": normal,
+    "sgm_uniform": sgm_uniform,
+    "ddim_uniform": ddim_uniform,
+    "beta": beta,
+    "linear_quadratic": linear_quadratic,
+    "kl_optimal": kl_optimal,
+}
+
+
+def check_grid_choice(sigma_grid: str | None, **explicit) -> None:
+    """Raise ValueError for an unknown grid name, or for a name beside explicit `sigmas` or `timesteps`."""
+    given = [name for name, value in explicit.items() if value is not None]
+    if len(given) + (sigma_grid is not None) > 1:
+        named = [f"sigma_grid={sigma_grid!r}"] if sigma_grid is not None else []
+        raise ValueError(f"{' and '.join(given + named)} each set the sigmas: choose one")
+    if sigma_grid is not None and sigma_grid not in SIGMA_GRIDS:
+        nearest = difflib.get_close_matches(str(sigma_grid), SIGMA_GRIDS, n=1, cutoff=0.0)[0]
+        raise ValueError(
+            f"unknown sigma_grid {sigma_grid!r}: did you mean {nearest!r}? Choose one of {', '.join(SIGMA_GRIDS)}, "
+            "or None for the grid of the scheduler's config"
+        )
+
+
+def check_steps(num_inference_steps: int) -> None:
+    """Raise ValueError unless there is at least one step to take."""
+    if not isinstance(num_inference_steps, int) or num_inference_steps < 1:
+        raise ValueError(f"num_inference_steps={num_inference_steps!r}: give an integer of at least 1")
+
+
+def check_sigmas(sigmas, name: str = "sigmas") -> None:
+    """Raise ValueError unless `sigmas` are finite, not negative, and strictly decreasing."""
+    values = torch.as_tensor(sigmas, dtype=torch.float64)
+    if values.ndim != 1 or len(values) < 1:
+        raise ValueError(f"{name} must be a list of numbers, got {sigmas!r}")
+    if not values.isfinite().all() or (values < 0).any():
+        bad = next(i for i, value in enumerate(values) if not value.isfinite() or value < 0)
+        raise ValueError(f"{name}[{bad}] is {float(values[bad])}: every value must be finite and not negative")
+    rises = (values.diff() >= 0).nonzero().flatten().tolist()
+    if rises:
+        i = rises[0]
+        raise ValueError(
+            f"{name} must decrease strictly, but {name}[{i}] = {float(values[i]):g} is followed by "
+            f"{float(values[i + 1]):g}: sort them from the largest to the smallest and drop doubles"
+        )
+
+
+def _pairs(scheduler) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """sigmas, timesteps and last sigma of a scheduler after set_timesteps, one pair per noise level.
+
+    Two-stage schedulers list a level twice; the second of the two is the one that belongs to the sigma.
+    """
+    timesteps = scheduler.timesteps.float().cpu()
+    levels = scheduler.sigmas.float().cpu()
+    sigmas, last = levels[: len(timesteps)], levels[len(timesteps)]
+    keep = torch.cat([sigmas[1:] < sigmas[:-1], (sigmas[-1:] > last)])
+    return sigmas[keep], timesteps[keep], last
+
+
+def _pairs_of_timesteps(scheduler, schedule: DiscreteSchedule) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The same for a scheduler that keeps no sigmas (DDIM, DDPM, PNDM): those of the schedule's table."""
+    timesteps = torch.as_tensor(scheduler.timesteps).float().cpu().unique().flip(0)
+    last_alpha = torch.as_tensor(getattr(scheduler, "final_alpha_cumprod", 1.0)).float()
+    return schedule.sigma(timesteps), timesteps, ((1 - last_alpha) / last_alpha) ** 0.5
+
+
+def discrete_grid(scheduler, schedule, n: int, sigma_grid=None, timesteps=None, sigmas=None) -> SigmaGrid:
+    """The grid for an epsilon or v model: of the name or the values given, else of the scheduler's config.
+
+    scheduler: diffusers', left as it is. timesteps, sigmas: the user's own, as in diffusers' set_timesteps
+    (sigmas with the last one, 0 or not). Raises ValueError for values that do not decrease.
+    """
+    fresh = fresh_scheduler(scheduler, skip_prk_steps=True)
+    accepted = inspect.signature(fresh.set_timesteps).parameters
+    passed = {}
+    if timesteps is not None and "timesteps" in accepted:
+        passed["timesteps"] = timesteps
+    if sigmas is not None and "sigmas" in accepted and hasattr(fresh, "_sigma_to_t"):
+        passed["sigmas"] = sigmas
+    if "use_flow_sigmas" in fresh.config:  # these take `sigmas` for flow models only
+        passed.pop("sigmas", None)
+    fresh.set_timesteps(**(passed or {"num_inference_steps": n}))
+    if sigma_grid is not None:
+        levels, times = SIGMA_GRIDS[sigma_grid](schedule, n), None
+    elif passed or (timesteps is None and sigmas is None):
+        kept, times, last = _pairs(fresh) if hasattr(fresh, "sigmas") else _pairs_of_timesteps(fresh, schedule)
+        levels = torch.cat([kept, last.reshape(1)])
+    elif sigmas is not None:
+        levels, times = torch.as_tensor(sigmas, dtype=torch.float32), None
+    else:
+        times = torch.as_tensor(timesteps, dtype=torch.float32)
+        levels = _with_zero(schedule.sigma(times))
+    check_sigmas(levels)
+    one = torch.ones(1)
+    scaled = torch.equal(fresh.scale_model_input(one, fresh.timesteps[0]), one)
+    fresh.sigmas = levels  # what init_noise_sigma is computed from
+    scale = (levels[0] ** 2 + 1) ** 0.5 if scaled else fresh.init_noise_sigma
+    return SigmaGrid(levels, times, scale, scaled)
+
+
+def flow_grid(scheduler, schedule: FlowSchedule, n: int, sigma_grid=None, sigmas=None, mu=None) -> SigmaGrid:
+    """The grid for a flow model, in flow time: of the name or the values given, else of the scheduler's config.
+
+    sigmas: the user's own, before shifting and without the last 0, as diffusers' FluxPipeline takes them.
+    """
+    if sigma_grid is not None:
+        return SigmaGrid(SIGMA_GRIDS[sigma_grid](schedule, n), None)
+    fresh = fresh_scheduler(scheduler)
+    accepted = inspect.signature(fresh.set_timesteps).parameters
+    takes_sigmas = "sigmas" in accepted and not fresh.config.get("use_flow_sigmas")
+    if sigmas is not None and not takes_sigmas:
+        return SigmaGrid(_with_zero(schedule.shift(torch.as_tensor(sigmas, dtype=torch.float32))), None)
+    arguments = {"num_inference_steps": n if sigmas is None else len(sigmas)}
+    if takes_sigmas:
+        arguments["sigmas"] = np.linspace(1.0, 1 / n, n) if sigmas is None else sigmas
+    if fresh.config.get("use_dynamic_shifting"):
+        arguments["mu"] = mu
+    fresh.set_timesteps(**arguments)
+    kept, timesteps, last = _pairs(fresh)
+    levels = torch.cat([kept, last.reshape(1)])
+    check_sigmas(levels)
+    return SigmaGrid(levels, timesteps)
