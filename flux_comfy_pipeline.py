@@ -1,0 +1,290 @@
+"""FLUX, text to image, sampled by k_diffusion's functions.
+
+pipe = FluxPipeline.from_pretrained("black-forest-labs/FLUX.1-dev", torch_dtype=torch.bfloat16)
+image = pipe("an astronaut in a jungle", comfy_sampler="dpmpp_2m").images[0]
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+import samplers_patch  # before diffusers' pipelines: it copes with a torchvision that does not import
+
+# isort: split
+import diffusers
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
+from diffusers.image_processor import PipelineImageInput
+from diffusers.pipelines.flux import FluxPipelineOutput
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+from diffusers.utils.torch_utils import get_module_execution_device
+
+from denoisers import FLOW, VE, flow_schedule
+from sampler_steps import SamplingSteps, check_call, check_diffusers_loop
+from sigma_grids import flow_grid
+
+OWN_PARAMETERS = ("comfy_sampler", "sampler_options", "sigma_grid", "flow_coordinates")
+FLOW_COORDINATES = {"flow": FLOW, "ve": VE, "velocity": FLOW}
+
+
+def choose_coordinates(flow_coordinates: str, sampler: samplers_patch.Sampler, options: dict | None) -> str:
+    """The coordinates that "auto" means for a sampler; ValueError for a choice that there is not."""
+    if flow_coordinates not in ("auto", *FLOW_COORDINATES):
+        choices = ", ".join(("auto", *FLOW_COORDINATES))
+        raise ValueError(f"unknown flow_coordinates {flow_coordinates!r}: choose one of {choices}")
+    churns = bool((options or {}).get("s_churn"))
+    if flow_coordinates == "flow" and churns:
+        raise ValueError("s_churn adds noise for x0 + sigma * eps, which flow coordinates are not: use 'auto' or 've'")
+    if flow_coordinates == "auto":
+        return "flow" if sampler.derivative_only and not sampler.stochastic and not churns else "ve"
+    return flow_coordinates
+
+
+class FluxPipeline(diffusers.FluxPipeline):
+    """diffusers' `FluxPipeline`, with the sampling algorithm given as a function.
+
+    Everything of diffusers' class works as it does there; `__call__` takes four more keywords.
+    """
+
+    _callback_tensor_inputs = [*diffusers.FluxPipeline._callback_tensor_inputs, "denoised"]
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | list[str] = None,
+        prompt_2: str | list[str] | None = None,
+        negative_prompt: str | list[str] = None,
+        negative_prompt_2: str | list[str] | None = None,
+        true_cfg_scale: float = 1.0,
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int = 28,
+        sigmas: list[float] | None = None,
+        guidance_scale: float = 3.5,
+        num_images_per_prompt: int | None = 1,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: torch.FloatTensor | None = None,
+        prompt_embeds: torch.FloatTensor | None = None,
+        pooled_prompt_embeds: torch.FloatTensor | None = None,
+        ip_adapter_image: PipelineImageInput | None = None,
+        ip_adapter_image_embeds: list[torch.Tensor] | None = None,
+        negative_ip_adapter_image: PipelineImageInput | None = None,
+        negative_ip_adapter_image_embeds: list[torch.Tensor] | None = None,
+        negative_prompt_embeds: torch.FloatTensor | None = None,
+        negative_pooled_prompt_embeds: torch.FloatTensor | None = None,
+        output_type: str | None = "pil",
+        return_dict: bool = True,
+        joint_attention_kwargs: dict[str, Any] | None = None,
+        callback_on_step_end: Callable | PipelineCallback | MultiPipelineCallbacks | None = None,
+        callback_on_step_end_tensor_inputs: list[str] = ["latents"],  # noqa: B006 - diffusers' own default
+        max_sequence_length: int = 512,
+        *,
+        comfy_sampler: str | Callable | None = "sample_euler",
+        sampler_options: dict[str, Any] | None = None,
+        sigma_grid: str | None = None,
+        flow_coordinates: str = "auto",
+    ) -> FluxPipelineOutput | tuple:
+        """Generate images. All but the last keywords are diffusers', with diffusers' meaning.
+
+        Args:
+            comfy_sampler: the name of a k_diffusion sampler, with or without `sample_`; or any callable
+                `(model, x, sigmas, extra_args, callback, disable, **options) -> x`; or None for diffusers' own
+                loop with `pipe.scheduler`. `model(x, sigma)` returns the denoised latents; x is packed, of shape
+                [B, tokens, channels] in float32, sigma of shape [B], in the coordinates of flow_coordinates.
+            sampler_options: given to the sampler: eta, s_noise, s_churn, solver_type, order, rtol, ...
+            sigma_grid: "karras", "simple", "beta", ... (`sigma_grids.SIGMA_GRIDS`), counted in flow time; None: the
+                grid of the config of `pipe.scheduler`, which itself is neither used nor changed.
+            flow_coordinates: what the sampler sees of latents = (1 - t) x0 + t eps.
+                "flow": the latents, sigma = t; right for samplers that see only the derivative and add no noise.
+                "ve": x = latents / (1 - t) = x0 + sigma eps, sigma = t / (1 - t); right for every sampler.
+                "auto": "flow" for euler, heun, dpm_2 and lms, "ve" for all others.
+                "velocity": the latents, with the velocity in place of the denoised latents; wrong for most
+                samplers, kept to reproduce what earlier programs did.
+            callback_on_step_end: as in diffusers, called once per step of the sampler;
+                callback_on_step_end_tensor_inputs may name "denoised", the clean latents estimated in the step.
+            generator: source of the initial noise and of all noise the sampler adds.
+
+        Raises:
+            ValueError, TypeError: for input that cannot be right, before any model runs.
+            FloatingPointError: where the transformer returned nan or inf.
+        """
+        if comfy_sampler is None:
+            arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+            check_diffusers_loop(arguments, OWN_PARAMETERS)
+            return super().__call__(**arguments)
+
+        # 1. Check everything that can be checked before a model runs.
+        if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
+            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
+        height = height or self.default_sample_size * self.vae_scale_factor
+        width = width or self.default_sample_size * self.vae_scale_factor
+        self.check_inputs(
+            prompt, prompt_2, height, width,
+            negative_prompt=negative_prompt,
+            negative_prompt_2=negative_prompt_2,
+            prompt_embeds=prompt_embeds,
+            negative_prompt_embeds=negative_prompt_embeds,
+            pooled_prompt_embeds=pooled_prompt_embeds,
+            negative_pooled_prompt_embeds=negative_pooled_prompt_embeds,
+            callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
+            max_sequence_length=max_sequence_length,
+        )  # fmt: skip
+        prompts = [prompt] if isinstance(prompt, str) else prompt if prompt is not None else prompt_embeds
+        images = len(prompts) * num_images_per_prompt
+        sampler = check_call(
+            comfy_sampler, sampler_options, sigma_grid, num_inference_steps, generator, images,
+            watched=callback_on_step_end is not None, sigmas=sigmas,
+        )  # fmt: skip
+        chosen = choose_coordinates(flow_coordinates, sampler, sampler_options)
+        coordinates = FLOW_COORDINATES[chosen]
+        mu = self._dynamic_shift(height, width, latents)
+        schedule = flow_schedule(self.scheduler, mu)
+        times = flow_grid(self.scheduler, schedule, num_inference_steps, sigma_grid, sigmas, mu).sigmas
+        levels = coordinates.sigmas(times)
+        has_negative = negative_prompt is not None or None not in (
+            negative_prompt_embeds,
+            negative_pooled_prompt_embeds,
+        )
+        true_cfg = true_cfg_scale > 1 and has_negative
+        if true_cfg and prompt_embeds is not None and negative_prompt_embeds is not None:
+            if prompt_embeds.shape != negative_prompt_embeds.shape:
+                raise ValueError(
+                    f"prompt_embeds {tuple(prompt_embeds.shape)} and negative_prompt_embeds "
+                    f"{tuple(negative_prompt_embeds.shape)} must have the same shape"
+                )
+
+        self._guidance_scale = guidance_scale
+        self._joint_attention_kwargs = joint_attention_kwargs or {}
+        self._current_timestep = None
+        self._interrupt = False
+        device = self._execution_device
+
+        # 2. Everything the denoiser closes over.
+        encoding = {
+            "device": device,
+            "num_images_per_prompt": num_images_per_prompt,
+            "max_sequence_length": max_sequence_length,
+            "lora_scale": (joint_attention_kwargs or {}).get("scale"),
+        }
+        prompt_embeds, pooled_prompt_embeds, text_ids = self.encode_prompt(
+            prompt, prompt_2, prompt_embeds=prompt_embeds, pooled_prompt_embeds=pooled_prompt_embeds, **encoding
+        )
+        conditioning = {"prompt_embeds": prompt_embeds}
+        positive = {"pooled_projections": pooled_prompt_embeds, "txt_ids": text_ids}
+        negative = None
+        if true_cfg:
+            negative_prompt_embeds, negative_pooled_prompt_embeds, negative_text_ids = self.encode_prompt(
+                negative_prompt,
+                negative_prompt_2,
+                prompt_embeds=negative_prompt_embeds,
+                pooled_prompt_embeds=negative_pooled_prompt_embeds,
+                **encoding,
+            )
+            negative = {"pooled_projections": negative_pooled_prompt_embeds, "txt_ids": negative_text_ids}
+        dtype = prompt_embeds.dtype
+        image_embeds, negative_image_embeds = self._ip_adapter_embeds(
+            (ip_adapter_image, ip_adapter_image_embeds),
+            (negative_ip_adapter_image, negative_ip_adapter_image_embeds),
+            (height, width), device, images,
+        )  # fmt: skip
+        guidance = None
+        if self.transformer.config.guidance_embeds:
+            guidance = torch.full([images], guidance_scale, device=device, dtype=torch.float32)
+
+        # 3. The state at the first noise level: unit noise, whatever that level is.
+        channels = self.transformer.config.in_channels // 4
+        latents, image_ids = self.prepare_latents(images, channels, height, width, dtype, device, generator, latents)
+        state_dtype = torch.promote_types(latents.dtype, torch.float32)
+        x = coordinates.state(latents.to(state_dtype), levels[0])
+
+        # 4. The denoiser.
+        def transformer(name, net_input, timestep, prompt_embeds, image_embeds, text):
+            kwargs = self.joint_attention_kwargs
+            if image_embeds is not None:
+                kwargs = {**kwargs, "ip_adapter_image_embeds": image_embeds}
+            with self.transformer.cache_context(name):
+                return self.transformer(
+                    hidden_states=net_input,
+                    timestep=timestep.to(dtype) / 1000,
+                    guidance=guidance,
+                    encoder_hidden_states=prompt_embeds,
+                    img_ids=image_ids,
+                    joint_attention_kwargs=kwargs,
+                    return_dict=False,
+                    **text,
+                )[0].to(state_dtype)
+
+        def network(net_input, timestep):
+            self._current_timestep = timestep[0]
+            velocity = transformer("cond", net_input, timestep, conditioning["prompt_embeds"], image_embeds, positive)
+            if negative is None:
+                return velocity
+            # An image prompt without a negative one serves both, as it does in diffusers.
+            embeds = image_embeds if negative_image_embeds is None else negative_image_embeds
+            uncond = transformer("uncond", net_input, timestep, negative_prompt_embeds, embeds, negative)
+            return uncond + true_cfg_scale * (velocity - uncond)
+
+        last = {"denoised": None, "velocity": None}
+
+        def denoiser(x, sigma):
+            level = sigma.reshape(-1, 1, 1)
+            latents = coordinates.latents(x, level)
+            velocity = network(latents.to(dtype), schedule.timestep(coordinates.time(sigma)))
+            denoised = latents - coordinates.time(level) * velocity
+            run.record(sigma, denoised)
+            last.update(denoised=denoised, velocity=velocity)
+            return velocity if chosen == "velocity" else denoised
+
+        def velocity_derivative(x, sigma, denoised):
+            """`to_d` in flow coordinates: the velocity is the derivative; nothing is divided by t."""
+            if chosen == "velocity":
+                return denoised
+            return last["velocity"] if denoised is last["denoised"] else samplers_patch.to_d(x, sigma, denoised)
+
+        # 5. Sample, decode.
+        run = SamplingSteps(
+            self, sampler, levels, lambda sigma: schedule.timestep(coordinates.time(sigma)).to(device),
+            coordinates.latents, coordinates.state, dtype, conditioning, callback_on_step_end,
+            callback_on_step_end_tensor_inputs,
+        )  # fmt: skip
+        self._num_timesteps = run.count or len(levels) - 1
+        derivative = samplers_patch.to_d if chosen == "ve" else velocity_derivative
+        latents = run.run(denoiser, x, sampler_options, generator, derivative)
+        self._current_timestep = None
+        image = latents.to(dtype) if output_type == "latent" else self._decode(latents, height, width, output_type)
+        self.maybe_free_model_hooks()
+        return FluxPipelineOutput(images=image) if return_dict else (image,)
+
+    def _dynamic_shift(self, height: int, width: int, latents: torch.Tensor | None) -> float:
+        """mu, the log of the time shift that the scheduler's config asks for at this number of image tokens."""
+        stride = self.vae_scale_factor * 2
+        tokens = (int(height) // stride) * (int(width) // stride) if latents is None else latents.shape[1]
+        config = self.scheduler.config
+        return calculate_shift(
+            tokens,
+            config.get("base_image_seq_len", 256),
+            config.get("max_image_seq_len", 4096),
+            config.get("base_shift", 0.5),
+            config.get("max_shift", 1.15),
+        )
+
+    def _ip_adapter_embeds(self, positive: tuple, negative: tuple, size: tuple, device, images: int) -> tuple:
+        """Image-prompt embeddings, positive and negative, each None if no adapter is used.
+
+        positive, negative: (images, embeddings) as the user gave them. Where only one side has an image prompt, a
+        black image stands for the other.
+        """
+        if positive == (None, None) and negative == (None, None):
+            return None, None
+        black = [np.zeros((size[1], size[0], 3), dtype=np.uint8)] * self.transformer.encoder_hid_proj.num_ip_adapters
+        sides = [side if any(part is not None for part in side) else (black, None) for side in (positive, negative)]
+        return tuple(self.prepare_ip_adapter_image_embeds(*side, device, images) for side in sides)
+
+    def _decode(self, latents: torch.Tensor, height: int, width: int, output_type: str):
+        """Images of the output type from packed clean latents [B, tokens, channels]."""
+        config = self.vae.config
+        latents = self._unpack_latents(latents.to(self.vae.dtype), height, width, self.vae_scale_factor)
+        latents = latents / config.scaling_factor + config.shift_factor
+        image = self.vae.decode(latents.to(get_module_execution_device(self.vae)), return_dict=False)[0]
+        return self.image_processor.postprocess(image, output_type=output_type)

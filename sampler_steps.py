@@ -1,0 +1,198 @@
+"""What happens between a sampler's steps: callbacks, progress, interruption, a check for nan.
+
+Used by both pipelines. A sampler shows its state at the start of each step, which is the end of the one before;
+everything a user sees there is translated to the scheduler's own latents, and what the user changes is
+translated back.
+"""
+
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from diffusers.utils import is_torch_xla_available
+
+from samplers_patch import Denoiser, Generators, Sampler, check_options, find_sampler, run_sampler, step_count
+from sigma_grids import check_grid_choice, check_sigmas, check_steps
+
+if is_torch_xla_available():
+    import torch_xla.core.xla_model as xla_model
+else:
+    xla_model = None
+
+
+class StopSampling(Exception):  # noqa: N818 - control flow, not an error
+    """Leaves a sampler early, with its state x at noise level sigma."""
+
+    def __init__(self, x: torch.Tensor, sigma: torch.Tensor):
+        super().__init__("stopped")
+        self.x, self.sigma = x, sigma
+
+
+def check_call(
+    comfy_sampler: str | Callable,
+    sampler_options: dict[str, Any] | None,
+    sigma_grid: str | None,
+    num_inference_steps: int,
+    generator: Generators,
+    images: int,
+    watched: bool,
+    **explicit,
+) -> Sampler:
+    """Check what can be checked before any model runs; return the sampler's record.
+
+    images: in the batch. watched: whether the user asked for callbacks. explicit: sigmas=, timesteps=.
+    Raises ValueError or TypeError, with the value, the reason and the choices.
+    """
+    sampler = find_sampler(comfy_sampler)
+    check_options(sampler, sampler_options)
+    check_grid_choice(sigma_grid, **explicit)
+    check_steps(num_inference_steps)
+    for name, values in explicit.items():
+        if values is None:
+            continue
+        check_sigmas(values, name)
+        if sampler.takes == "sigma_range":
+            raise ValueError(
+                f"{sampler.name} chooses its own steps between sigma_min and sigma_max, so {name}= cannot be kept: "
+                "leave it out, or choose a sampler that takes a grid of sigmas"
+            )
+    if isinstance(generator, (list, tuple)) and len(generator) != images:
+        raise ValueError(f"got {len(generator)} generators for {images} images: pass one, or one for each image")
+    if watched and sampler.custom and "callback" not in inspect.signature(sampler.function).parameters:
+        raise ValueError(
+            f"{sampler.name} takes no `callback`, so step-end callbacks cannot be called: add the parameter"
+        )
+    return sampler
+
+
+def check_diffusers_loop(arguments: dict[str, Any], own_parameters: tuple[str, ...]) -> None:
+    """For comfy_sampler=None: take our own parameters out of `arguments`; ValueError if one is set."""
+    for name in own_parameters:
+        value = arguments.pop(name)
+        if value not in (None, False, "auto"):
+            raise ValueError(f"{name}={value!r} needs a sampler, and comfy_sampler=None runs diffusers' own loop")
+    if "denoised" in (arguments["callback_on_step_end_tensor_inputs"] or []):
+        raise ValueError("diffusers' own loop (comfy_sampler=None) has no 'denoised' to give to a callback")
+
+
+@dataclass
+class SamplingSteps:
+    """One run of a sampler inside a pipeline.
+
+    sigmas: the grid in the sampler's coordinates. timestep(sigma): what the network is told. to_latents and
+    to_state(., sigma): between the sampler's state and the scheduler's latents. dtype: the model's, in which users
+    see latents. conditioning: tensors by name that callbacks may see and replace; the denoiser reads them here.
+    """
+
+    pipe: Any
+    sampler: Sampler
+    sigmas: torch.Tensor
+    timestep: Callable[[torch.Tensor], torch.Tensor]
+    to_latents: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    to_state: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    dtype: torch.dtype
+    conditioning: dict[str, torch.Tensor]
+    callback: Callable | None = None
+    tensor_inputs: list[str] = field(default_factory=lambda: ["latents"])
+    legacy_callback: Callable | None = None
+    legacy_every: int | None = None
+
+    def __post_init__(self):
+        self.count = step_count(self.sampler, self.sigmas)
+        self.index, self.sigma, self.denoised, self.latest = 0, self.sigmas[0], None, None
+        self.calls, self.progress, self.ticks = [], None, 0
+
+    def run(
+        self, denoiser: Denoiser, x: torch.Tensor, options: dict | None, generator: Generators, derivative: Callable
+    ) -> torch.Tensor:
+        """Sample from the state x at sigmas[0]; return the final latents, in x's dtype.
+
+        Raises FloatingPointError if the network returned nan or inf.
+        """
+        generator = list(generator) if isinstance(generator, tuple) else generator
+        with self.pipe.progress_bar(total=100 if self.count is None else self.count) as self.progress:
+            try:
+                x = run_sampler(
+                    self.sampler, denoiser, x, self.sigmas,
+                    options=options, generator=generator, derivative=derivative, observer=self,
+                )  # fmt: skip
+                sigma = self.sigmas[-1]
+                self._end_step(x, sigma)
+            except StopSampling as stop:
+                x, sigma = stop.x, stop.sigma
+        self.check_finite()
+        return self.to_latents(x, sigma)
+
+    def record(self, sigma: torch.Tensor, denoised: torch.Tensor) -> None:
+        """Take note of a network evaluation: sigma [B], and the clean latents it estimates."""
+        self.latest = denoised
+        if self.denoised is None:
+            self.denoised = denoised
+        self.calls.append((self.index, sigma, denoised.sum()))
+        if self.sampler.adaptive:  # it would search for a step that makes nan small, for ever
+            self.check_finite()
+
+    def begin_step(self, index: int, x: torch.Tensor, sigma: torch.Tensor) -> bool:
+        """The sampler's state at the start of step `index`; whether x or the conditioning was changed since."""
+        changed = index > 0 and self._end_step(x, sigma)
+        self.index, self.sigma = index, sigma
+        # A custom sampler tells us only after its first evaluation, which is repeated if anything was changed.
+        self.denoised = self.latest if self.sampler.custom and not changed else None
+        return changed
+
+    def _end_step(self, x: torch.Tensor, sigma: torch.Tensor) -> bool:
+        changed = self._call_back(x, sigma) if self.callback is not None else False
+        self._tick(sigma)
+        if self.legacy_callback is not None and self.index % (self.legacy_every or 1) == 0:
+            self.legacy_callback(self.index, self._timestep(), self.to_latents(x, sigma).to(self.dtype))
+        if xla_model is not None:
+            xla_model.mark_step()
+        if self.pipe.interrupt:
+            raise StopSampling(x, sigma)
+        return changed
+
+    def _timestep(self) -> torch.Tensor:
+        return self.timestep(torch.as_tensor(self.sigma))
+
+    def _call_back(self, x: torch.Tensor, sigma: torch.Tensor) -> bool:
+        latents = self.to_latents(x, sigma).to(self.dtype)
+        before = None if latents.is_inference() else latents._version
+        tensors = {"latents": latents, "denoised": self.denoised.to(self.dtype), **self.conditioning}
+        guidance = getattr(self.pipe, "_guidance_scale", None)
+        returned = self.callback(
+            self.pipe, self.index, self._timestep(), {name: tensors[name] for name in self.tensor_inputs}
+        )
+        changed = getattr(self.pipe, "_guidance_scale", None) != guidance
+        for name in self.conditioning:
+            changed |= returned.get(name, tensors[name]) is not tensors[name]
+            self.conditioning[name] = returned.get(name, tensors[name])
+        replaced = returned.get("latents", latents)
+        if replaced is not latents or before is None or latents._version != before:
+            x.copy_(self.to_state(replaced.to(x), sigma))
+            changed = True
+        return changed
+
+    def _tick(self, sigma: torch.Tensor) -> None:
+        if self.count is not None:
+            return self.progress.update()
+        low, high = (math.log(float(bound)) for bound in (self.sigmas[self.sigmas > 0].min(), self.sigmas.max()))
+        done = 100 if sigma <= 0 or high <= low else int(100 * (high - math.log(float(sigma))) / (high - low))
+        self.progress.set_postfix(sigma=f"{float(sigma):.3g}")
+        self.progress.update(done - self.ticks)
+        self.ticks = done
+
+    def check_finite(self) -> None:
+        """Raise FloatingPointError if any network evaluation so far gave nan or inf: one device sync."""
+        finite = torch.stack([total for _, _, total in self.calls]).isfinite().tolist() if self.calls else []
+        if all(finite):
+            self.calls.clear()
+            return
+        index, sigma, _ = self.calls[finite.index(False)]
+        raise FloatingPointError(
+            f"the model returned nan or inf at step {index}, sigma {float(sigma.flatten()[0]):.4g} (sampler "
+            f"{self.sampler.name}, model in {self.dtype}): try torch.float32 or torch.bfloat16, a lower guidance scale, "
+            "or another sigma grid"
+        )

@@ -1,0 +1,302 @@
+"""Stable Diffusion XL, text to image, sampled by k_diffusion's functions.
+
+pipe = StableDiffusionXLPipeline.from_pretrained("stabilityai/stable-diffusion-xl-base-1.0")
+image = pipe("an astronaut in a jungle", comfy_sampler="dpmpp_2m", sigma_grid="karras").images[0]
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+import samplers_patch  # before diffusers' pipelines: it copes with a torchvision that does not import
+
+# isort: split
+import diffusers
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
+from diffusers.image_processor import PipelineImageInput
+from diffusers.pipelines.stable_diffusion_xl import StableDiffusionXLPipelineOutput
+from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import rescale_noise_cfg
+from diffusers.utils import deprecate, logging
+from diffusers.utils.torch_utils import get_module_execution_device, randn_tensor
+
+from denoisers import noise_schedule, preconditioning
+from sampler_steps import SamplingSteps, check_call, check_diffusers_loop
+from sigma_grids import discrete_grid
+
+logger = logging.get_logger(__name__)
+
+OWN_PARAMETERS = ("comfy_sampler", "sampler_options", "sigma_grid", "quantize")
+
+
+class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
+    """diffusers' `StableDiffusionXLPipeline`, with the sampling algorithm given as a function.
+
+    Everything of diffusers' class works as it does there; `__call__` takes four more keywords.
+    """
+
+    _callback_tensor_inputs = [*diffusers.StableDiffusionXLPipeline._callback_tensor_inputs, "denoised"]
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | list[str] = None,
+        prompt_2: str | list[str] | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int = 50,
+        timesteps: list[int] = None,
+        sigmas: list[float] = None,
+        denoising_end: float | None = None,
+        guidance_scale: float = 5.0,
+        negative_prompt: str | list[str] | None = None,
+        negative_prompt_2: str | list[str] | None = None,
+        num_images_per_prompt: int | None = 1,
+        eta: float = 0.0,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: torch.Tensor | None = None,
+        prompt_embeds: torch.Tensor | None = None,
+        negative_prompt_embeds: torch.Tensor | None = None,
+        pooled_prompt_embeds: torch.Tensor | None = None,
+        negative_pooled_prompt_embeds: torch.Tensor | None = None,
+        ip_adapter_image: PipelineImageInput | None = None,
+        ip_adapter_image_embeds: list[torch.Tensor] | None = None,
+        output_type: str | None = "pil",
+        return_dict: bool = True,
+        cross_attention_kwargs: dict[str, Any] | None = None,
+        guidance_rescale: float = 0.0,
+        original_size: tuple[int, int] | None = None,
+        crops_coords_top_left: tuple[int, int] = (0, 0),
+        target_size: tuple[int, int] | None = None,
+        negative_original_size: tuple[int, int] | None = None,
+        negative_crops_coords_top_left: tuple[int, int] = (0, 0),
+        negative_target_size: tuple[int, int] | None = None,
+        clip_skip: int | None = None,
+        callback_on_step_end: Callable | PipelineCallback | MultiPipelineCallbacks | None = None,
+        callback_on_step_end_tensor_inputs: list[str] = ["latents"],  # noqa: B006 - diffusers' own default
+        *,
+        comfy_sampler: str | Callable | None = "sample_euler",
+        sampler_options: dict[str, Any] | None = None,
+        sigma_grid: str | None = None,
+        quantize: bool = False,
+        callback: Callable | None = None,
+        callback_steps: int | None = None,
+    ) -> StableDiffusionXLPipelineOutput | tuple:
+        """Generate images. All but the last keywords are diffusers', with diffusers' meaning.
+
+        Args:
+            comfy_sampler: the name of a k_diffusion sampler, with or without `sample_`; or any callable
+                `(model, x, sigmas, extra_args, callback, disable, **options) -> x`; or None for diffusers' own
+                loop with `pipe.scheduler`. `model(x, sigma)` returns the denoised latents, x = x0 + sigma * eps of
+                shape [B, 4, height / 8, width / 8] in float32, sigma of shape [B].
+            sampler_options: given to the sampler: eta, s_noise, s_churn, solver_type, order, rtol, ...
+            sigma_grid: "karras", "exponential", "simple", "beta", ... (`sigma_grids.SIGMA_GRIDS`); None: the grid
+                of the config of `pipe.scheduler`, which itself is neither used nor changed.
+            quantize: tell the network the nearest integer timestep where sigma is between the grid's points,
+                in place of interpolating in log sigma.
+            callback, callback_steps: deprecated in diffusers; use callback_on_step_end.
+            callback_on_step_end: as in diffusers, called once per step of the sampler;
+                callback_on_step_end_tensor_inputs may name "denoised", the clean latents estimated in the step.
+            generator: source of the initial noise and of all noise the sampler adds.
+
+        Raises:
+            ValueError, TypeError: for input that cannot be right, before any model runs.
+            FloatingPointError: where the UNet returned nan or inf.
+        """
+        if comfy_sampler is None:
+            arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+            check_diffusers_loop(arguments, OWN_PARAMETERS)
+            legacy = {name: arguments.pop(name) for name in ("callback", "callback_steps")}
+            return super().__call__(**arguments, **{name: v for name, v in legacy.items() if v is not None})
+
+        # 1. Check everything that can be checked before a model runs.
+        for name, value in (("callback", callback), ("callback_steps", callback_steps)):
+            if value is not None:
+                deprecate(name, "1.0.0", f"Passing `{name}` is deprecated, use `callback_on_step_end`")
+        if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
+            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
+        height = height or self.default_sample_size * self.vae_scale_factor
+        width = width or self.default_sample_size * self.vae_scale_factor
+        self.check_inputs(
+            prompt, prompt_2, height, width, callback_steps, negative_prompt, negative_prompt_2, prompt_embeds,
+            negative_prompt_embeds, pooled_prompt_embeds, negative_pooled_prompt_embeds, ip_adapter_image,
+            ip_adapter_image_embeds, callback_on_step_end_tensor_inputs,
+        )  # fmt: skip
+        prompts = [prompt] if isinstance(prompt, str) else prompt if prompt is not None else prompt_embeds
+        images = len(prompts) * num_images_per_prompt
+        watched = callback_on_step_end is not None or callback is not None
+        sampler = check_call(
+            comfy_sampler, sampler_options, sigma_grid, num_inference_steps, generator, images, watched,
+            timesteps=timesteps, sigmas=sigmas,
+        )  # fmt: skip
+        if eta:
+            logger.warning(
+                f"eta={eta} is DDIM's and ignored here: give {sampler.name} sampler_options={{'eta': {eta}}}"
+            )
+        schedule = noise_schedule(self.scheduler)
+        row = preconditioning(self.scheduler)
+        grid = discrete_grid(self.scheduler, schedule, num_inference_steps, sigma_grid, timesteps, sigmas)
+        if quantize:
+            schedule.timestep(grid.sigmas[:1], quantize)  # raises where timesteps are not integers
+        if sampler.sigma_grid and sigma_grid is None and timesteps is None and sigmas is None:
+            logger.warning(f"{sampler.name} needs a grid smooth in log sigma: sigma_grid={sampler.sigma_grid!r} is one")
+
+        self._guidance_scale = guidance_scale
+        self._guidance_rescale = guidance_rescale
+        self._clip_skip = clip_skip
+        self._cross_attention_kwargs = cross_attention_kwargs
+        self._denoising_end = denoising_end
+        self._interrupt = False
+        device = self._execution_device
+
+        # 2. Everything the denoiser closes over.
+        prompt_embeds, negative_prompt_embeds, pooled_prompt_embeds, negative_pooled_prompt_embeds = self.encode_prompt(
+            prompt=prompt,
+            prompt_2=prompt_2,
+            device=device,
+            num_images_per_prompt=num_images_per_prompt,
+            do_classifier_free_guidance=self.do_classifier_free_guidance,
+            negative_prompt=negative_prompt,
+            negative_prompt_2=negative_prompt_2,
+            prompt_embeds=prompt_embeds,
+            negative_prompt_embeds=negative_prompt_embeds,
+            pooled_prompt_embeds=pooled_prompt_embeds,
+            negative_pooled_prompt_embeds=negative_pooled_prompt_embeds,
+            lora_scale=(cross_attention_kwargs or {}).get("scale"),
+            clip_skip=clip_skip,
+        )
+        dtype = prompt_embeds.dtype
+        size = (original_size or (height, width), crops_coords_top_left, target_size or (height, width))
+        negative_size = (negative_original_size, negative_crops_coords_top_left, negative_target_size)
+        time_ids = self._time_ids(size, pooled_prompt_embeds)
+        if self.do_classifier_free_guidance:
+            both_given = negative_original_size is not None and negative_target_size is not None
+            negative_time_ids = self._time_ids(negative_size, pooled_prompt_embeds) if both_given else time_ids
+            prompt_embeds = torch.cat([negative_prompt_embeds, prompt_embeds])
+            pooled_prompt_embeds = torch.cat([negative_pooled_prompt_embeds, pooled_prompt_embeds])
+            time_ids = torch.cat([negative_time_ids, time_ids])
+        conditioning = {
+            "prompt_embeds": prompt_embeds.to(device),
+            "add_text_embeds": pooled_prompt_embeds.to(device),
+            "add_time_ids": time_ids.to(device).repeat(images, 1),
+        }
+        image_embeds = {}
+        if ip_adapter_image is not None or ip_adapter_image_embeds is not None:
+            image_embeds["image_embeds"] = self.prepare_ip_adapter_image_embeds(
+                ip_adapter_image, ip_adapter_image_embeds, device, images, self.do_classifier_free_guidance
+            )
+        timestep_cond = None
+        if self.unet.config.time_cond_proj_dim is not None:
+            timestep_cond = self.get_guidance_scale_embedding(
+                torch.tensor(guidance_scale - 1).repeat(images), embedding_dim=self.unet.config.time_cond_proj_dim
+            ).to(device=device, dtype=dtype)
+
+        # 3. The noise levels, and the state at the first of them.
+        steps = self._steps_before(denoising_end, grid)
+        levels = grid.sigmas[: steps + 1]
+        if grid.timesteps is not None:
+            schedule = schedule.with_grid(grid.sigmas[:-1], grid.timesteps)
+        schedule = schedule.to(device)
+        if latents is None:
+            shape = (
+                images,
+                self.unet.config.in_channels,
+                height // self.vae_scale_factor,
+                width // self.vae_scale_factor,
+            )
+            latents = randn_tensor(shape, generator=generator, device=device, dtype=dtype)
+        state_dtype = torch.promote_types(latents.dtype, torch.float32)
+        x = latents.to(device, state_dtype) * grid.initial_scale
+
+        # 4. The denoiser.
+        def network(net_input, timestep):
+            guided = self.do_classifier_free_guidance
+            output = self.unet(
+                torch.cat([net_input] * 2) if guided else net_input,
+                torch.cat([timestep] * 2) if guided else timestep,
+                encoder_hidden_states=conditioning["prompt_embeds"],
+                timestep_cond=timestep_cond,
+                cross_attention_kwargs=self.cross_attention_kwargs,
+                added_cond_kwargs={
+                    "text_embeds": conditioning["add_text_embeds"],
+                    "time_ids": conditioning["add_time_ids"],
+                    **image_embeds,
+                },
+                return_dict=False,
+            )[0].to(state_dtype)
+            if not guided:
+                return output
+            uncond, text = output.chunk(2)
+            output = uncond + self.guidance_scale * (text - uncond)
+            if self.guidance_rescale > 0:
+                output = rescale_noise_cfg(output, text, guidance_rescale=self.guidance_rescale)
+            return output
+
+        def denoiser(x, sigma):
+            level = sigma.reshape(-1, 1, 1, 1)
+            output = network(row.network_input(x, level).to(dtype), schedule.timestep(sigma, quantize))
+            denoised = row.denoised(x, output, level)
+            run.record(sigma, denoised)
+            return denoised
+
+        def to_scheduler(x, sigma):
+            return x / (sigma**2 + 1) ** 0.5 if grid.scaled_latents else x
+
+        def to_state(latents, sigma):
+            return latents * (sigma**2 + 1) ** 0.5 if grid.scaled_latents else latents
+
+        # 5. Sample, decode.
+        run = SamplingSteps(
+            self, sampler, levels, lambda sigma: schedule.timestep(sigma.to(device), quantize), to_scheduler, to_state,
+            dtype, conditioning, callback_on_step_end, callback_on_step_end_tensor_inputs, callback, callback_steps,
+        )  # fmt: skip
+        self._num_timesteps = run.count or steps
+        latents = run.run(denoiser, x, sampler_options, generator, samplers_patch.to_d)
+        image = latents.to(dtype) if output_type == "latent" else self._decode(latents, output_type)
+        self.maybe_free_model_hooks()
+        return StableDiffusionXLPipelineOutput(images=image) if return_dict else (image,)
+
+    def _time_ids(self, size: tuple, pooled_prompt_embeds: torch.Tensor) -> torch.Tensor:
+        """The micro-conditioning vector [1, 6] of an (original size, crop, target size)."""
+        encoder = self.text_encoder_2
+        width = pooled_prompt_embeds.shape[-1] if encoder is None else encoder.config.projection_dim
+        return self._get_add_time_ids(*size, dtype=pooled_prompt_embeds.dtype, text_encoder_projection_dim=width)
+
+    def _steps_before(self, denoising_end: float | None, grid) -> int:
+        """How many steps of the grid to take: those whose timestep is in the part before `denoising_end`."""
+        steps = len(grid.sigmas) - 1
+        if not isinstance(denoising_end, float) or not 0 < denoising_end < 1:
+            return steps
+        timesteps = grid.timesteps
+        if timesteps is None:
+            timesteps = noise_schedule(self.scheduler).timestep(grid.sigmas[:-1])
+        train = self.scheduler.config.num_train_timesteps
+        steps = int((timesteps >= round(train - denoising_end * train)).sum())
+        if steps == 0:
+            raise ValueError(
+                f"denoising_end={denoising_end} leaves no step to take on a grid of {len(timesteps)} steps"
+            )
+        return steps
+
+    def _decode(self, latents: torch.Tensor, output_type: str):
+        """Images of the output type from clean latents [B, 4, h, w]."""
+        config = self.vae.config
+        upcast = self.vae.dtype == torch.float16 and config.force_upcast
+        if upcast:
+            self.vae.to(torch.float32)
+            latents = latents.to(next(iter(self.vae.post_quant_conv.parameters())).dtype)
+        else:
+            latents = latents.to(self.vae.dtype)
+        if config.get("latents_mean") is None or config.get("latents_std") is None:
+            latents = latents / config.scaling_factor
+        else:
+            mean, std = (
+                torch.tensor(v).view(1, -1, 1, 1).to(latents) for v in (config.latents_mean, config.latents_std)
+            )
+            latents = latents * std / config.scaling_factor + mean
+        image = self.vae.decode(latents.to(get_module_execution_device(self.vae)), return_dict=False)[0]
+        if upcast:
+            self.vae.to(torch.float16)
+        if self.watermark is not None:
+            image = self.watermark.apply_watermark(image)
+        return self.image_processor.postprocess(image, output_type=output_type)
