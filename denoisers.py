@@ -134,8 +134,8 @@ def noise_schedule(scheduler) -> DiscreteSchedule | LogSigmaSchedule:
         return LogSigmaSchedule(fresh.sigmas[fresh.sigmas > 0].flip(0).float())
     if getattr(fresh, "alphas_cumprod", None) is None:
         raise ValueError(
-            f"{name} has no noise schedule we know: use one with alphas_cumprod (EulerDiscreteScheduler, DDIMScheduler, "
-            "DPMSolverMultistepScheduler and all others of diffusers' KarrasDiffusionSchedulers) or EDMEulerScheduler"
+            f"{name} has no noise schedule we know: use EulerDiscreteScheduler, DDIMScheduler, "
+            "EDMEulerScheduler or another of diffusers' KarrasDiffusionSchedulers"
         )
     alphas_cumprod = fresh.alphas_cumprod.float().clamp(min=SMALLEST_ALPHA_CUMPROD)
     sigmas = ((1 - alphas_cumprod) / alphas_cumprod) ** 0.5
@@ -157,10 +157,9 @@ def flow_schedule(scheduler, mu: float | None = None) -> FlowSchedule:
             "with use_flow_sigmas=True and prediction_type='flow_prediction'"
         )
     config = scheduler.config
-
-    factor = (
-        scheduler.shift if hasattr(type(scheduler), "shift") else config.get("shift", config.get("flow_shift", 1.0))
-    )
+    factor = config.get("shift", config.get("flow_shift", 1.0))
+    if hasattr(type(scheduler), "shift"):  # FlowMatchEuler's, which set_shift may have changed
+        factor = scheduler.shift
     if config.get("use_dynamic_shifting"):
         factor = mu if config.get("time_shift_type") == "linear" else math.exp(mu)
 

@@ -142,11 +142,8 @@ class FluxPipeline(diffusers.FluxPipeline):
         schedule = flow_schedule(self.scheduler, mu)
         times = flow_grid(self.scheduler, schedule, num_inference_steps, sigma_grid, sigmas, mu).sigmas
         levels = coordinates.sigmas(times)
-        has_negative = negative_prompt is not None or None not in (
-            negative_prompt_embeds,
-            negative_pooled_prompt_embeds,
-        )
-        true_cfg = true_cfg_scale > 1 and has_negative
+        negative_given = negative_prompt_embeds is not None and negative_pooled_prompt_embeds is not None
+        true_cfg = true_cfg_scale > 1 and (negative_prompt is not None or negative_given)
         if true_cfg and prompt_embeds is not None and negative_prompt_embeds is not None:
             if prompt_embeds.shape != negative_prompt_embeds.shape:
                 raise ValueError(

@@ -62,9 +62,7 @@ def check_call(
     if isinstance(generator, (list, tuple)) and len(generator) != images:
         raise ValueError(f"got {len(generator)} generators for {images} images: pass one, or one for each image")
     if watched and sampler.custom and "callback" not in inspect.signature(sampler.function).parameters:
-        raise ValueError(
-            f"{sampler.name} takes no `callback`, so step-end callbacks cannot be called: add the parameter"
-        )
+        raise ValueError(f"{sampler.name} takes no `callback`, so no step-end callback can be called: add it")
     return sampler
 
 
@@ -193,6 +191,6 @@ class SamplingSteps:
         index, sigma, _ = self.calls[finite.index(False)]
         raise FloatingPointError(
             f"the model returned nan or inf at step {index}, sigma {float(sigma.flatten()[0]):.4g} (sampler "
-            f"{self.sampler.name}, model in {self.dtype}): try torch.float32 or torch.bfloat16, a lower guidance scale, "
-            "or another sigma grid"
+            f"{self.sampler.name}, model in {self.dtype}): try torch.float32 or bfloat16, a lower guidance scale or "
+            "another sigma grid"
         )

@@ -107,9 +107,8 @@ def _custom_sampler(function: Callable) -> Sampler:
     given = 5 if names[2:5] == ["sigma_min", "sigma_max", "n"] else 4 if takes_range else 3
     needless = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     if len(positional) < 3 or [n for n in needless if n not in names[:given] and n not in _PROVIDED]:
-        raise TypeError(
-            f"{_name(function)}({', '.join(p.name for p in parameters)}) is no sampler: expected {expected}"
-        )
+        found = f"{_name(function)}({', '.join(p.name for p in parameters)})"
+        raise TypeError(f"{found} cannot be called as a sampler: expected {expected}")
     return Sampler(_name(function), function, takes="sigma_range" if takes_range else "sigmas", custom=True)
 
 
