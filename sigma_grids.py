@@ -185,6 +185,8 @@ def _pairs(scheduler) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     timesteps = scheduler.timesteps.float().cpu()
     levels = scheduler.sigmas.float().cpu()
     sigmas, last = levels[: len(timesteps)], levels[len(timesteps)]
+    if last >= sigmas[-1]:  # DEIS repeats the last flow time where the others put 0
+        last = torch.zeros(())
     keep = torch.cat([sigmas[1:] < sigmas[:-1], (sigmas[-1:] > last)])
     return sigmas[keep], timesteps[keep], last
 

@@ -18,6 +18,21 @@ SDXL_SCHEDULE = {
 }
 
 
+def prepared(pipe, dtype: torch.dtype):
+    """The pipeline in the dtype, without a progress bar."""
+    pipe.set_progress_bar_config(disable=True)
+    return pipe if dtype == torch.float32 else pipe.to(dtype)
+
+
+def seeded(seed: int = 3) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def largest_difference(a: torch.Tensor, b: torch.Tensor) -> float:
+    """The largest absolute difference, nan if there is one anywhere."""
+    return float((a - b).abs().max())
+
+
 def tiny_vae(latent_channels: int = 4, **config) -> AutoencoderKL:
     torch.manual_seed(0)
     return AutoencoderKL(
@@ -62,9 +77,8 @@ def tiny_sdxl(pipeline_class, scheduler=None, dtype=torch.float32, vae=None, **u
         text_encoder_2=None,
         tokenizer=None,
         tokenizer_2=None,
-    ).to(dtype)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    )
+    return prepared(pipe, dtype)
 
 
 def sdxl_prompt(images: int = 1, dtype=torch.float32) -> dict[str, torch.Tensor]:
@@ -107,9 +121,8 @@ def tiny_flux(pipeline_class, scheduler=None, dtype=torch.float32, **transformer
         text_encoder_2=None,
         tokenizer=None,
         tokenizer_2=None,
-    ).to(dtype)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    )
+    return prepared(pipe, dtype)
 
 
 def flux_prompt(images: int = 1, dtype=torch.float32, negative: bool = False) -> dict[str, torch.Tensor]:
