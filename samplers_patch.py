@@ -281,10 +281,9 @@ def run_sampler(
     options = dict(options or {})
     if sampler.custom:
         return _run_custom(sampler, denoiser, x, sigmas, options, generator, derivative, observer)
-    defaults = sampler_options(sampler)
-    wanted = sampler.noise if adds_noise(sampler, options) else None
-    noise = step_noise(x, sigmas, generator, wanted) if wanted else lambda *_: 0.0
-    if "noise_sampler" in defaults:
+    kind = sampler.noise if adds_noise(sampler, options) and "noise_sampler" not in options else None
+    noise = step_noise(x, sigmas, generator, kind) if kind else lambda *_: 0.0
+    if "noise_sampler" in sampler_options(sampler):
         options.setdefault("noise_sampler", noise)
     watch = _StepWatch(observer, denoiser, sigmas, noise)
     names = {"to_d": derivative, "trange": watch.trange, "torch": _Bound(torch, randn_like=watch.randn_like)}

@@ -9,7 +9,6 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from tiny_models import flux_prompt, largest_difference, seeded, tiny_flux
 
 from flux_comfy_pipeline import FluxPipeline
-from samplers_patch import SAMPLERS
 
 CALL = {"num_inference_steps": 8, "height": 16, "width": 16, "output_type": "latent"}
 

@@ -109,7 +109,7 @@ def test_same_method_as_a_diffusers_scheduler(ours, theirs, sampler, name, confi
 
 
 def test_ancestral_euler_on_equal_noise(ours, theirs):
-    """k-diffusion draws no noise in the last step, diffusers draws and multiplies it by 0: the rest is the same stream."""
+    """diffusers draws noise in the last step too and multiplies it by 0: the stream is the same up to there."""
     scheduler = diffusers.EulerAncestralDiscreteScheduler(**SDXL_SCHEDULE)
     a, b = latents(ours, scheduler, comfy_sampler="euler_ancestral"), latents(theirs, scheduler)
     assert largest_difference(a, b) <= 1e-4
@@ -136,7 +136,7 @@ FIRST_ORDER = [
 
 @pytest.mark.parametrize("scheduler", FIRST_ORDER, ids=lambda scheduler: type(scheduler).__name__)
 def test_unfinished_latents_are_in_the_schedulers_convention(ours, theirs, scheduler):
-    """All three are Euler's method, so their states agree half-way too, but for rounding: 1e-4 on latents of size 10."""
+    """All are Euler's method, so their states agree half-way too, but for rounding: 1e-4 on latents of size 10."""
     call = {"denoising_end": 0.5}
     assert largest_difference(latents(ours, scheduler, **call), latents(theirs, scheduler, **call)) <= 1e-4
 
