@@ -130,7 +130,7 @@ def noise_schedule(scheduler) -> DiscreteSchedule | LogSigmaSchedule:
             "EulerDiscreteScheduler.from_config(pipe.scheduler.config), without use_flow_sigmas"
         )
     fresh = fresh_scheduler(scheduler)
-    if "sigma_data" in fresh.config:
+    if "sigma_data" in fresh.config and "prediction_type" in fresh.config:
         return LogSigmaSchedule(fresh.sigmas[fresh.sigmas > 0].flip(0).float())
     if getattr(fresh, "alphas_cumprod", None) is None:
         raise ValueError(

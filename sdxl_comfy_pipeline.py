@@ -136,8 +136,10 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         schedule = noise_schedule(self.scheduler)
         row = preconditioning(self.scheduler)
         grid = discrete_grid(self.scheduler, schedule, num_inference_steps, sigma_grid, timesteps, sigmas)
+        steps = self._steps_before(denoising_end, grid, schedule)
+        levels = grid.sigmas[: steps + 1]
         if quantize:
-            schedule.timestep(grid.sigmas[:1], quantize)  # raises where timesteps are not integers
+            schedule.timestep(levels, quantize)  # raises where timesteps are not integers
         if sampler.sigma_grid and sigma_grid is None and timesteps is None and sigmas is None:
             logger.warning(f"{sampler.name} needs a grid smooth in log sigma: sigma_grid={sampler.sigma_grid!r} is one")
 
@@ -191,9 +193,7 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
                 torch.tensor(guidance_scale - 1).repeat(images), embedding_dim=self.unet.config.time_cond_proj_dim
             ).to(device=device, dtype=dtype)
 
-        # 3. The noise levels, and the state at the first of them.
-        steps = self._steps_before(denoising_end, grid)
-        levels = grid.sigmas[: steps + 1]
+        # 3. The state at the first noise level.
         if grid.timesteps is not None:
             schedule = schedule.with_grid(grid.sigmas[:-1], grid.timesteps)
         schedule = schedule.to(device)
@@ -262,14 +262,12 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         width = pooled_prompt_embeds.shape[-1] if encoder is None else encoder.config.projection_dim
         return self._get_add_time_ids(*size, dtype=pooled_prompt_embeds.dtype, text_encoder_projection_dim=width)
 
-    def _steps_before(self, denoising_end: float | None, grid) -> int:
+    def _steps_before(self, denoising_end: float | None, grid, schedule) -> int:
         """How many steps of the grid to take: those whose timestep is in the part before `denoising_end`."""
         steps = len(grid.sigmas) - 1
         if not isinstance(denoising_end, float) or not 0 < denoising_end < 1:
             return steps
-        timesteps = grid.timesteps
-        if timesteps is None:
-            timesteps = noise_schedule(self.scheduler).timestep(grid.sigmas[:-1])
+        timesteps = schedule.timestep(grid.sigmas[:-1]) if grid.timesteps is None else grid.timesteps
         train = self.scheduler.config.num_train_timesteps
         steps = int((timesteps >= round(train - denoising_end * train)).sum())
         if steps == 0:

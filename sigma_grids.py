@@ -239,6 +239,8 @@ def flow_grid(scheduler, schedule: FlowSchedule, n: int, sigma_grid=None, sigmas
     """
     if sigma_grid is not None:
         return SigmaGrid(SIGMA_GRIDS[sigma_grid](schedule, n), None)
+    if sigmas is not None and max(sigmas) > 1:
+        raise ValueError(f"sigmas[0] is {max(sigmas)}: the sigmas of a flow model are times, between 0 and 1")
     fresh = fresh_scheduler(scheduler)
     accepted = inspect.signature(fresh.set_timesteps).parameters
     takes_sigmas = "sigmas" in accepted and not fresh.config.get("use_flow_sigmas")

@@ -1,0 +1,130 @@
+"""Bad input gets an error that names the value, the reason and the cure, before any network runs."""
+
+import diffusers
+import pytest
+import torch
+from tiny_models import SDXL_SCHEDULE, flux_prompt, sdxl_prompt, seeded, tiny_flux, tiny_sdxl
+
+from flux_comfy_pipeline import FluxPipeline
+from sdxl_comfy_pipeline import StableDiffusionXLPipeline
+
+
+def refuse(*_):
+    raise AssertionError("a network ran on bad input")
+
+
+@pytest.fixture(scope="module")
+def pipes():
+    pipes = {"sdxl": tiny_sdxl(StableDiffusionXLPipeline), "flux": tiny_flux(FluxPipeline)}
+    pipes["sdxl"].unet.register_forward_pre_hook(refuse)
+    pipes["flux"].transformer.register_forward_pre_hook(refuse)
+    for pipe in pipes.values():
+        pipe.encode_prompt = refuse
+        pipe.vae.register_forward_pre_hook(refuse)
+    return pipes
+
+
+def silent(model, x, sigmas, extra_args=None, disable=None):
+    return x
+
+
+BOTH = [
+    ({"comfy_sampler": "dpmpp2m"}, ValueError, "did you mean 'dpmpp_2m'.*euler, .*dpmpp_3m_sde"),
+    ({"comfy_sampler": 5}, TypeError, "name or a callable"),
+    ({"comfy_sampler": lambda x: x}, TypeError, "expected sampler"),
+    ({"comfy_sampler": "heun", "sampler_options": {"s_chrun": 1}}, TypeError, "no option 's_chrun'.*s_churn"),
+    ({"sampler_options": 3}, TypeError, "dict"),
+    ({"sigma_grid": "karas"}, ValueError, "did you mean 'karras'.*simple"),
+    ({"sigma_grid": "karras", "sigmas": [0.9, 0.5]}, ValueError, "sigmas and sigma_grid='karras'.*choose one"),
+    ({"sigmas": [0.5, 0.9]}, ValueError, r"sigmas\[0\] = 0.5 is followed by 0.9"),
+    ({"sigmas": [0.9, 0.9]}, ValueError, "decrease strictly"),
+    ({"sigmas": [0.9, -0.1]}, ValueError, r"sigmas\[1\] is -0.1"),
+    ({"sigmas": [float("nan"), 0.1]}, ValueError, r"sigmas\[0\] is nan"),
+    ({"sigmas": [[1.0, 0.5]]}, ValueError, "list of numbers"),
+    ({"sigmas": [0.9, 0.5], "comfy_sampler": "dpm_fast"}, ValueError, "dpm_fast chooses its own steps.*leave it out"),
+    ({"num_inference_steps": 0}, ValueError, "num_inference_steps=0"),
+    ({"num_inference_steps": 2.5}, ValueError, "num_inference_steps=2.5"),
+    ({"generator": [torch.Generator()] * 3}, ValueError, "3 generators for 1 images"),
+    ({"comfy_sampler": silent, "callback_on_step_end": print}, ValueError, "silent takes no `callback`"),
+    ({"callback_on_step_end_tensor_inputs": ["x"]}, ValueError, "callback_on_step_end_tensor_inputs"),
+    ({"comfy_sampler": None, "sigma_grid": "karras"}, ValueError, "comfy_sampler=None runs diffusers' own loop"),
+    ({"comfy_sampler": None, "sampler_options": {"eta": 1}}, ValueError, "sampler_options"),
+    ({"comfy_sampler": None, "callback_on_step_end_tensor_inputs": ["denoised"]}, ValueError, "denoised"),
+    ({"no_such_parameter": 1}, TypeError, "no_such_parameter"),
+]
+
+SDXL_ONLY = [
+    ({"timesteps": [100, 900]}, ValueError, "timesteps must decrease strictly"),
+    ({"timesteps": [900, 100], "sigmas": [1.0, 0.0]}, ValueError, "choose one"),
+    ({"timesteps": [900, 100], "comfy_sampler": "dpm_adaptive"}, ValueError, "timesteps= cannot be kept"),
+    ({"denoising_end": 1e-4}, ValueError, "denoising_end=0.0001"),
+    ({"height": 13}, ValueError, "divisible by 8"),
+    ({"flow_coordinates": "ve"}, TypeError, "flow_coordinates"),
+]
+
+FLUX_ONLY = [
+    ({"flow_coordinates": "vp"}, ValueError, "unknown flow_coordinates 'vp'.*auto, flow, ve, velocity"),
+    ({"flow_coordinates": "flow", "sampler_options": {"s_churn": 5}}, ValueError, "s_churn.*'auto' or 've'"),
+    ({"quantize": True}, TypeError, "quantize"),
+    ({"sigmas": [1.5, 0.5]}, ValueError, "between 0 and 1"),
+]
+
+CASES = [(model, *case) for model in ("sdxl", "flux") for case in BOTH]
+CASES += [("sdxl", *case) for case in SDXL_ONLY] + [("flux", *case) for case in FLUX_ONLY]
+
+
+def call(pipe, prompt, **arguments):
+    return pipe(**prompt, **{"num_inference_steps": 2, "height": 16, "width": 16, "generator": seeded(), **arguments})
+
+
+@pytest.mark.parametrize("model, arguments, error, message", CASES, ids=lambda value: str(value)[:60])
+def test_bad_calls(pipes, model, arguments, error, message):
+    prompt = sdxl_prompt() if model == "sdxl" else flux_prompt()
+    with pytest.raises(error, match=f"(?s){message}"):
+        call(pipes[model], prompt, **arguments)
+
+
+@pytest.mark.parametrize(
+    "model, scheduler, message",
+    [
+        ("sdxl", diffusers.FlowMatchEulerDiscreteScheduler(), "FlowMatchEuler.*flow matching.*EulerDiscreteScheduler"),
+        ("sdxl", diffusers.CMStochasticIterativeScheduler(), "CMStochasticIterative.*no noise schedule we know"),
+        ("sdxl", diffusers.UniPCMultistepScheduler(use_flow_sigmas=True), "UniPC.*without use_flow_sigmas"),
+        ("flux", diffusers.DDIMScheduler(), "DDIMScheduler is not set up for flow.*FlowMatchEuler"),
+        ("flux", diffusers.UniPCMultistepScheduler(), "UniPC.*use_flow_sigmas=True"),
+    ],
+)
+def test_schedulers_of_the_wrong_kind(pipes, model, scheduler, message):
+    pipe = pipes[model]
+    before, pipe.scheduler = pipe.scheduler, scheduler
+    try:
+        with pytest.raises(ValueError, match=f"(?s){message}"):
+            call(pipe, sdxl_prompt() if model == "sdxl" else flux_prompt())
+    finally:
+        pipe.scheduler = before
+
+
+def test_unknown_prediction_type(pipes):
+    pipe = pipes["sdxl"]
+    before, pipe.scheduler = pipe.scheduler, diffusers.DDPMScheduler(prediction_type="noise", **SDXL_SCHEDULE)
+    try:
+        with pytest.raises(ValueError, match="'noise'.*epsilon, v_prediction, sample"):
+            call(pipe, sdxl_prompt())
+    finally:
+        pipe.scheduler = before
+
+
+def test_quantize_needs_integer_timesteps(pipes):
+    pipe = pipes["sdxl"]
+    before, pipe.scheduler = pipe.scheduler, diffusers.EDMEulerScheduler()
+    try:
+        with pytest.raises(ValueError, match="quantize"):
+            call(pipe, sdxl_prompt(), quantize=True)
+    finally:
+        pipe.scheduler = before
+
+
+@pytest.mark.parametrize("pipeline_class", [StableDiffusionXLPipeline, FluxPipeline])
+def test_missing_model_folder(pipeline_class, tmp_path):
+    with pytest.raises((OSError, ValueError), match="no-such-model"):
+        pipeline_class.from_pretrained(str(tmp_path / "no-such-model"))
