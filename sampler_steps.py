@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from diffusers.utils import is_torch_xla_available
 
 from samplers_patch import Denoiser, Generators, Sampler, check_options, find_sampler, run_sampler, step_count
+
+# isort: split
+from diffusers.utils import is_torch_xla_available
+
 from sigma_grids import check_grid_choice, check_sigmas, check_steps
 
 if is_torch_xla_available():

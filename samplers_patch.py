@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers.utils.torch_utils import randn_tensor
 
-from k_diffusion_import import k_sampling
+from k_diffusion_import import k_sampling  # before diffusers: it copes with a torchvision that does not import
+
+# isort: split
+from diffusers.utils.torch_utils import randn_tensor
 
 Generators = torch.Generator | list[torch.Generator] | None
 Denoiser = Callable[..., torch.Tensor]

@@ -1,5 +1,6 @@
 """The demo checkpoints: their drawing and detector, their folders, and that they draw what a caption says."""
 
+import copy
 import random
 import sys
 from pathlib import Path
@@ -69,7 +70,7 @@ def test_left_out_triples():
 def test_folder_is_small_and_free_of_pickles(name):
     files = [path for path in (FOLDER / name).rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 12e6
-    assert {path.suffix for path in files} <= {".json", ".safetensors", ".txt", ".model"}
+    assert {path.suffix for path in files} <= {".json", ".safetensors"}
 
 
 def test_loads_in_one_dtype(pipeline):
@@ -88,14 +89,16 @@ def test_each_word_is_one_token(pipeline):
 
 
 def test_vae_in_half_precision_is_finite_and_faithful(pipeline):
-    scenes = shapes.evaluation_scenes(4)
+    scenes = shapes.evaluation_scenes(2)
     real = shapes.draw_many(scenes, seed=5) * 2 - 1
-    vae = pipeline.vae
+    vae = copy.deepcopy(pipeline.vae).half()
     with torch.no_grad():
-        latents = vae.encode(real).latent_dist.mean
+        latents = vae.encode(real.half()).latent_dist.mean
         fake = vae.decode(latents).sample
     assert (fake - real).abs().mean() < 0.03
-    assert 0.7 < ((latents - (vae.config.shift_factor or 0)) * vae.config.scaling_factor).std() < 1.3
+    whitened = (latents.float() - (vae.config.shift_factor or 0)) * vae.config.scaling_factor
+    assert 0.6 < whitened.std() < 1.4
+    assert [shapes.read(as_array(p.float() / 2 + 0.5)) for p in fake] == [(*scene, 1) for scene in scenes]
 
 
 def test_draws_what_the_caption_says(pipeline):
