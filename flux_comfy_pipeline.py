@@ -21,7 +21,7 @@ from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from diffusers.utils.torch_utils import get_module_execution_device
 
 from denoisers import FLOW, VE, flow_schedule
-from sampler_steps import SamplingSteps, check_call, check_diffusers_loop
+from sampling_run import SamplingRun, check_call, check_diffusers_loop
 from sigma_grids import flow_grid
 
 OWN_PARAMETERS = ("comfy_sampler", "sampler_options", "sigma_grid", "flow_coordinates")
@@ -240,14 +240,14 @@ class FluxPipeline(diffusers.FluxPipeline):
             return last["velocity"] if denoised is last["denoised"] else samplers_patch.to_d(x, sigma, denoised)
 
         # 5. Sample, decode.
-        run = SamplingSteps(
+        run = SamplingRun(
             self, sampler, levels, lambda sigma: schedule.timestep(coordinates.time(sigma)).to(device),
             coordinates.latents, coordinates.state, dtype, conditioning, callback_on_step_end,
             callback_on_step_end_tensor_inputs,
         )  # fmt: skip
         self._num_timesteps = run.count or len(levels) - 1
         derivative = samplers_patch.to_d if chosen == "ve" else velocity_derivative
-        latents = run.run(denoiser, x, sampler_options, generator, derivative)
+        latents = run.sample(denoiser, x, sampler_options, generator, derivative)
         self._current_timestep = None
         image = latents.to(dtype) if output_type == "latent" else self._decode(latents, height, width, output_type)
         self.maybe_free_model_hooks()
@@ -272,7 +272,7 @@ class FluxPipeline(diffusers.FluxPipeline):
         positive, negative: (images, embeddings) as the user gave them. Where only one side has an image prompt, a
         black image stands for the other.
         """
-        if positive == (None, None) and negative == (None, None):
+        if all(part is None for part in (*positive, *negative)):
             return None, None
         black = [np.zeros((size[1], size[0], 3), dtype=np.uint8)] * self.transformer.encoder_hid_proj.num_ip_adapters
         sides = [side if any(part is not None for part in side) else (black, None) for side in (positive, negative)]

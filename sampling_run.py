@@ -1,4 +1,4 @@
-"""What happens between a sampler's steps: callbacks, progress, interruption, a check for nan.
+"""One run of a sampler inside a pipeline: callbacks, progress, interruption, a check for nan.
 
 Used by both pipelines. A sampler shows its state at the start of each step, which is the end of the one before;
 everything a user sees there is translated to the scheduler's own latents, and what the user changes is
@@ -62,11 +62,19 @@ def check_call(
                 f"{sampler.name} chooses its own steps between sigma_min and sigma_max, so {name}= cannot be kept: "
                 "leave it out, or choose a sampler that takes a grid of sigmas"
             )
-    if isinstance(generator, (list, tuple)) and len(generator) != images:
-        raise ValueError(f"got {len(generator)} generators for {images} images: pass one, or one for each image")
+    check_generator(generator, images)
     if watched and sampler.custom and "callback" not in inspect.signature(sampler.function).parameters:
         raise ValueError(f"{sampler.name} takes no `callback`, so no step-end callback can be called: add it")
     return sampler
+
+
+def check_generator(generator: Generators, images: int) -> None:
+    """Raise TypeError or ValueError unless it is None, one generator, or one for each image."""
+    generators = generator if isinstance(generator, list) else [generator]
+    if generator is not None and not all(isinstance(one, torch.Generator) for one in generators):
+        raise TypeError(f"generator is a torch.Generator or a list of them, one for each image, not {generator!r}")
+    if isinstance(generator, list) and len(generator) != images:
+        raise ValueError(f"got {len(generator)} generators for {images} images: pass one, or one for each image")
 
 
 def check_diffusers_loop(arguments: dict[str, Any], own_parameters: tuple[str, ...]) -> None:
@@ -80,7 +88,7 @@ def check_diffusers_loop(arguments: dict[str, Any], own_parameters: tuple[str, .
 
 
 @dataclass
-class SamplingSteps:
+class SamplingRun:
     """One run of a sampler inside a pipeline.
 
     sigmas: the grid in the sampler's coordinates. timestep(sigma): what the network is told. to_latents and
@@ -106,14 +114,13 @@ class SamplingSteps:
         self.index, self.sigma, self.denoised, self.latest = 0, self.sigmas[0], None, None
         self.calls, self.progress, self.ticks = [], None, 0
 
-    def run(
+    def sample(
         self, denoiser: Denoiser, x: torch.Tensor, options: dict | None, generator: Generators, derivative: Callable
     ) -> torch.Tensor:
         """Sample from the state x at sigmas[0]; return the final latents, in x's dtype.
 
         Raises FloatingPointError if the network returned nan or inf.
         """
-        generator = list(generator) if isinstance(generator, tuple) else generator
         with self.pipe.progress_bar(total=100 if self.count is None else self.count) as self.progress:
             try:
                 x = run_sampler(

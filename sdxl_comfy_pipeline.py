@@ -21,7 +21,7 @@ from diffusers.utils import deprecate, logging
 from diffusers.utils.torch_utils import get_module_execution_device, randn_tensor
 
 from denoisers import noise_schedule, preconditioning
-from sampler_steps import SamplingSteps, check_call, check_diffusers_loop
+from sampling_run import SamplingRun, check_call, check_diffusers_loop
 from sigma_grids import discrete_grid
 
 logger = logging.get_logger(__name__)
@@ -246,12 +246,12 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
             return latents * (sigma**2 + 1) ** 0.5 if grid.scaled_latents else latents
 
         # 5. Sample, decode.
-        run = SamplingSteps(
+        run = SamplingRun(
             self, sampler, levels, lambda sigma: schedule.timestep(sigma.to(device), quantize), to_scheduler, to_state,
             dtype, conditioning, callback_on_step_end, callback_on_step_end_tensor_inputs, callback, callback_steps,
         )  # fmt: skip
         self._num_timesteps = run.count or steps
-        latents = run.run(denoiser, x, sampler_options, generator, samplers_patch.to_d)
+        latents = run.sample(denoiser, x, sampler_options, generator, samplers_patch.to_d)
         image = latents.to(dtype) if output_type == "latent" else self._decode(latents, output_type)
         self.maybe_free_model_hooks()
         return StableDiffusionXLPipelineOutput(images=image) if return_dict else (image,)

@@ -45,6 +45,7 @@ BOTH = [
     ({"num_inference_steps": 0}, ValueError, "num_inference_steps=0"),
     ({"num_inference_steps": 2.5}, ValueError, "num_inference_steps=2.5"),
     ({"generator": [torch.Generator()] * 3}, ValueError, "3 generators for 1 images"),
+    ({"generator": 42}, TypeError, "generator is a torch.Generator or a list.*42"),
     ({"comfy_sampler": silent, "callback_on_step_end": print}, ValueError, "silent takes no `callback`"),
     ({"callback_on_step_end_tensor_inputs": ["x"]}, ValueError, "callback_on_step_end_tensor_inputs"),
     ({"comfy_sampler": None, "sigma_grid": "karras"}, ValueError, "comfy_sampler=None runs diffusers' own loop"),

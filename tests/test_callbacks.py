@@ -7,7 +7,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.callbacks import SDXLCFGCutoffCallback
 from tiny_models import flux_prompt, largest_difference, sdxl_prompt, seeded, tiny_flux, tiny_sdxl
 
-import sampler_steps
+import sampling_run
 from flux_comfy_pipeline import FluxPipeline
 from samplers_patch import SAMPLERS, run_sampler, step_count
 from sdxl_comfy_pipeline import StableDiffusionXLPipeline
@@ -292,7 +292,7 @@ def test_xla_steps_are_marked(pipes, monkeypatch):
         def mark_step():
             marks.append(1)
 
-    monkeypatch.setattr(sampler_steps, "xla_model", Xla)
+    monkeypatch.setattr(sampling_run, "xla_model", Xla)
     call(ours, prompt)
     assert len(marks) == STEPS
 

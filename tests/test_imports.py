@@ -15,7 +15,7 @@ import socket
 def refuse(*args, **kwargs):
     raise AssertionError("network access at import")
 socket.socket.connect = socket.getaddrinfo = refuse
-import samplers_patch, denoisers, sigma_grids, sampler_steps, sdxl_comfy_pipeline, flux_comfy_pipeline
+import samplers_patch, denoisers, sigma_grids, sampling_run, sdxl_comfy_pipeline, flux_comfy_pipeline
 assert torch.equal(torch.random.get_rng_state(), state), "import drew random numbers"
 assert len(samplers_patch.SAMPLERS) == 13
 """
