@@ -1,6 +1,6 @@
 """FLUX, text to image, sampled by k_diffusion's functions.
 
-pipe = FluxPipeline.from_pretrained("black-forest-labs/FLUX.1-dev", torch_dtype=torch.bfloat16)
+pipe = FluxPipeline.from_pretrained("black-forest-labs/FLUX.1-dev", dtype=torch.bfloat16)
 image = pipe("an astronaut in a jungle", comfy_sampler="dpmpp_2m").images[0]
 """
 
@@ -33,11 +33,11 @@ def choose_coordinates(flow_coordinates: str, sampler: samplers_patch.Sampler, o
     if flow_coordinates not in ("auto", *FLOW_COORDINATES):
         choices = ", ".join(("auto", *FLOW_COORDINATES))
         raise ValueError(f"unknown flow_coordinates {flow_coordinates!r}: choose one of {choices}")
-    churns = bool((options or {}).get("s_churn"))
-    if flow_coordinates == "flow" and churns:
+    if flow_coordinates == "flow" and (options or {}).get("s_churn"):
         raise ValueError("s_churn adds noise for x0 + sigma * eps, which flow coordinates are not: use 'auto' or 've'")
     if flow_coordinates == "auto":
-        return "flow" if sampler.derivative_only and not sampler.stochastic and not churns else "ve"
+        noiseless = not samplers_patch.adds_noise(sampler, options)
+        return "flow" if sampler.derivative_only and noiseless else "ve"
     return flow_coordinates
 
 
@@ -98,7 +98,8 @@ class FluxPipeline(diffusers.FluxPipeline):
             flow_coordinates: what the sampler sees of latents = (1 - t) x0 + t eps.
                 "flow": the latents, sigma = t; right for samplers that see only the derivative and add no noise.
                 "ve": x = latents / (1 - t) = x0 + sigma eps, sigma = t / (1 - t); right for every sampler.
-                "auto": "flow" for euler, heun, dpm_2 and lms, "ve" for all others.
+                "auto": "flow" for euler, heun, dpm_2, lms, dpm_fast and dpm_adaptive unless their options make
+                them add noise, "ve" for all others.
                 "velocity": the latents, with the velocity in place of the denoised latents; wrong for most
                 samplers, kept to reproduce what earlier programs did.
             callback_on_step_end: as in diffusers, called once per step of the sampler;

@@ -30,7 +30,7 @@ class Sampler:
     """One sampling function, and what a caller must know of it.
 
     order: of accuracy, as published. nfe_per_step: network evaluations in a step. stochastic: adds noise with
-    its default options. derivative_only: touches the model only through `to_d`. noise: the kind it draws,
+    its default options. derivative_only: uses the model only as (x - denoised) / sigma. noise: the kind it draws,
     "churn" (only if s_churn > 0), "gaussian", "brownian" or None. takes: "sigmas" (a grid) or "sigma_range"
     (sigma_min, sigma_max and, unless adaptive, n). sigma_grid: the named grid it is known to need, or None.
     """
@@ -55,9 +55,9 @@ SAMPLERS = {
     "dpm_2": Sampler("dpm_2", k_sampling.sample_dpm_2, 2, 2, False, True, "churn"),
     "dpm_2_ancestral": Sampler("dpm_2_ancestral", k_sampling.sample_dpm_2_ancestral, 2, 2, True, True),
     "lms": Sampler("lms", k_sampling.sample_lms, 4, 1, False, True, None),
-    "dpm_fast": Sampler("dpm_fast", k_sampling.sample_dpm_fast, 3, 3, False, takes="sigma_range"),
+    "dpm_fast": Sampler("dpm_fast", k_sampling.sample_dpm_fast, 3, 3, False, True, takes="sigma_range"),
     "dpm_adaptive": Sampler(
-        "dpm_adaptive", k_sampling.sample_dpm_adaptive, 3, 3, False, takes="sigma_range", adaptive=True
+        "dpm_adaptive", k_sampling.sample_dpm_adaptive, 3, 3, False, True, takes="sigma_range", adaptive=True
     ),
     "dpmpp_2s_ancestral": Sampler("dpmpp_2s_ancestral", k_sampling.sample_dpmpp_2s_ancestral, 2, 2),
     "dpmpp_sde": Sampler("dpmpp_sde", k_sampling.sample_dpmpp_sde, 2, 2, noise="brownian"),

@@ -24,7 +24,7 @@ from denoisers import noise_schedule, preconditioning
 from sampling_run import SamplingRun, check_call, check_diffusers_loop
 from sigma_grids import discrete_grid
 
-logger = logging.get_logger(__name__)
+logger = logging.get_logger(f"diffusers.{__name__}")  # under diffusers' verbosity settings
 
 OWN_PARAMETERS = ("comfy_sampler", "sampler_options", "sigma_grid", "quantize")
 

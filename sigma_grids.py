@@ -194,8 +194,11 @@ def _pairs(scheduler) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def _pairs_of_timesteps(scheduler, schedule: DiscreteSchedule) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The same for a scheduler that keeps no sigmas (DDIM, DDPM, PNDM): those of the schedule's table."""
     timesteps = torch.as_tensor(scheduler.timesteps).float().cpu().unique().flip(0)
+    sigmas = schedule.sigma(timesteps)
     last_alpha = torch.as_tensor(getattr(scheduler, "final_alpha_cumprod", 1.0)).float()
-    return schedule.sigma(timesteps), timesteps, ((1 - last_alpha) / last_alpha) ** 0.5
+    last = ((1 - last_alpha) / last_alpha) ** 0.5
+    keep = sigmas > last  # with set_alpha_to_one=False the last timestep, 0, may be the final level already
+    return sigmas[keep], timesteps[keep], last
 
 
 def discrete_grid(scheduler, schedule, n: int, sigma_grid=None, timesteps=None, sigmas=None) -> SigmaGrid:
@@ -238,14 +241,14 @@ def flow_grid(scheduler, schedule: FlowSchedule, n: int, sigma_grid=None, sigmas
     sigmas: the user's own, before shifting and without the last 0, as diffusers' FluxPipeline takes them.
     """
     if sigma_grid is not None:
-        return SigmaGrid(SIGMA_GRIDS[sigma_grid](schedule, n), None)
+        return _flow_grid_of(SIGMA_GRIDS[sigma_grid](schedule, n))
     if sigmas is not None and max(sigmas) > 1:
         raise ValueError(f"sigmas[0] is {max(sigmas)}: the sigmas of a flow model are times, between 0 and 1")
     fresh = fresh_scheduler(scheduler)
     accepted = inspect.signature(fresh.set_timesteps).parameters
     takes_sigmas = "sigmas" in accepted and not fresh.config.get("use_flow_sigmas")
     if sigmas is not None and not takes_sigmas:
-        return SigmaGrid(_with_zero(schedule.shift(torch.as_tensor(sigmas, dtype=torch.float32))), None)
+        return _flow_grid_of(_with_zero(schedule.shift(torch.as_tensor(sigmas, dtype=torch.float32))))
     arguments = {"num_inference_steps": n if sigmas is None else len(sigmas)}
     if takes_sigmas:
         arguments["sigmas"] = np.linspace(1.0, 1 / n, n) if sigmas is None else sigmas
@@ -253,6 +256,9 @@ def flow_grid(scheduler, schedule: FlowSchedule, n: int, sigma_grid=None, sigmas
         arguments["mu"] = mu
     fresh.set_timesteps(**arguments)
     kept, timesteps, last = _pairs(fresh)
-    levels = torch.cat([kept, last.reshape(1)])
+    return _flow_grid_of(torch.cat([kept, last.reshape(1)]), timesteps)
+
+
+def _flow_grid_of(levels: torch.Tensor, timesteps: torch.Tensor | None = None) -> SigmaGrid:
     check_sigmas(levels)
     return SigmaGrid(levels, timesteps)

@@ -9,6 +9,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from tiny_models import flux_prompt, largest_difference, seeded, tiny_flux
 
 from flux_comfy_pipeline import FluxPipeline
+from samplers_patch import SAMPLERS
 
 CALL = {"num_inference_steps": 8, "height": 16, "width": 16, "output_type": "latent"}
 
@@ -90,14 +91,26 @@ def test_decoded_images_equal_diffusers(ours, theirs, output_type):
         assert largest_difference(torch.as_tensor(a), torch.as_tensor(b)) == 0.0
 
 
-@pytest.mark.parametrize("sampler", ["dpm_2", "lms"])
+@pytest.mark.parametrize("sampler", ["heun", "dpm_2", "lms"])
 def test_coordinates_agree_where_both_are_right(ours, sampler):
-    """Two discretisations of one ODE approach each other as the steps get finer: measured 1e-3 at 100 steps.
-
-    (heun's do too, slowly: in VE coordinates its first step, from sigma 31600, is as good as an Euler step.)
-    """
-    a, b = (latents(ours, comfy_sampler=sampler, flow_coordinates=c, num_inference_steps=100) for c in ("auto", "ve"))
+    """Two discretisations of one ODE, from one first sigma, approach each other as the steps get finer."""
+    call = {"comfy_sampler": sampler, "scheduler": FlowMatchEulerDiscreteScheduler()}
+    call["sigmas"] = torch.linspace(0.98, 0.01, 100).tolist()
+    a, b = (latents(ours, flow_coordinates=c, num_inference_steps=100, **call) for c in ("auto", "ve"))
     assert 0.0 < largest_difference(a, b) < 5e-3
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_first_step_stays_in_bounds(ours, sampler):
+    """From t = 1 on, latents have unit size: a first step too long for a real network would blow them up."""
+    sizes = []
+
+    def callback(pipe, i, t, kwargs):
+        sizes.append(float(kwargs["latents"].std()))
+        return {}
+
+    latents(ours, comfy_sampler=sampler, callback_on_step_end=callback, num_inference_steps=28)
+    assert 0.7 < sizes[0] < 1.3
 
 
 def test_euler_is_the_same_in_both_coordinates(ours):
