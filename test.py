@@ -1,0 +1,81 @@
+"""Renders one prompt with every k_diffusion sampler through the SDXL pipeline, into output/sdxl-*.png.
+
+python test.py                                                     the bundled demo model
+python test.py --prompt "a small white ring on a green background" --samplers euler dpmpp_2m --steps 12
+python test.py --model stabilityai/stable-diffusion-xl-base-1.0    real weights: from the hub,
+python test.py --model my/folder --offload                         a diffusers folder, or a .safetensors file
+"""
+
+import argparse
+import functools
+import sys
+from pathlib import Path
+
+import render_grid
+
+REAL_MODEL = "stabilityai/stable-diffusion-xl-base-1.0"
+
+# The defaults of --prompt, --steps, ...: for the demo model, and for real weights. A picture's last bits depend on
+# the number of threads: the demo's pictures are the same on any number of cores.
+DEMO = {
+    "model": str(Path(__file__).resolve().parent / "demo_models" / "sdxl-shapes"),
+    "variant": None,
+    "prompt": "a large red circle on a blue background",
+    "steps": 28,
+    "guidance_scale": 5.0,
+    "height": 128,
+    "width": 128,
+    "dtype": "float32",
+    "device": "cpu",
+    "threads": 1,
+}
+REAL = {
+    "variant": "fp16",
+    "prompt": "Astronaut in a jungle, cold color palette, muted colors, detailed, 8k",
+    "steps": 50,
+    "guidance_scale": 5.0,
+    "dtype": "float16",
+    "threads": None,
+}
+
+
+def pipeline_class() -> type:
+    """Imported only when there is something to render: it takes seconds."""
+    from sdxl_comfy_pipeline import StableDiffusionXLPipeline
+
+    return StableDiffusionXLPipeline
+
+
+def encode(pipe, args: argparse.Namespace) -> dict:
+    """The prompt's embeddings and the guidance; a guided pair is one call of the UNet."""
+    names = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
+    embeds = pipe.encode_prompt(
+        args.prompt,
+        device=pipe._execution_device,
+        do_classifier_free_guidance=args.guidance_scale > 1,
+        negative_prompt=args.negative_prompt,
+    )
+    return dict(zip(names, embeds, strict=True)) | {"guidance_scale": args.guidance_scale}
+
+
+SCRIPT = render_grid.Script(
+    family="sdxl",
+    network="unet",
+    calls_per_pair=1,
+    multiple=8,
+    own_grids=True,
+    pipeline_class=pipeline_class,
+    encode=encode,
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = render_grid.parse(render_grid.options(__doc__), argv, DEMO, REAL)
+    say = functools.partial(print, flush=True)
+    if args.model == DEMO["model"]:
+        say(f"the bundled demo model; for real weights: python test.py --model {REAL_MODEL}")
+    return render_grid.run(SCRIPT, args, say)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
