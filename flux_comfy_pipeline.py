@@ -147,9 +147,9 @@ class FluxPipeline(diffusers.FluxPipeline):
         true_cfg = true_cfg_scale > 1 and (negative_prompt is not None or negative_given)
         if true_cfg and prompt_embeds is not None and negative_prompt_embeds is not None:
             if prompt_embeds.shape != negative_prompt_embeds.shape:
+                shapes = f"{tuple(prompt_embeds.shape)} != {tuple(negative_prompt_embeds.shape)}"
                 raise ValueError(
-                    f"prompt_embeds {tuple(prompt_embeds.shape)} and negative_prompt_embeds "
-                    f"{tuple(negative_prompt_embeds.shape)} must have the same shape"
+                    "prompt_embeds and negative_prompt_embeds must have the same shape when passed directly: " + shapes
                 )
 
         self._guidance_scale = guidance_scale

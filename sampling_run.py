@@ -52,7 +52,8 @@ def check_call(
     sampler = find_sampler(comfy_sampler)
     check_options(sampler, sampler_options)
     check_grid_choice(sigma_grid, **explicit)
-    check_steps(num_inference_steps)
+    if all(values is None for values in explicit.values()):
+        check_steps(num_inference_steps)
     for name, values in explicit.items():
         if values is None:
             continue

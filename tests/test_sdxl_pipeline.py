@@ -51,7 +51,7 @@ def test_euler_equals_diffusers_euler(ours, theirs, config):
 
 
 CALLS = [
-    {"timesteps": [900, 700, 500, 300, 100]},
+    {"timesteps": [900, 700, 500, 300, 100], "num_inference_steps": None},
     {"sigmas": [12.0, 7.1, 3.3, 1.0, 0.2, 0.0]},
     {"denoising_end": 0.6},
     {"guidance_rescale": 0.7},
