@@ -104,11 +104,11 @@ def _custom_sampler(function: Callable) -> Sampler:
         raise TypeError(f"a sampler is a name or a callable {expected}, not {function!r}")
     parameters = list(_parameters(function, expected).values())
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    names = [p.name for p in positional]
-    takes_range = names[2:4] == ["sigma_min", "sigma_max"]
-    given = 5 if names[2:5] == ["sigma_min", "sigma_max", "n"] else 4 if takes_range else 3
-    needless = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    if len(positional) < 3 or [n for n in needless if n not in names[:given] and n not in _PROVIDED]:
+    takes_range = [p.name for p in positional[2:4]] == ["sigma_min", "sigma_max"]
+    given = {p.name for p in positional[:3]} | _PROVIDED
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    required = {p.name for p in parameters if p.default is p.empty and p.kind not in variadic}
+    if len(positional) < 3 or required - given:
         found = f"{_name(function)}({', '.join(p.name for p in parameters)})"
         raise TypeError(f"{found} cannot be called as a sampler: expected {expected}")
     return Sampler(_name(function), function, takes="sigma_range" if takes_range else "sigmas", custom=True)

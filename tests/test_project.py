@@ -1,0 +1,54 @@
+"""The project's own promises: what is installed, what pytest collects, what README shows is there."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = {"test", "test_flux", "render_grid", "contact_sheet", "conftest"}
+
+
+def test_every_library_module_is_installed_and_no_script():
+    modules = {path.stem for path in ROOT.glob("*.py")}
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["py-modules"]
+    assert set(listed) == modules - SCRIPTS
+
+
+def test_no_module_shadows_the_standard_library():
+    modules = {path.stem for path in ROOT.glob("*.py")} - {"test"}
+    assert not modules & sys.stdlib_module_names
+
+
+def test_pytest_does_not_collect_the_render_scripts():
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--collect-only",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "test.py",
+        "test_flux.py",
+    ]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == pytest.ExitCode.NO_TESTS_COLLECTED, run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/conventions.md", "demo_models/README.md"])
+def test_links_and_pictures_exist(page):
+    text = (ROOT / page).read_text()
+    targets = re.findall(r'\]\(([^)#:]+)\)|src="([^"]+)"', text)
+    missing = [a or b for a, b in targets if not ((ROOT / page).parent / (a or b)).exists()]
+    assert not missing
+
+
+def test_weights_are_safetensors_alone():
+    weights = [
+        path for path in (ROOT / "demo_models").rglob("*") if path.suffix in {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
+    ]
+    assert not weights and list((ROOT / "demo_models").rglob("*.safetensors"))
