@@ -10,11 +10,11 @@ bold, the coordinates that "auto" chooses. SDXL: epsilon prediction on the "lead
 """
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
 import torch
+from diffusers.utils import logging
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    logging.getLogger("sdxl_comfy_pipeline").setLevel(logging.ERROR)  # its hint at dpmpp_3m_sde's grid
+    logging.set_verbosity_error()  # its hint at dpmpp_3m_sde's grid
     flux, sdxl = oracle_flux(), oracle_sdxl()
     line(["sampler", "FLUX, velocity", "FLUX, flow", "FLUX, VE", "SDXL, leading", "SDXL, karras"])
     line(["---"] + ["---:"] * 5)

@@ -14,6 +14,7 @@ from diffusers import (
     FluxPipeline,
     StableDiffusionXLPipeline,
 )
+from safetensors.torch import load_file, save_file
 from shape_tokens import clip_tokenizer, t5_tokenizer
 from shapes import WORDS
 from torch import nn
@@ -29,22 +30,36 @@ def scaled_vae(folder: Path, scaling_factor: float, shift_factor: float | None) 
     return vae
 
 
-def write(pipeline: DiffusionPipeline, folder: Path) -> None:
-    """Saves `pipeline` in float16 beside `folder`, then swaps it in.
+def edit_json(path: Path, **changes) -> None:
+    """Changes entries of a JSON file; None removes one."""
+    config = json.loads(path.read_text()) | changes
+    config = {name: value for name, value in config.items() if name not in changes or value is not None}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
-    transformers loads a text encoder in the dtype its config names, diffusers loads in float32 unless told
-    otherwise; the encoders' configs therefore name float32: a plain from_pretrained is float32 all through.
+
+def tidy(folder: Path) -> None:
+    """Makes a saved pipeline load alike everywhere.
+
+    transformers loads a text encoder in the dtype its config names, diffusers in float32 unless told otherwise: the
+    configs name float32, so that a plain from_pretrained is float32 all through. Newer transformers save CLIP's text
+    model without the prefix `text_model.` that older ones look for, and would start at random without; all read it.
+    The VAE's config names a folder of the machine that trained it.
     """
+    for path in folder.glob("text_encoder*/config.json"):
+        edit_json(path, dtype="float32")
+        weights = path.with_name("model.safetensors")
+        tensors = load_file(weights)
+        if "embeddings.token_embedding.weight" in tensors:
+            save_file({f"text_model.{name}": value for name, value in tensors.items()}, weights, {"format": "pt"})
+    edit_json(folder / "vae" / "config.json", _name_or_path=None)
+
+
+def write(pipeline: DiffusionPipeline, folder: Path) -> None:
+    """Saves `pipeline` in float16 beside `folder`, then swaps it in."""
     fresh = folder.with_name(folder.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     pipeline.to(dtype=torch.float16).save_pretrained(fresh)
-    for path in fresh.glob("text_encoder*/config.json"):
-        config = json.loads(path.read_text()) | {"dtype": "float32"}
-        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    path = fresh / "vae" / "config.json"
-    config = json.loads(path.read_text())
-    config.pop("_name_or_path", None)  # a path of the machine that trained it
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    tidy(fresh)
     shutil.rmtree(folder, ignore_errors=True)
     fresh.rename(folder)
     print(f"wrote {folder}")
