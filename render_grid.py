@@ -29,15 +29,14 @@ class Script(NamedTuple):
     """A render script.
 
     family: begins its files' names. network: the part of the pipeline whose calls are counted, calls_per_pair of
-    them for a guided evaluation. multiple: divides a picture's sides. own_grids: whether a sampler gets the sigma
-    grid it is known to need. encode(pipe, args): keywords for the pipeline, the prompt's embeddings among them.
+    them for a guided evaluation. multiple: divides a picture's sides. encode(pipe, args): keywords for the pipeline,
+    the prompt's embeddings among them.
     """
 
     family: str
     network: str
     calls_per_pair: int
     multiple: int
-    own_grids: bool
     pipeline_class: Callable[[], type]
     encode: Callable[[Any, argparse.Namespace], dict[str, Any]]
 
@@ -170,7 +169,7 @@ def render_all(script: Script, args: argparse.Namespace, pipe, samplers: list, s
     calls_each = 1 if call.get("negative_prompt_embeds") is None else script.calls_per_pair
     tiles = []
     for sampler in samplers:
-        grid = args.sigma_grid or (sampler.sigma_grid if script.own_grids else None)
+        grid = args.sigma_grid or sampler.sigma_grid  # what it is known to need, if anything
         keywords = {**call, "sigma_grid": grid, "comfy_sampler": sampler.name}
         name = f"sample_{sampler.name}"
         path = args.output / f"{script.family}-{name}.png"

@@ -16,7 +16,7 @@ import torch
 from samplers_patch import Denoiser, Generators, Sampler, check_options, find_sampler, run_sampler, step_count
 
 # isort: split
-from diffusers.utils import is_torch_xla_available
+from diffusers.utils import is_torch_xla_available, logging
 
 from sigma_grids import check_grid_choice, check_sigmas, check_steps
 
@@ -24,6 +24,9 @@ if is_torch_xla_available():
     import torch_xla.core.xla_model as xla_model
 else:
     xla_model = None
+
+
+logger = logging.get_logger(f"diffusers.{__name__}")  # under diffusers' verbosity settings
 
 
 class StopSampling(Exception):  # noqa: N818 - control flow, not an error
@@ -54,6 +57,8 @@ def check_call(
     check_grid_choice(sigma_grid, **explicit)
     if all(values is None for values in explicit.values()):
         check_steps(num_inference_steps)
+        if sampler.sigma_grid and sigma_grid is None:
+            logger.warning(f"{sampler.name} needs a grid smooth in log sigma: sigma_grid={sampler.sigma_grid!r} is one")
     for name, values in explicit.items():
         if values is None:
             continue

@@ -140,8 +140,6 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         levels = grid.sigmas[: steps + 1]
         if quantize:
             schedule.timestep(levels, quantize)  # raises where timesteps are not integers
-        if sampler.sigma_grid and sigma_grid is None and timesteps is None and sigmas is None:
-            logger.warning(f"{sampler.name} needs a grid smooth in log sigma: sigma_grid={sampler.sigma_grid!r} is one")
 
         self._guidance_scale = guidance_scale
         self._guidance_rescale = guidance_rescale

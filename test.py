@@ -20,7 +20,7 @@ REAL_MODEL = "stabilityai/stable-diffusion-xl-base-1.0"
 DEMO = {
     "model": str(Path(__file__).resolve().parent / "demo_models" / "sdxl-shapes"),
     "variant": None,
-    "prompt": "a large red circle on a blue background",
+    "prompt": "a large yellow square on a purple background",
     "steps": 28,
     "guidance_scale": 5.0,
     "height": 128,
@@ -63,7 +63,6 @@ SCRIPT = render_grid.Script(
     network="unet",
     calls_per_pair=1,
     multiple=8,
-    own_grids=True,
     pipeline_class=pipeline_class,
     encode=encode,
 )

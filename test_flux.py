@@ -21,7 +21,7 @@ REAL_MODEL = "black-forest-labs/FLUX.1-dev"
 DEMO = {
     "model": str(Path(__file__).resolve().parent / "demo_models" / "flux-shapes"),
     "variant": None,
-    "prompt": "a large red circle on a blue background",
+    "prompt": "a large yellow square on a purple background",
     "negative_prompt": "",
     "steps": 28,
     "guidance_scale": 1.0,
@@ -72,7 +72,6 @@ SCRIPT = render_grid.Script(
     network="transformer",
     calls_per_pair=2,
     multiple=16,
-    own_grids=False,
     pipeline_class=pipeline_class,
     encode=encode,
 )

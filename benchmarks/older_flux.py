@@ -25,8 +25,13 @@ def render_row(pipe, call: dict, flow_coordinates: str, seed: int) -> dict[str, 
     from samplers_patch import SAMPLERS
 
     pictures = {}
-    for name in SAMPLERS:
-        keywords = {**call, "comfy_sampler": name, "flow_coordinates": flow_coordinates}
+    for name, sampler in SAMPLERS.items():
+        keywords = {
+            **call,
+            "comfy_sampler": name,
+            "flow_coordinates": flow_coordinates,
+            "sigma_grid": sampler.sigma_grid,
+        }
         pictures[name], calls, seconds = render_grid.render(pipe, pipe.transformer, keywords, seed)
         print(f"{flow_coordinates:<10} {name:<20} {seconds:6.2f} s {calls:4d} calls", flush=True)
     return pictures

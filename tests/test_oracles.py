@@ -8,7 +8,7 @@ import pytest
 import torch
 from oracles import MIXTURE, OracleTransformer, OracleUNet, draw, exact_samples, oracle_flux, oracle_sdxl, wasserstein
 
-import sdxl_comfy_pipeline
+import sampling_run
 from samplers_patch import SAMPLERS, adds_noise
 
 BOUND = 0.09  # 12 times the floor; the least wrong method below is at 0.117
@@ -99,7 +99,7 @@ def test_flux(flux, sampler):
 def test_the_smooth_grid_is_needed(sdxl, sampler, monkeypatch):
     """On the "leading" grid the sampler is wrong, and the pipeline has said so."""
     said = []
-    monkeypatch.setattr(sdxl_comfy_pipeline.logger, "warning", said.append)
+    monkeypatch.setattr(sampling_run.logger, "warning", said.append)
     assert wasserstein(draw(sdxl["epsilon"], sampler)) > 0.2
     assert SAMPLERS[sampler].sigma_grid in said[0]
 

@@ -328,7 +328,7 @@ def test_defaults_follow_the_model(module, monkeypatch):
     for argv in ([], ["--model", "owner/name"], ["--model", "owner/name", "--steps", "7", "--dtype", "float32"]):
         assert module.main(argv) == 0
     demo, real, mixed = seen
-    assert Path(demo.model).parent == ROOT / "demo_models" and "circle" in demo.prompt
+    assert Path(demo.model).parent == ROOT / "demo_models" and "square" in demo.prompt
     assert (demo.steps, demo.height, demo.width, demo.dtype) == (28, 128, 128, "float32")
     assert real.prompt.startswith("Astronaut in a jungle") and (demo.seed, real.seed) == (0, 0)
     assert (mixed.steps, mixed.dtype, mixed.prompt) == (7, "float32", real.prompt)
