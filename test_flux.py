@@ -25,7 +25,7 @@ DEMO = {
     "negative_prompt": "",
     "steps": 28,
     "guidance_scale": 1.0,
-    "true_cfg_scale": 4.0,
+    "true_cfg_scale": 2.0,
     "max_sequence_length": 64,
     "height": 128,
     "width": 128,

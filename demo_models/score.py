@@ -16,7 +16,7 @@ from PIL import Image
 from shapes import SIDE, Reading, Scene, evaluation_scenes, is_held_out, read
 
 GUIDANCE = {"StableDiffusionXLPipeline": 5.0, "FluxPipeline": 1.0}
-TRUE_CFG = 4.0  # FLUX only
+TRUE_CFG = 2.0  # FLUX only
 
 
 def wilson(hits: int, n: int) -> tuple[float, float]:
