@@ -78,7 +78,11 @@ def call(pipe, prompt, **arguments):
     return pipe(**prompt, **{"num_inference_steps": 2, "height": 16, "width": 16, "generator": seeded(), **arguments})
 
 
-@pytest.mark.parametrize("model, arguments, error, message", CASES, ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(
+    "model, arguments, error, message",
+    CASES,
+    ids=[f"{i}-{model}-{'-'.join(bad)}" for i, (model, bad, *_) in enumerate(CASES)],
+)
 def test_bad_calls(pipes, model, arguments, error, message):
     prompt = sdxl_prompt() if model == "sdxl" else flux_prompt()
     with pytest.raises(error, match=f"(?s){message}"):
