@@ -1,10 +1,12 @@
 """Pictures on disk: one file written whole or not at all, and many pictures on one labelled sheet."""
 
-import os
+import io
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
+
+from whole_file import write_whole
 
 
 def write_png(picture: Image.Image, path: Path, text: dict[str, str]) -> None:
@@ -12,12 +14,9 @@ def write_png(picture: Image.Image, path: Path, text: dict[str, str]) -> None:
     info = PngInfo()
     for name, value in text.items():
         info.add_text(name, value)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        picture.save(temporary, format="PNG", pnginfo=info)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", pnginfo=info)
+    write_whole(path, buffer.getvalue())
 
 
 def contact_sheet(tiles: list[tuple], heading: str, caption: str, columns: int = 5) -> Image.Image:

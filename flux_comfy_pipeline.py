@@ -20,11 +20,13 @@ from diffusers.pipelines.flux import FluxPipelineOutput
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from diffusers.utils.torch_utils import get_module_execution_device
 
+from comfy_model import ComfyModel, Levels, after_guidance, model_sampling
 from denoisers import FLOW, VE, flow_schedule
+from sampler_trace import Trace, active_trace
 from sampling_run import SamplingRun, check_call, check_diffusers_loop
 from sigma_grids import flow_grid
 
-OWN_PARAMETERS = ("comfy_sampler", "sampler_options", "sigma_grid", "flow_coordinates")
+OWN_PARAMETERS = ("comfy_sampler", "sampler_options", "sigma_grid", "flow_coordinates", "trace")
 FLOW_COORDINATES = {"flow": FLOW, "ve": VE, "velocity": FLOW}
 
 
@@ -35,6 +37,8 @@ def choose_coordinates(flow_coordinates: str, sampler: samplers_patch.Sampler, o
         raise ValueError(f"unknown flow_coordinates {flow_coordinates!r}: choose one of {choices}")
     if flow_coordinates == "flow" and (options or {}).get("s_churn"):
         raise ValueError("s_churn adds noise for x0 + sigma * eps, which flow coordinates are not: use 'auto' or 've'")
+    if flow_coordinates == "auto" and sampler.flow_coordinates is not None:
+        return sampler.flow_coordinates
     if flow_coordinates == "auto":
         noiseless = not samplers_patch.adds_noise(sampler, options)
         return "flow" if sampler.derivative_only and noiseless else "ve"
@@ -44,7 +48,7 @@ def choose_coordinates(flow_coordinates: str, sampler: samplers_patch.Sampler, o
 class FluxPipeline(diffusers.FluxPipeline):
     """diffusers' `FluxPipeline`, with the sampling algorithm given as a function.
 
-    Everything of diffusers' class works as it does there; `__call__` takes four more keywords.
+    Everything of diffusers' class works as it does there; `__call__` takes five more keywords.
     """
 
     _callback_tensor_inputs = [*diffusers.FluxPipeline._callback_tensor_inputs, "denoised"]
@@ -82,8 +86,9 @@ class FluxPipeline(diffusers.FluxPipeline):
         *,
         comfy_sampler: str | Callable | None = "sample_euler",
         sampler_options: dict[str, Any] | None = None,
-        sigma_grid: str | None = None,
+        sigma_grid: str | Callable | None = None,
         flow_coordinates: str = "auto",
+        trace: Trace | None = None,
     ) -> FluxPipelineOutput | tuple:
         """Generate images. All but the last keywords are diffusers', with diffusers' meaning.
 
@@ -93,15 +98,18 @@ class FluxPipeline(diffusers.FluxPipeline):
                 loop with `pipe.scheduler`. `model(x, sigma)` returns the denoised latents; x is packed, of shape
                 [B, tokens, channels] in float32, sigma of shape [B], in the coordinates of flow_coordinates.
             sampler_options: given to the sampler: eta, s_noise, s_churn, solver_type, order, rtol, ...
-            sigma_grid: "karras", "simple", "beta", ... (`sigma_grids.SIGMA_GRIDS`), counted in flow time; None: the
-                grid of the config of `pipe.scheduler`, which itself is neither used nor changed.
+            sigma_grid: "karras", "simple", "beta", ... (`sigma_grids.SIGMA_GRIDS`) or a function (schedule, n) ->
+                n + 1 values, in flow time; None: the grid of the config of `pipe.scheduler`, which itself is neither
+                used nor changed.
             flow_coordinates: what the sampler sees of latents = (1 - t) x0 + t eps.
                 "flow": the latents, sigma = t; right for samplers that see only the derivative and add no noise.
                 "ve": x = latents / (1 - t) = x0 + sigma eps, sigma = t / (1 - t); right for every sampler.
                 "auto": "flow" for euler, heun, dpm_2, lms, dpm_fast and dpm_adaptive unless their options make
-                them add noise, "ve" for all others.
+                them add noise, and for functions of ComfyUI and diffusers' flow-matching schedulers, which know
+                these coordinates; "ve" for all others.
                 "velocity": the latents, with the velocity in place of the denoised latents; wrong for most
                 samplers, kept to reproduce what earlier programs did.
+            trace: a `sampler_trace.Trace` that takes note of every network call, draw of noise and step.
             callback_on_step_end: as in diffusers, called once per step of the sampler;
                 callback_on_step_end_tensor_inputs may name "denoised", the clean latents estimated in the step.
             generator: source of the initial noise and of all noise the sampler adds.
@@ -110,6 +118,7 @@ class FluxPipeline(diffusers.FluxPipeline):
             ValueError, TypeError: for input that cannot be right, before any model runs.
             FloatingPointError: where the transformer returned nan or inf.
         """
+        trace = trace or active_trace()
         if comfy_sampler is None:
             arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
             check_diffusers_loop(arguments, OWN_PARAMETERS)
@@ -141,7 +150,8 @@ class FluxPipeline(diffusers.FluxPipeline):
         coordinates = FLOW_COORDINATES[chosen]
         mu = self._dynamic_shift(height, width, latents)
         schedule = flow_schedule(self.scheduler, mu)
-        times = flow_grid(self.scheduler, schedule, num_inference_steps, sigma_grid, sigmas, mu).sigmas
+        grid_scheduler = sampler.grid_scheduler or self.scheduler
+        times = flow_grid(grid_scheduler, schedule, num_inference_steps, sigma_grid, sigmas, mu).sigmas
         levels = coordinates.sigmas(times)
         negative_given = negative_prompt_embeds is not None and negative_pooled_prompt_embeds is not None
         true_cfg = true_cfg_scale > 1 and (negative_prompt is not None or negative_given)
@@ -217,22 +227,28 @@ class FluxPipeline(diffusers.FluxPipeline):
             self._current_timestep = timestep[0]
             velocity = transformer("cond", net_input, timestep, conditioning["prompt_embeds"], image_embeds, positive)
             if negative is None:
-                return velocity
+                return velocity, velocity, velocity
             # An image prompt without a negative one serves both, as it does in diffusers.
             embeds = image_embeds if negative_image_embeds is None else negative_image_embeds
             uncond = transformer("uncond", net_input, timestep, negative_prompt_embeds, embeds, negative)
-            return uncond + true_cfg_scale * (velocity - uncond)
+            return uncond + true_cfg_scale * (velocity - uncond), velocity, uncond
 
         last = {"denoised": None, "velocity": None}
 
-        def denoiser(x, sigma):
+        def denoiser(x, sigma, model_options=None, seed=None):
             level = sigma.reshape(-1, 1, 1)
-            latents = coordinates.latents(x, level)
-            velocity = network(latents.to(dtype), schedule.timestep(coordinates.time(sigma)))
-            denoised = latents - coordinates.time(level) * velocity
+            latents, time = coordinates.latents(x, level), coordinates.time(level)
+            net_input, timestep = latents.to(dtype), schedule.timestep(coordinates.time(sigma))
+            velocity, *pair = network(net_input, timestep)
+            denoised = latents - time * velocity
+            if model_options:
+                denoised = after_guidance(model_options, x, sigma, denoised, *(latents - time * one for one in pair))
             run.record(sigma, denoised)
             last.update(denoised=denoised, velocity=velocity)
-            return velocity if chosen == "velocity" else denoised
+            returned = velocity if chosen == "velocity" else denoised
+            if trace is not None:
+                trace.record_call(x, sigma, timestep, net_input, returned)
+            return returned
 
         def velocity_derivative(x, sigma, denoised):
             """`to_d` in flow coordinates: the velocity is the derivative; nothing is divided by t."""
@@ -244,13 +260,18 @@ class FluxPipeline(diffusers.FluxPipeline):
         run = SamplingRun(
             self, sampler, levels, lambda sigma: schedule.timestep(coordinates.time(sigma)).to(device),
             coordinates.latents, coordinates.state, dtype, conditioning, callback_on_step_end,
-            callback_on_step_end_tensor_inputs,
+            callback_on_step_end_tensor_inputs, trace=trace,
         )  # fmt: skip
         self._num_timesteps = run.count or len(levels) - 1
+        if trace is not None:
+            trace.start(sampler.name, levels, "ve" if chosen == "ve" else "flow", size=(height, width))
+        if sampler.custom:
+            levels_for_comfyui = Levels(schedule, (lambda t: t / (1 - t)) if chosen == "ve" else (lambda t: t))
+            denoiser = ComfyModel(denoiser, model_sampling(levels_for_comfyui, flow=chosen != "ve"))
         derivative = samplers_patch.to_d if chosen == "ve" else velocity_derivative
         latents = run.sample(denoiser, x, sampler_options, generator, derivative)
         self._current_timestep = None
-        image = latents.to(dtype) if output_type == "latent" else self._decode(latents, height, width, output_type)
+        image = latents.to(dtype) if output_type == "latent" else self.decode(latents, height, width, output_type)
         self.maybe_free_model_hooks()
         return FluxPipelineOutput(images=image) if return_dict else (image,)
 
@@ -279,7 +300,8 @@ class FluxPipeline(diffusers.FluxPipeline):
         sides = [side if any(part is not None for part in side) else (black, None) for side in (positive, negative)]
         return tuple(self.prepare_ip_adapter_image_embeds(*side, device, images) for side in sides)
 
-    def _decode(self, latents: torch.Tensor, height: int, width: int, output_type: str):
+    @torch.no_grad()
+    def decode(self, latents: torch.Tensor, height: int, width: int, output_type: str = "pil"):
         """Images of the output type from packed clean latents [B, tokens, channels]."""
         config = self.vae.config
         latents = self._unpack_latents(latents.to(self.vae.dtype), height, width, self.vae_scale_factor)

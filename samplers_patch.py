@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from comfy_model import is_comfyui_function
 from k_diffusion_import import k_sampling  # before diffusers: it copes with a torchvision that does not import
 
 # isort: split
@@ -33,6 +34,8 @@ class Sampler:
     its default options. derivative_only: uses the model only as (x - denoised) / sigma. noise: the kind it draws,
     "churn" (only if s_churn > 0), "gaussian", "brownian" or None. takes: "sigmas" (a grid) or "sigma_range"
     (sigma_min, sigma_max and, unless adaptive, n). sigma_grid: the named grid it is known to need, or None.
+    flow_coordinates: "flow" if it is written for those. grid_scheduler: whose sigmas it wants where the user gives
+    none; None: those of the pipeline's scheduler.
     """
 
     name: str
@@ -46,6 +49,8 @@ class Sampler:
     adaptive: bool = False
     sigma_grid: str | None = None
     custom: bool = False
+    flow_coordinates: str | None = None
+    grid_scheduler: Any = None
 
 
 SAMPLERS = {
@@ -111,7 +116,21 @@ def _custom_sampler(function: Callable) -> Sampler:
     if len(positional) < 3 or required - given:
         found = f"{_name(function)}({', '.join(p.name for p in parameters)})"
         raise TypeError(f"{found} cannot be called as a sampler: expected {expected}")
-    return Sampler(_name(function), function, takes="sigma_range" if takes_range else "sigmas", custom=True)
+    return Sampler(
+        _name(function),
+        function,
+        noise=_usual_noise(_name(function)),
+        takes="sigma_range" if takes_range else "sigmas",
+        custom=True,
+        flow_coordinates="flow" if is_comfyui_function(function) else getattr(function, "flow_coordinates", None),
+        grid_scheduler=getattr(function, "grid_scheduler", None),
+    )
+
+
+def _usual_noise(name: str) -> str:
+    """The kind of noise for a function that asks for some: that of k_diffusion's sampler of the same name, if any."""
+    namesake = SAMPLERS.get(name.removeprefix("sample_").removesuffix("_gpu"))
+    return "brownian" if namesake is not None and namesake.noise == "brownian" else "gaussian"
 
 
 def _name(function: Callable) -> str:
@@ -151,8 +170,8 @@ def adds_noise(sampler: Sampler, options: dict[str, Any] | None) -> bool:
 
 
 def to_d(x: torch.Tensor, sigma: torch.Tensor, denoised: torch.Tensor) -> torch.Tensor:
-    """The derivative dx/dsigma of the probability-flow ODE (Karras et al. 2022, eq. 3); sigma is 0-dim."""
-    return (x - denoised) / sigma
+    """The derivative dx/dsigma of the probability-flow ODE (Karras et al. 2022, eq. 3); sigma is 0-dim or [B]."""
+    return (x - denoised) / (sigma if sigma.ndim == 0 else sigma.reshape(-1, *[1] * (x.ndim - 1)))
 
 
 def step_count(sampler: Sampler, sigmas: torch.Tensor) -> int | None:
@@ -200,8 +219,11 @@ class _Bound:
         return getattr(self._module, name)
 
 
-def _rebound(function: Callable, names: dict[str, Any]) -> Callable:
-    """A copy of a Python function that sees `names` in place of the globals it uses by those names."""
+def rebound(function: Callable, names: dict[str, Any]) -> Callable:
+    """A copy of a Python function that sees `names` in place of the globals it uses by those names.
+
+    The function itself if it uses none of them, or is not written in Python.
+    """
     plain = inspect.unwrap(function)
     if not isinstance(plain, types.FunctionType):
         return function
@@ -241,7 +263,7 @@ class _StepWatch:
 
     def randn_like(self, x):
         self.see(x)
-        return self.noise(None, None)
+        return self.noise(self.sigmas[self.index], None)
 
     def model(self, x, sigma, **extra_args):
         self.see(x)
@@ -270,6 +292,7 @@ def run_sampler(
     generator: Generators = None,
     derivative: Callable = to_d,
     observer=None,
+    watch_noise: Callable[[Callable], Callable] | None = None,
 ) -> torch.Tensor:
     """Sample: from x at noise level sigmas[0] to sigmas[-1].
 
@@ -278,22 +301,32 @@ def run_sampler(
     one usually 0. A sampler that takes a range stops at the last sigma above 0; if the grid ends at 0, one
     Euler step goes on from there. generator: source of all step noise, one or one per image; None: torch's
     global one. derivative: stands in for `to_d`. observer: its `begin_step(index, x, sigma)` is called with the
-    state at the start of every step, before any network evaluation in it, and may change x in place.
+    state at the start of every step, before any network evaluation in it, and may change x in place. watch_noise:
+    makes of the noise_sampler(sigma, sigma_next) about to be used the one that is; churn is drawn for (sigma, None).
     """
     options = dict(options or {})
     if sampler.custom:
-        return _run_custom(sampler, denoiser, x, sigmas, options, generator, derivative, observer)
-    kind = sampler.noise if adds_noise(sampler, options) and "noise_sampler" not in options else None
-    noise = step_noise(x, sigmas, generator, kind) if kind else lambda *_: 0.0
+        return _run_custom(sampler, denoiser, x, sigmas, options, generator, derivative, observer, watch_noise)
+    noise = _noise_for(sampler, x, sigmas, options, generator, watch_noise)
     if "noise_sampler" in sampler_options(sampler):
-        options.setdefault("noise_sampler", noise)
+        options["noise_sampler"] = noise
     watch = _StepWatch(observer, denoiser, sigmas, noise)
     names = {"to_d": derivative, "trange": watch.trange, "torch": _Bound(torch, randn_like=watch.randn_like)}
     if sampler.takes == "sigmas":
-        return _rebound(sampler.function, names)(watch.model, x, sigmas, disable=True, **options)
-    function = _rebound(sampler.function, {"DPMSolver": watch.DPMSolver})
+        return rebound(sampler.function, names)(watch.model, x, sigmas, disable=True, **options)
+    function = rebound(sampler.function, {"DPMSolver": watch.DPMSolver})
     x = function(denoiser, x, *_range(sampler, sigmas), disable=True, **options)
     return _last_step(denoiser, x, sigmas, derivative, watch.begin)
+
+
+def _noise_for(sampler, x, sigmas, options, generator, watch_noise) -> Callable:
+    """The sampler's noise: the user's own, or from the generator; nothing is drawn for a sampler that adds none."""
+    noise = options.get("noise_sampler")
+    if noise is None:
+        if sampler.noise is None or not adds_noise(sampler, options):
+            return lambda *_: 0.0
+        noise = step_noise(x, sigmas, generator, sampler.noise)
+    return noise if watch_noise is None else watch_noise(noise)
 
 
 def _range(sampler: Sampler, sigmas: torch.Tensor) -> tuple:
@@ -311,7 +344,7 @@ def _last_step(denoiser, x, sigmas, derivative, begin) -> torch.Tensor:
     return x - sigma * derivative(x, sigma, denoiser(x, sigma * x.new_ones(len(x))))
 
 
-def _run_custom(sampler, denoiser, x, sigmas, options, generator, derivative, observer) -> torch.Tensor:
+def _run_custom(sampler, denoiser, x, sigmas, options, generator, derivative, observer, watch_noise) -> torch.Tensor:
     """A user's function: it gets sigmas on x's device, as k-diffusion's callers give them, and our noise if it asks.
 
     Its steps are known from its `callback` alone, which comes after the first evaluation in the step. Where the
@@ -325,11 +358,15 @@ def _run_custom(sampler, denoiser, x, sigmas, options, generator, derivative, ob
             sigma = torch.as_tensor(info.get("sigma_hat", info["sigma"])).to(info["x"])
             info["denoised"].copy_(denoiser(info["x"], sigma * info["x"].new_ones(len(x))))
 
+    noise = _noise_for(sampler, x, sigmas, options, generator, watch_noise)
     provided = {"extra_args": {}, "callback": callback, "disable": True}
-    if "noise_sampler" in parameters and "noise_sampler" not in options:
-        provided["noise_sampler"] = step_noise(x, sigmas, generator)
     options |= {name: value for name, value in provided.items() if swallows or name in parameters}
-    function = _rebound(sampler.function, {"to_d": derivative} if derivative is not to_d else {})
+    if "noise_sampler" in parameters:
+        options["noise_sampler"] = noise
+    names = {} if derivative is to_d else {"to_d": derivative}
+    if is_comfyui_function(sampler.function):  # a notebook's function may write its globals, so it keeps them
+        names["torch"] = _Bound(torch, randn_like=lambda x: noise(None, None))
+    function = rebound(sampler.function, names)
     if sampler.takes == "sigmas":
         return function(denoiser, x, sigmas.to(x.device), **options)
     x = function(denoiser, x, *_range(sampler, sigmas), **options)

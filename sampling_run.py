@@ -18,6 +18,7 @@ from samplers_patch import Denoiser, Generators, Sampler, check_options, find_sa
 # isort: split
 from diffusers.utils import is_torch_xla_available, logging
 
+from sampler_trace import Trace
 from sigma_grids import check_grid_choice, check_sigmas, check_steps
 
 if is_torch_xla_available():
@@ -40,7 +41,7 @@ class StopSampling(Exception):  # noqa: N818 - control flow, not an error
 def check_call(
     comfy_sampler: str | Callable,
     sampler_options: dict[str, Any] | None,
-    sigma_grid: str | None,
+    sigma_grid: str | Callable | None,
     num_inference_steps: int,
     generator: Generators,
     images: int,
@@ -69,7 +70,9 @@ def check_call(
                 "leave it out, or choose a sampler that takes a grid of sigmas"
             )
     check_generator(generator, images)
-    if watched and sampler.custom and "callback" not in inspect.signature(sampler.function).parameters:
+    parameters = inspect.signature(sampler.function).parameters.values()
+    takes_callback = any(p.name == "callback" or p.kind is p.VAR_KEYWORD for p in parameters)
+    if watched and not takes_callback:
         raise ValueError(f"{sampler.name} takes no `callback`, so no step-end callback can be called: add it")
     return sampler
 
@@ -114,6 +117,7 @@ class SamplingRun:
     tensor_inputs: list[str] = field(default_factory=lambda: ["latents"])
     legacy_callback: Callable | None = None
     legacy_every: int | None = None
+    trace: Trace | None = None
 
     def __post_init__(self):
         self.count = step_count(self.sampler, self.sigmas)
@@ -132,11 +136,14 @@ class SamplingRun:
                 x = run_sampler(
                     self.sampler, denoiser, x, self.sigmas,
                     options=options, generator=generator, derivative=derivative, observer=self,
+                    watch_noise=None if self.trace is None else self.trace.watch_noise,
                 )  # fmt: skip
                 sigma = self.sigmas[-1]
                 self._end_step(x, sigma)
             except StopSampling as stop:
                 x, sigma = stop.x, stop.sigma
+        if self.trace is not None:
+            self.trace.end(x, sigma)
         self.check_finite()
         return self.to_latents(x, sigma)
 
@@ -153,6 +160,8 @@ class SamplingRun:
         """The sampler's state at the start of step `index`; whether x or the conditioning was changed since."""
         changed = index > 0 and self._end_step(x, sigma)
         self.index, self.sigma = index, sigma
+        if self.trace is not None:
+            self.trace.begin_step(index, x, sigma, late=self.sampler.custom)
         # A custom sampler tells us only after its first evaluation, which is repeated if anything was changed.
         self.denoised = self.latest if self.sampler.custom and not changed else None
         return changed

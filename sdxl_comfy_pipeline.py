@@ -20,19 +20,21 @@ from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import
 from diffusers.utils import deprecate, logging
 from diffusers.utils.torch_utils import get_module_execution_device, randn_tensor
 
+from comfy_model import ComfyModel, Levels, after_guidance, model_sampling
 from denoisers import noise_schedule, preconditioning
+from sampler_trace import Trace, active_trace
 from sampling_run import SamplingRun, check_call, check_diffusers_loop
 from sigma_grids import discrete_grid
 
 logger = logging.get_logger(f"diffusers.{__name__}")  # under diffusers' verbosity settings
 
-OWN_PARAMETERS = ("comfy_sampler", "sampler_options", "sigma_grid", "quantize")
+OWN_PARAMETERS = ("comfy_sampler", "sampler_options", "sigma_grid", "quantize", "trace")
 
 
 class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
     """diffusers' `StableDiffusionXLPipeline`, with the sampling algorithm given as a function.
 
-    Everything of diffusers' class works as it does there; `__call__` takes four more keywords.
+    Everything of diffusers' class works as it does there; `__call__` takes five more keywords.
     """
 
     _callback_tensor_inputs = [*diffusers.StableDiffusionXLPipeline._callback_tensor_inputs, "denoised"]
@@ -77,8 +79,9 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         *,
         comfy_sampler: str | Callable | None = "sample_euler",
         sampler_options: dict[str, Any] | None = None,
-        sigma_grid: str | None = None,
+        sigma_grid: str | Callable | None = None,
         quantize: bool = False,
+        trace: Trace | None = None,
         callback: Callable | None = None,
         callback_steps: int | None = None,
     ) -> StableDiffusionXLPipelineOutput | tuple:
@@ -90,10 +93,12 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
                 loop with `pipe.scheduler`. `model(x, sigma)` returns the denoised latents, x = x0 + sigma * eps of
                 shape [B, 4, height / 8, width / 8] in float32, sigma of shape [B].
             sampler_options: given to the sampler: eta, s_noise, s_churn, solver_type, order, rtol, ...
-            sigma_grid: "karras", "exponential", "simple", "beta", ... (`sigma_grids.SIGMA_GRIDS`); None: the grid
-                of the config of `pipe.scheduler`, which itself is neither used nor changed.
+            sigma_grid: "karras", "exponential", "simple", "beta", ... (`sigma_grids.SIGMA_GRIDS`); or a
+                function (schedule, n) -> n + 1 sigmas; None: the grid of the config of `pipe.scheduler`, which itself
+                is neither used nor changed.
             quantize: tell the network the nearest integer timestep where sigma is between the grid's points,
                 in place of interpolating in log sigma.
+            trace: a `sampler_trace.Trace` that takes note of every network call, draw of noise and step.
             callback, callback_steps: deprecated in diffusers; use callback_on_step_end.
             callback_on_step_end: as in diffusers, called once per step of the sampler;
                 callback_on_step_end_tensor_inputs may name "denoised", the clean latents estimated in the step.
@@ -103,6 +108,7 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
             ValueError, TypeError: for input that cannot be right, before any model runs.
             FloatingPointError: where the UNet returned nan or inf.
         """
+        trace = trace or active_trace()
         if comfy_sampler is None:
             arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
             check_diffusers_loop(arguments, OWN_PARAMETERS)
@@ -135,7 +141,9 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
             )
         schedule = noise_schedule(self.scheduler)
         row = preconditioning(self.scheduler)
-        grid = discrete_grid(self.scheduler, schedule, num_inference_steps, sigma_grid, timesteps, sigmas)
+        grid = discrete_grid(
+            sampler.grid_scheduler or self.scheduler, schedule, num_inference_steps, sigma_grid, timesteps, sigmas
+        )
         steps = self._steps_before(denoising_end, grid, schedule)
         levels = grid.sigmas[: steps + 1]
         if quantize:
@@ -223,18 +231,24 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
                 return_dict=False,
             )[0].to(state_dtype)
             if not guided:
-                return output
+                return output, output, output
             uncond, text = output.chunk(2)
             output = uncond + self.guidance_scale * (text - uncond)
             if self.guidance_rescale > 0:
                 output = rescale_noise_cfg(output, text, guidance_rescale=self.guidance_rescale)
-            return output
+            return output, text, uncond
 
-        def denoiser(x, sigma):
+        def denoiser(x, sigma, model_options=None, seed=None):
             level = sigma.reshape(-1, 1, 1, 1)
-            output = network(row.network_input(x, level).to(dtype), schedule.timestep(sigma, quantize))
+            net_input, timestep = row.network_input(x, level).to(dtype), schedule.timestep(sigma, quantize)
+            output, *pair = network(net_input, timestep)
             denoised = row.denoised(x, output, level)
+            if model_options:
+                pair = [row.denoised(x, one, level) for one in pair]
+                denoised = after_guidance(model_options, x, sigma, denoised, *pair)
             run.record(sigma, denoised)
+            if trace is not None:
+                trace.record_call(x, sigma, timestep, net_input, denoised)
             return denoised
 
         def to_scheduler(x, sigma):
@@ -247,10 +261,15 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         run = SamplingRun(
             self, sampler, levels, lambda sigma: schedule.timestep(sigma.to(device), quantize), to_scheduler, to_state,
             dtype, conditioning, callback_on_step_end, callback_on_step_end_tensor_inputs, callback, callback_steps,
+            trace=trace,
         )  # fmt: skip
         self._num_timesteps = run.count or steps
+        if trace is not None:
+            trace.start(sampler.name, levels, "ve", size=(height, width))
+        if sampler.custom:
+            denoiser = ComfyModel(denoiser, model_sampling(Levels(schedule), flow=False))
         latents = run.sample(denoiser, x, sampler_options, generator, samplers_patch.to_d)
-        image = latents.to(dtype) if output_type == "latent" else self._decode(latents, output_type)
+        image = latents.to(dtype) if output_type == "latent" else self.decode(latents, height, width, output_type)
         self.maybe_free_model_hooks()
         return StableDiffusionXLPipelineOutput(images=image) if return_dict else (image,)
 
@@ -274,8 +293,9 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
             )
         return steps
 
-    def _decode(self, latents: torch.Tensor, output_type: str):
-        """Images of the output type from clean latents [B, 4, h, w]."""
+    @torch.no_grad()
+    def decode(self, latents: torch.Tensor, height: int, width: int, output_type: str = "pil"):
+        """Images of the output type from clean latents [B, 4, height / 8, width / 8]."""
         config = self.vae.config
         upcast = self.vae.dtype == torch.float16 and config.force_upcast
         if upcast:

@@ -8,6 +8,7 @@ on flow models they are counted in flow time t.
 import difflib
 import inspect
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -32,16 +33,17 @@ class SigmaGrid(NamedTuple):
     scaled_latents: bool = False
 
 
-def _linspace(start: torch.Tensor, end: torch.Tensor, n: int) -> torch.Tensor:
-    return torch.linspace(float(start), float(end), n)
-
-
 def _range(schedule: NoiseSchedule) -> tuple[float, float]:
     return float(schedule.sigmas[0]), float(schedule.sigmas[-1])
 
 
 def _with_zero(sigmas) -> torch.Tensor:
     return torch.cat([torch.as_tensor(sigmas, dtype=torch.float32), torch.zeros(1)])
+
+
+def _even_timesteps(schedule: NoiseSchedule, n: int) -> torch.Tensor:
+    low, high = (float(schedule.timestep(sigma)) for sigma in (schedule.sigmas[0], schedule.sigmas[-1]))
+    return torch.linspace(high, low, n)
 
 
 def simple(schedule: NoiseSchedule, n: int) -> torch.Tensor:
@@ -52,14 +54,12 @@ def simple(schedule: NoiseSchedule, n: int) -> torch.Tensor:
 
 def normal(schedule: NoiseSchedule, n: int) -> torch.Tensor:
     """n timesteps evenly from the largest to the smallest, both included (ComfyUI's "normal")."""
-    low, high = schedule.timestep(schedule.sigmas[0]), schedule.timestep(schedule.sigmas[-1])
-    return _with_zero(schedule.sigma(_linspace(high, low, n)))
+    return _with_zero(schedule.sigma(_even_timesteps(schedule, n)))
 
 
 def sgm_uniform(schedule: NoiseSchedule, n: int) -> torch.Tensor:
     """n + 1 timesteps evenly from the largest to the smallest, without the last (ComfyUI's "sgm_uniform")."""
-    low, high = schedule.timestep(schedule.sigmas[0]), schedule.timestep(schedule.sigmas[-1])
-    return _with_zero(schedule.sigma(_linspace(high, low, n + 1)[:-1]))
+    return _with_zero(schedule.sigma(_even_timesteps(schedule, n + 1)[:-1]))
 
 
 def ddim_uniform(schedule: NoiseSchedule, n: int) -> torch.Tensor:
@@ -140,17 +140,22 @@ SIGMA_GRIDS = {
 }
 
 
-def check_grid_choice(sigma_grid: str | None, **explicit) -> None:
+def named_grid(sigma_grid: str | Callable) -> Callable[[NoiseSchedule, int], torch.Tensor]:
+    """The function (schedule, n) -> sigmas of a name; a function stands for itself."""
+    return sigma_grid if callable(sigma_grid) else SIGMA_GRIDS[sigma_grid]
+
+
+def check_grid_choice(sigma_grid: str | Callable | None, **explicit) -> None:
     """Raise ValueError for an unknown grid name, or for a name beside explicit `sigmas` or `timesteps`."""
     given = [name for name, value in explicit.items() if value is not None]
     if len(given) + (sigma_grid is not None) > 1:
         named = [f"sigma_grid={sigma_grid!r}"] if sigma_grid is not None else []
         raise ValueError(f"{' and '.join(given + named)} each set the sigmas: choose one")
-    if sigma_grid is not None and sigma_grid not in SIGMA_GRIDS:
+    if sigma_grid is not None and not callable(sigma_grid) and sigma_grid not in SIGMA_GRIDS:
         nearest = difflib.get_close_matches(str(sigma_grid), SIGMA_GRIDS, n=1, cutoff=0.0)[0]
         raise ValueError(
             f"unknown sigma_grid {sigma_grid!r}: did you mean {nearest!r}? Choose one of {', '.join(SIGMA_GRIDS)}, "
-            "or None for the grid of the scheduler's config"
+            "a function (schedule, n) -> sigmas, or None for the grid of the scheduler's config"
         )
 
 
@@ -209,16 +214,16 @@ def discrete_grid(scheduler, schedule, n: int, sigma_grid=None, timesteps=None, 
     """
     fresh = fresh_scheduler(scheduler, skip_prk_steps=True)
     accepted = inspect.signature(fresh.set_timesteps).parameters
+    # Where there is use_flow_sigmas, set_timesteps takes `sigmas` for flow models only.
+    takes_sigmas = "sigmas" in accepted and hasattr(fresh, "_sigma_to_t") and "use_flow_sigmas" not in fresh.config
     passed = {}
     if timesteps is not None and "timesteps" in accepted:
         passed["timesteps"] = timesteps
-    if sigmas is not None and "sigmas" in accepted and hasattr(fresh, "_sigma_to_t"):
+    if sigmas is not None and takes_sigmas:
         passed["sigmas"] = sigmas
-    if "use_flow_sigmas" in fresh.config:  # these take `sigmas` for flow models only
-        passed.pop("sigmas", None)
     fresh.set_timesteps(**(passed or {"num_inference_steps": n}))
     if sigma_grid is not None:
-        levels, times = SIGMA_GRIDS[sigma_grid](schedule, n), None
+        levels, times = named_grid(sigma_grid)(schedule, n), None
     elif passed or (timesteps is None and sigmas is None):
         kept, times, last = _pairs(fresh) if hasattr(fresh, "sigmas") else _pairs_of_timesteps(fresh, schedule)
         levels = torch.cat([kept, last.reshape(1)])
@@ -241,7 +246,7 @@ def flow_grid(scheduler, schedule: FlowSchedule, n: int, sigma_grid=None, sigmas
     sigmas: the user's own, before shifting and without the last 0, as diffusers' FluxPipeline takes them.
     """
     if sigma_grid is not None:
-        return _flow_grid_of(SIGMA_GRIDS[sigma_grid](schedule, n))
+        return _flow_grid_of(named_grid(sigma_grid)(schedule, n))
     if sigmas is not None and max(sigmas) > 1:
         raise ValueError(f"sigmas[0] is {max(sigmas)}: the sigmas of a flow model are times, between 0 and 1")
     fresh = fresh_scheduler(scheduler)

@@ -3,7 +3,7 @@
     python benchmarks/sampler_error.py                # 30 steps, 65536 elements: about a minute on one core
     python benchmarks/sampler_error.py --steps 10
 
-In place of the networks stand closed-form models of a two-Gaussian mixture (tests/oracles.py); the pipelines are
+In place of the networks stand closed-form models of a two-Gaussian mixture (closed_form.py); the pipelines are
 the real ones. W1 is the Wasserstein-1 distance of the latents to the mixture. FLUX: the older way, with the velocity
 in place of the denoised latents; the right denoiser in flow coordinates; the right denoiser in VE coordinates; in
 bold, the coordinates that "auto" chooses. SDXL: epsilon prediction on the "leading" grid and on Karras'.
@@ -17,16 +17,15 @@ import torch
 from diffusers.utils import logging
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path.insert(0, str(ROOT))
 
-from oracles import draw, exact_samples, oracle_flux, oracle_sdxl, wasserstein  # noqa: E402
-
+from closed_form import draw, exact_samples, oracle_flux, oracle_sdxl, wasserstein  # noqa: E402
 from flux_comfy_pipeline import choose_coordinates  # noqa: E402
 from samplers_patch import SAMPLERS  # noqa: E402
 
 COORDINATES = ("velocity", "flow", "ve")
 GRIDS = (None, "karras")
-PIXELS = 256  # 128 x 128 latents of 4 channels
+SIDE = 128  # of the latents, of 4 channels
 
 
 def row(name: str, flux, sdxl, **settings) -> list[str]:
@@ -56,9 +55,11 @@ def main() -> None:
     line(["sampler", "FLUX, velocity", "FLUX, flow", "FLUX, VE", "SDXL, leading", "SDXL, karras"])
     line(["---"] + ["---:"] * 5)
     for name in SAMPLERS:
-        line([name, *row(name, flux, sdxl, steps=arguments.steps, seed=arguments.seed, pixels=PIXELS)])
-    floor = wasserstein(exact_samples(PIXELS**2, arguments.seed))
-    print(f"\nW1 at {arguments.steps} steps, seed {arguments.seed}, {PIXELS**2} elements; exact samples: {floor:.3f}.")
+        line([name, *row(name, flux, sdxl, steps=arguments.steps, seed=arguments.seed, side=SIDE)])
+    floor = wasserstein(exact_samples(4 * SIDE**2, arguments.seed))
+    print(
+        f"\nW1 at {arguments.steps} steps, seed {arguments.seed}, {4 * SIDE**2} elements; exact samples: {floor:.3f}."
+    )
 
 
 if __name__ == "__main__":

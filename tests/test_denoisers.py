@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
-from oracles import MIXTURE, training_sigmas
 from tiny_models import SDXL_SCHEDULE, largest_difference
 
+from closed_form import MIXTURE, training_sigmas
 from denoisers import (
     FLOW,
     LARGEST_FLOW_TIME,

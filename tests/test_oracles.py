@@ -6,9 +6,18 @@ samples of this number (mean over seeds) and 0.5 for their mirror image.
 
 import pytest
 import torch
-from oracles import MIXTURE, OracleTransformer, OracleUNet, draw, exact_samples, oracle_flux, oracle_sdxl, wasserstein
 
 import sampling_run
+from closed_form import (
+    MIXTURE,
+    OracleTransformer,
+    OracleUNet,
+    draw,
+    exact_samples,
+    oracle_flux,
+    oracle_sdxl,
+    wasserstein,
+)
 from samplers_patch import SAMPLERS, adds_noise
 
 BOUND = 0.09  # 12 times the floor; the least wrong method below is at 0.117

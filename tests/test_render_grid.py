@@ -126,24 +126,29 @@ def replace_sampler(monkeypatch, name, error):
     monkeypatch.setitem(samplers_patch.SAMPLERS, name, record)
 
 
-class FailsHalfway:
-    """A picture that can be saved in part only."""
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Only half of a file finds room."""
+    write = Path.write_bytes
 
-    def save(self, path, **_):
-        Path(path).write_bytes(b"the first half")
-        raise OSError("no space left")
+    def write_half(path, content):
+        write(path, content[: len(content) // 2])
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", write_half)
 
 
-def test_failed_write_leaves_nothing(tmp_path):
+def test_failed_write_leaves_nothing(tmp_path, full_disk):
     with pytest.raises(OSError, match="no space"):
-        contact_sheet.write_png(FailsHalfway(), tmp_path / "a.png", {})
+        contact_sheet.write_png(Image.new("RGB", (4, 4)), tmp_path / "a.png", {})
     assert names(tmp_path) == []
 
 
-def test_failed_write_keeps_the_older_file(tmp_path):
+def test_failed_write_keeps_the_older_file(tmp_path, request):
     (tmp_path / "a.png").write_bytes(b"older")
+    request.getfixturevalue("full_disk")
     with pytest.raises(OSError, match="no space"):
-        contact_sheet.write_png(FailsHalfway(), tmp_path / "a.png", {})
+        contact_sheet.write_png(Image.new("RGB", (4, 4)), tmp_path / "a.png", {})
     assert names(tmp_path) == ["a.png"] and (tmp_path / "a.png").read_bytes() == b"older"
 
 

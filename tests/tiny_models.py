@@ -9,13 +9,7 @@ from diffusers import (
     UNet2DConditionModel,
 )
 
-SDXL_SCHEDULE = {
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "timestep_spacing": "leading",
-    "steps_offset": 1,
-}
+from closed_form import SDXL_SCHEDULE
 
 
 def prepared(pipe, dtype: torch.dtype):

@@ -1,5 +1,5 @@
 """Networks that know the answer: closed-form models of a two-Gaussian mixture, called as SDXL's UNet and FLUX's
-transformer are.
+transformer are, in pipelines that are otherwise the real ones.
 
 Every element of the clean latents x0 is drawn alone from the mixture, and a network sees a x0 + b eps. What it
 should predict then has a closed form, so a sampler's result has only the sampler's own error, which
@@ -11,15 +11,23 @@ import functools
 from typing import NamedTuple
 
 import torch
-from diffusers import ConfigMixin, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler, ModelMixin
-from diffusers.configuration_utils import register_to_config
-from tiny_models import SDXL_SCHEDULE, tiny_vae
 from torch.special import erf
 
-from flux_comfy_pipeline import FluxPipeline
+from flux_comfy_pipeline import FluxPipeline  # before diffusers: it copes with a torchvision that does not import
 from sdxl_comfy_pipeline import StableDiffusionXLPipeline
 
-PIXELS = 144  # the tiny VAE halves it: 72 x 72 latents of 4 channels, 20736 elements
+# isort: split
+from diffusers import ConfigMixin, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler, ModelMixin
+from diffusers.configuration_utils import register_to_config
+
+SIDE = 72  # of the latents, of 4 channels: 20736 elements
+SDXL_SCHEDULE = {  # stabilityai/stable-diffusion-xl-base-1.0
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "timestep_spacing": "leading",
+    "steps_offset": 1,
+}
 
 
 class Mixture(NamedTuple):
@@ -99,7 +107,7 @@ class OracleUNet(ModelMixin, ConfigMixin):
         prediction_type: str = "epsilon",
         zero_terminal_snr: bool = False,
         in_channels: int = 4,
-        sample_size: int = PIXELS // 2,
+        sample_size: int = SIDE,
         time_cond_proj_dim: int | None = None,
         addition_time_embed_dim: int = 8,
     ):
@@ -167,7 +175,7 @@ def oracle_sdxl(prediction_type: str = "epsilon", zero_terminal_snr: bool = Fals
     config = SDXL_SCHEDULE | {"prediction_type": prediction_type, "rescale_betas_zero_snr": zero_terminal_snr}
     return _quiet(
         StableDiffusionXLPipeline(
-            vae=tiny_vae(),
+            vae=None,
             unet=OracleUNet(prediction_type, zero_terminal_snr),
             scheduler=EulerDiscreteScheduler(**(config | schedule)),
             text_encoder=None,
@@ -186,7 +194,7 @@ def oracle_flux(**schedule):
     config = {"use_dynamic_shifting": True, "base_shift": 1.15, "max_shift": 1.15} | schedule
     return _quiet(
         FluxPipeline(
-            vae=tiny_vae(scaling_factor=0.36, shift_factor=0.1),
+            vae=None,
             transformer=OracleTransformer(),
             scheduler=FlowMatchEulerDiscreteScheduler(**config),
             text_encoder=None,
@@ -202,16 +210,16 @@ def _quiet(pipe):
     return pipe
 
 
-def draw(pipe, comfy_sampler, steps: int = 30, seed: int = 0, pixels: int = PIXELS, **options) -> torch.Tensor:
+def draw(pipe, comfy_sampler, steps: int = 30, seed: int = 0, side: int = SIDE, **options) -> torch.Tensor:
     """The final latents, float32, of one call of a pipeline from above without guidance.
 
-    [1, 4, pixels / 2, pixels / 2] from SDXL, [1, pixels^2 / 16, 16] from FLUX. options: of the call.
+    [1, 4, side, side] from SDXL, [1, side^2 / 4, 16] from FLUX. options: of the call.
     """
     embeds = {"prompt_embeds": torch.zeros(1, 5, 16), "pooled_prompt_embeds": torch.zeros(1, 16)}
     return pipe(
         **embeds,
-        height=pixels,
-        width=pixels,
+        height=side * pipe.vae_scale_factor,
+        width=side * pipe.vae_scale_factor,
         num_inference_steps=steps,
         guidance_scale=1.0,
         comfy_sampler=comfy_sampler,

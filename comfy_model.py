@@ -1,0 +1,100 @@
+"""What ComfyUI's samplers ask of a model besides `model(x, sigma) -> denoised`.
+
+Nothing of ComfyUI is imported here: its functions come from the user's own install, and what they test with
+`isinstance` is looked up among the modules that install has loaded.
+"""
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+def is_comfyui_function(function: Callable) -> bool:
+    """Whether a sampler was defined in ComfyUI's package `comfy`."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return (getattr(inspect.unwrap(function), "__module__", None) or "").split(".")[0] == "comfy"
+
+
+@dataclass(frozen=True)
+class Levels:
+    """The noise levels of a model, under the names that ComfyUI's `model_sampling` gives them.
+
+    schedule: a noise schedule of `denoisers`. level(sigma): the schedule's sigma in the sampler's coordinates.
+    """
+
+    schedule: Any
+    level: Callable[[torch.Tensor], torch.Tensor] = lambda sigma: sigma
+
+    @property
+    def sigmas(self) -> torch.Tensor:
+        return self.level(self.schedule.sigmas)
+
+    @property
+    def sigma_min(self) -> torch.Tensor:
+        return self.sigmas[0]
+
+    @property
+    def sigma_max(self) -> torch.Tensor:
+        return self.sigmas[-1]
+
+    def percent_to_sigma(self, percent: float) -> float:
+        """sigma when `percent` (0 to 1) of the timesteps, counted from the largest, are done."""
+        last, first = (self.schedule.timestep(sigma) for sigma in (self.schedule.sigmas[0], self.schedule.sigmas[-1]))
+        return float(self.level(self.schedule.sigma(torch.lerp(first, last, percent))))
+
+
+def model_sampling(levels: Levels, flow: bool) -> Levels:
+    """`levels` as an instance of ComfyUI's own CONST (the sampler sees flow coordinates) or EPS, if it is loaded."""
+    comfyui = sys.modules.get("comfy.model_sampling")
+    kind = getattr(comfyui, "CONST" if flow else "EPS", object)
+    return type("ModelSampling", (Levels, kind), {})(levels.schedule, levels.level)
+
+
+@dataclass(frozen=True)
+class ComfyModel:
+    """A denoiser with the attributes that ComfyUI's samplers reach through two wrappers for."""
+
+    denoiser: Callable[..., torch.Tensor]
+    model_sampling: Levels
+
+    def __call__(self, x: torch.Tensor, sigma: torch.Tensor, **extra_args) -> torch.Tensor:
+        return self.denoiser(x, sigma, **extra_args)
+
+    @property
+    def inner_model(self) -> "ComfyModel":
+        return self  # one object stands for the guider, the wrapped model and its patcher
+
+    model_patcher = inner_model
+
+    def get_model_object(self, name: str) -> Any:
+        return getattr(self, name)
+
+
+def after_guidance(
+    model_options: dict[str, Any],
+    x: torch.Tensor,
+    sigma: torch.Tensor,
+    denoised: torch.Tensor,
+    cond_denoised: torch.Tensor,
+    uncond_denoised: torch.Tensor,
+) -> torch.Tensor:
+    """`denoised` as the functions in model_options["sampler_post_cfg_function"] leave it; the CFG++ samplers put
+    one there to see `uncond_denoised`. All of shape [B, ...], sigma [B]."""
+    for function in model_options.get("sampler_post_cfg_function", ()):
+        denoised = function(
+            {
+                "denoised": denoised,
+                "cond_denoised": cond_denoised,
+                "uncond_denoised": uncond_denoised,
+                "input": x,
+                "sigma": sigma,
+                "model_options": model_options,
+            }
+        )
+    return denoised
