@@ -173,11 +173,12 @@ class OracleTransformer(ModelMixin, ConfigMixin):
 def oracle_sdxl(prediction_type: str = "epsilon", zero_terminal_snr: bool = False, **schedule):
     """Our SDXL pipeline on the oracle; schedule: changes to SDXL's EulerDiscrete config."""
     config = SDXL_SCHEDULE | {"prediction_type": prediction_type, "rescale_betas_zero_snr": zero_terminal_snr}
+    config["clip_sample"] = False  # as in SDXL's config, for DDIM and others made from it
     return _quiet(
         StableDiffusionXLPipeline(
             vae=None,
             unet=OracleUNet(prediction_type, zero_terminal_snr),
-            scheduler=EulerDiscreteScheduler(**(config | schedule)),
+            scheduler=EulerDiscreteScheduler.from_config(config | schedule),
             text_encoder=None,
             text_encoder_2=None,
             tokenizer=None,

@@ -8,6 +8,7 @@ its own scale of x, is told a timestep, and predicts noise, velocity or the clea
 Noise schedules give c_noise, preconditionings the other three, flow coordinates all four for flow matching.
 """
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -108,8 +109,14 @@ class FlowSchedule:
 def is_flow(scheduler) -> bool:
     """Whether a diffusers scheduler integrates a flow-matching model."""
     config = scheduler.config
-    flow_class = "FlowMatch" in type(scheduler).__name__
+    flow_class = any("FlowMatch" in cls.__name__ for cls in type(scheduler).__mro__)
     return flow_class or bool(config.get("use_flow_sigmas")) or config.get("prediction_type") == "flow_prediction"
+
+
+def shifts_dynamically(scheduler) -> bool:
+    """Whether it shifts flow time by the size of the image: asked for in its config, and something it can do."""
+    asked = scheduler.config.get("use_dynamic_shifting")  # kept by from_config even where the class does not know it
+    return bool(asked) and "mu" in inspect.signature(scheduler.set_timesteps).parameters
 
 
 def fresh_scheduler(scheduler, **overrides):
@@ -163,7 +170,7 @@ def flow_schedule(scheduler, mu: float | None = None) -> FlowSchedule:
     factor = config.get("shift", config.get("flow_shift", 1.0))
     if hasattr(type(scheduler), "shift"):  # FlowMatchEuler's, which set_shift may have changed
         factor = scheduler.shift
-    if config.get("use_dynamic_shifting"):
+    if shifts_dynamically(scheduler):
         factor = mu if config.get("time_shift_type") == "linear" else math.exp(mu)
 
     def shift(t: torch.Tensor) -> torch.Tensor:
@@ -176,12 +183,14 @@ def flow_schedule(scheduler, mu: float | None = None) -> FlowSchedule:
 class Preconditioning(NamedTuple):
     """One row of the table: the network's input, and the denoised sample from its output.
 
-    network_input(x, sigma) is c_in * x; denoised(x, output, sigma) is c_skip * x + c_out * output; sigma must
-    broadcast against x. The operations are in diffusers' order, so that results agree to the last bit.
+    network_input(x, sigma) is c_in * x; denoised(x, output, sigma) is c_skip * x + c_out * output, and
+    output(x, denoised, sigma) its inverse for sigma > 0; sigma must broadcast against x. The operations are in
+    diffusers' order, so that results agree to the last bit.
     """
 
     network_input: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     denoised: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+    output: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def _vp_input(x, sigma):
@@ -189,12 +198,17 @@ def _vp_input(x, sigma):
 
 
 PRECONDITIONINGS = {
-    "epsilon": Preconditioning(_vp_input, lambda x, output, sigma: x - sigma * output),
+    "epsilon": Preconditioning(
+        _vp_input,
+        lambda x, output, sigma: x - sigma * output,
+        lambda x, denoised, sigma: (x - denoised) / sigma,
+    ),
     "v_prediction": Preconditioning(
         _vp_input,
         lambda x, output, sigma: output * (-sigma / (sigma**2 + 1) ** 0.5) + x / (sigma**2 + 1),
+        lambda x, denoised, sigma: (x / (sigma**2 + 1) - denoised) * ((sigma**2 + 1) ** 0.5 / sigma),
     ),
-    "sample": Preconditioning(_vp_input, lambda x, output, sigma: output),
+    "sample": Preconditioning(_vp_input, lambda x, output, sigma: output, lambda x, denoised, sigma: denoised),
 }
 
 
@@ -206,7 +220,11 @@ def edm_preconditioning(prediction_type: str, sigma_data: float) -> Precondition
         variance = sigma**2 + sigma_data**2
         return sigma_data**2 / variance * x + sign * sigma * sigma_data / variance**0.5 * output
 
-    return Preconditioning(lambda x, sigma: x * (1 / (sigma**2 + sigma_data**2) ** 0.5), denoised)
+    def output(x, denoised, sigma):
+        variance = sigma**2 + sigma_data**2
+        return (denoised - sigma_data**2 / variance * x) / (sign * sigma * sigma_data / variance**0.5)
+
+    return Preconditioning(lambda x, sigma: x * (1 / (sigma**2 + sigma_data**2) ** 0.5), denoised, output)
 
 
 def preconditioning(scheduler) -> Preconditioning:

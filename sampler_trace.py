@@ -253,7 +253,8 @@ class Trace:
         starts = [call for call in self.calls if call.stage == 0]
         if not starts or starts[0].denoised.values is None:
             raise ValueError("there is nothing to decode: run with Trace(tensors=True)")
-        chosen = [starts[round(i * (len(starts) - 1) / max(frames - 1, 1))] for i in range(min(frames, len(starts)))]
+        count = min(frames, len(starts))
+        chosen = [starts[round(i * (len(starts) - 1) / max(count - 1, 1))] for i in range(count)]
         tiles = [pipe.decode(call.denoised.values[:1], *self.size)[0] for call in chosen]
         strip = Image.new("RGB", (sum(tile.width for tile in tiles), tiles[0].height))
         for i, tile in enumerate(tiles):

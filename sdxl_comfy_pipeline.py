@@ -139,6 +139,8 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
             logger.warning(
                 f"eta={eta} is DDIM's and ignored here: give {sampler.name} sampler_options={{'eta': {eta}}}"
             )
+        if getattr(sampler.function, "flow_coordinates", None) == "flow":
+            raise ValueError(f"{sampler.name} integrates flow matching, and SDXL is none: take a scheduler with betas")
         schedule = noise_schedule(self.scheduler)
         row = preconditioning(self.scheduler)
         grid = discrete_grid(

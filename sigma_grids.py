@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from denoisers import DiscreteSchedule, FlowSchedule, LogSigmaSchedule, fresh_scheduler
+from denoisers import DiscreteSchedule, FlowSchedule, LogSigmaSchedule, fresh_scheduler, shifts_dynamically
 from samplers_patch import k_sampling
 
 NoiseSchedule = DiscreteSchedule | LogSigmaSchedule | FlowSchedule
@@ -257,7 +257,7 @@ def flow_grid(scheduler, schedule: FlowSchedule, n: int, sigma_grid=None, sigmas
     arguments = {"num_inference_steps": n if sigmas is None else len(sigmas)}
     if takes_sigmas:
         arguments["sigmas"] = np.linspace(1.0, 1 / n, n) if sigmas is None else sigmas
-    if fresh.config.get("use_dynamic_shifting"):
+    if shifts_dynamically(fresh):
         arguments["mu"] = mu
     fresh.set_timesteps(**arguments)
     kept, timesteps, last = _pairs(fresh)

@@ -159,3 +159,16 @@ def test_signature_is_diffusers_plus_keywords():
     assert list(ours)[: len(theirs)] == list(theirs)
     assert all(ours[name].default == theirs[name].default for name in list(theirs)[1:])
     assert all(ours[name].kind is inspect.Parameter.KEYWORD_ONLY for name in list(ours)[len(theirs) :])
+
+
+def test_a_scheduler_without_dynamic_shifting_made_from_flux_config():
+    """from_config keeps use_dynamic_shifting, which FlowMatchHeun does not have: its own static shift counts."""
+    config = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0).config
+    results = []
+    for scheduler in (diffusers.FlowMatchHeunDiscreteScheduler.from_config(config), {"shift": 3.0}):
+        if isinstance(scheduler, dict):
+            scheduler = diffusers.FlowMatchHeunDiscreteScheduler(**scheduler)
+        pipe = tiny_flux(FluxPipeline, scheduler)
+        call = {"height": 16, "width": 16, "num_inference_steps": 4, "output_type": "latent"}
+        results.append(pipe(**flux_prompt(), **call, generator=seeded(), comfy_sampler="heun").images)
+    assert torch.equal(*results)

@@ -229,3 +229,9 @@ def test_diffusers_own_loop_is_not_traced(pipes):
     for settings in ({"trace": Trace()}, {}):
         with Trace(), pytest.raises(ValueError, match="trace"):
             run(pipes, comfy_sampler=None, **settings)
+
+
+def test_a_film_strip_has_no_frame_twice(pipes):
+    trace = Trace(tensors=True)
+    run(pipes, trace=trace)
+    assert trace.strip(pipes["sdxl"][0], frames=8).width == STEPS * 16
