@@ -1,0 +1,5 @@
+"""Where ComfyUI keeps what its command line said."""
+
+import types
+
+args = types.SimpleNamespace(cpu=False)
