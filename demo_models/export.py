@@ -74,6 +74,8 @@ def export_sdxl(parts: nn.ModuleDict, vae: Path, folder: Path) -> None:
         timestep_spacing="leading",
         steps_offset=1,
     )
+    # As in SDXL's own config: for DDIM, PNDM and others made from it, which would clip the latents.
+    scheduler.register_to_config(clip_sample=False, set_alpha_to_one=False, skip_prk_steps=True)
     pipeline = StableDiffusionXLPipeline(
         vae=scaled_vae(vae, 0.13025, None),
         tokenizer=clip_tokenizer(WORDS),

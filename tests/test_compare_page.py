@@ -1,0 +1,137 @@
+"""The page of a comparison: what is on it, that nothing leaves it, and the figure."""
+
+import base64
+import io
+import re
+import sys
+from dataclasses import replace
+from html import escape
+
+import pytest
+from PIL import Image
+from tiny_models import flux_prompt, sdxl_prompt, tiny_flux, tiny_sdxl
+
+from compare_page import figure, figure_png, page
+from compare_samplers import compare
+from flux_comfy_pipeline import FluxPipeline
+from sdxl_comfy_pipeline import StableDiffusionXLPipeline
+from trace_difference import Finding
+
+SIZE = {"height": 16, "width": 16}
+HOSTILE = """</title><script>alert(1)</script><img src=x onerror='alert("$2")'>"""
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return tiny_sdxl(StableDiffusionXLPipeline)
+
+
+@pytest.fixture(scope="module")
+def parting(pipe):
+    return compare(pipe, "k:euler", "k:heun", {**sdxl_prompt(), **SIZE}, steps=4)
+
+
+@pytest.fixture(scope="module")
+def agreeing(pipe):
+    return compare(pipe, "k:euler", "k:euler", {**sdxl_prompt(), **SIZE}, steps=2)
+
+
+@pytest.fixture(scope="module")
+def text(parting):
+    """The whole page, film strips and all."""
+    strip = Image.new("RGB", (64, 16))
+    return page(parting, (strip, strip))
+
+
+@pytest.fixture
+def no_matplotlib(monkeypatch):
+    """Also for the tests that look at other parts of the page: a figure takes a second to draw."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+
+
+def table_rows(text):
+    return re.findall(r"<tr[^>]*>.*?</tr>", text[text.index("<tbody>") : text.index("</tbody>")])
+
+
+def requests(text):
+    """Whatever a browser would fetch: addresses, and sources other than data."""
+    return re.findall(r"""(?:src|srcset|href)=(?!["']?data:)\S*|url\([^)]*|@import\S*|https?:\S*""", text)
+
+
+def test_it_says_what_was_run_and_what_came_of_it(text, parting):
+    assert parting.verdict in text and '<header class="part">' in text
+    assert all(f"<code>{label}</code>" in text for label in ("k:euler", "k:heun"))
+    assert "4 steps, 4 network calls" in text and "4 steps, 7 network calls" in text
+    assert all(f"<li>Step {one.step}, {escape(str(one))}</li>" in text for one in parting.difference.findings)
+    assert re.search("<dt>seed</dt><dd>0</dd>", text)
+
+
+def test_every_step_has_a_row_and_that_in_which_they_part_is_marked(text, parting):
+    rows = table_rows(text)
+    assert [re.search("<td>(.*?)</td>", row)[1] for row in rows] == ["0", "1", "2", "3", "end"]
+    assert ["parting" in row for row in rows] == [True, False, False, False, False]
+    assert "they part here" in rows[0] and f"{parting.difference.rows[0].sigma[1]:.4f}" in rows[0]
+
+
+def test_a_run_that_ends_before_the_other_parts_at_the_end(parting, no_matplotlib):
+    late = replace(parting.difference, findings=[Finding(4, "sigma grid", "a takes 4 steps, b 5")])
+    rows = table_rows(page(replace(parting, difference=late)))
+    assert ["parting" in row for row in rows] == [False, False, False, False, True]
+
+
+def test_runs_that_agree_are_not_marked(agreeing, no_matplotlib):
+    text = page(agreeing)
+    assert '<header class="agree">' in text and agreeing.verdict in text and 'class="parting"' not in text
+
+
+def test_nothing_is_fetched(text):
+    assert not requests(text) and "default-src 'none'" in text
+    assert text.count('src="data:image/png;base64,') == 5  # two pictures, the figure, two strips
+    assert requests('<script src="https://example.org/a.js">')
+
+
+def test_what_users_wrote_is_escaped(parting, no_matplotlib):
+    call = {**parting.call, "prompt": HOSTILE}
+    text = page(replace(parting, labels=(HOSTILE, "k:heun"), call=call, notes=[HOSTILE]))
+    assert "alert" in text and "<img src=x" not in text and text.count("<script>") == 1
+    assert not re.search(r"""alt="[^"]*[<>']""", text)
+
+
+def test_film_strips_are_made_smaller_alike_and_can_be_left_out(parting, no_matplotlib):
+    strips = Image.new("RGB", (1600, 800)), Image.new("RGB", (1600, 800))
+    encoded = re.findall('class="strip".*?base64,(.*?)"', page(parting, strips))
+    assert [Image.open(io.BytesIO(base64.b64decode(text))).size for text in encoded] == [(512, 256)] * 2
+    assert 'class="strip"' not in page(parting)
+
+
+def test_without_matplotlib_there_is_still_a_page(parting, no_matplotlib):
+    text = page(parting)
+    assert "pip install matplotlib" in text and 'class="figure"' not in text and len(table_rows(text)) == 5
+    with pytest.raises(ImportError):
+        figure_png(parting)
+
+
+def test_the_figure_shows_both_runs_their_distance_and_where_they_part(parting):
+    top, bottom = figure(parting).axes
+    assert [line.get_label() for line in top.lines] == ["x of a", "denoised of a", "x of b", "denoised of b"]
+    states = parting.traces[0].states[:-1]  # sigma is 0 in the last one
+    assert list(top.lines[0].get_xdata()) == [float(state.sigma) for state in states]
+    assert list(top.lines[0].get_ydata()) == [state.x.rms for state in states]
+    assert list(bottom.lines[0].get_ydata()) == [row.x for row in parting.difference.rows[1:]]  # x is equal at first
+    assert bottom.lines[-1].get_label() == "they part: step 0"
+    assert Image.open(io.BytesIO(figure_png(parting))).width >= 800
+
+
+def test_a_figure_without_any_distance_can_be_drawn(agreeing):
+    assert not list(figure(agreeing).axes[1].lines[0].get_ydata())
+    assert Image.open(io.BytesIO(figure_png(agreeing, dark=True))).getpixel((0, 0))[:3] == (21, 24, 28)
+
+
+def test_runs_in_two_coordinates_share_the_axis_of_flow_time():
+    call = {**flux_prompt(), **SIZE}
+    found = compare(tiny_flux(FluxPipeline), "k:euler", "diffusers:FlowMatchEulerDiscreteScheduler", call, steps=3)
+    top, _ = figure(found).axes
+    assert found.traces[1].coordinates == "flow"
+    assert list(top.lines[0].get_xdata()) == pytest.approx(list(top.lines[2].get_xdata()), rel=1e-4)
+    assert list(top.lines[0].get_ydata()) == pytest.approx(list(top.lines[2].get_ydata()), rel=1e-4)
+    assert max(top.lines[0].get_xdata()) < 1

@@ -1,0 +1,346 @@
+"""The tool finds where two samplers part, and names it: known mistakes, made on purpose, and pairs that agree."""
+
+import json
+
+import pytest
+import torch
+from diffusers import DPMSolverMultistepScheduler, EulerDiscreteScheduler
+from tiny_models import flux_prompt, sdxl_prompt, seeded, tiny_flux, tiny_sdxl
+
+import compare_samplers
+from closed_form import SDXL_SCHEDULE
+from compare_samplers import compare
+from flux_comfy_pipeline import FluxPipeline
+from sampler_sources import find_source
+from sampler_trace import Trace
+from sdxl_comfy_pipeline import StableDiffusionXLPipeline
+from trace_difference import trace_difference
+
+SIZE = {"height": 16, "width": 16}
+
+
+def sdxl(**schedule):
+    return tiny_sdxl(StableDiffusionXLPipeline, EulerDiscreteScheduler(**(SDXL_SCHEDULE | schedule)))
+
+
+def run(a, b, pipe=None, steps=6, **settings):
+    return compare(pipe or sdxl(), a, b, {**sdxl_prompt(), **SIZE}, steps=steps, **settings)
+
+
+def run_flux(a, b, steps=6, **settings):
+    return compare(tiny_flux(FluxPipeline), a, b, {**flux_prompt(), **SIZE}, steps=steps, **settings)
+
+
+def first(comparison):
+    """Step, quantity and cause of the first difference."""
+    found = comparison.difference.first
+    assert found is not None, comparison.verdict
+    return found.step, found.quantity, found.cause or ""
+
+
+# Functions with k-diffusion's signature: Euler's method, right and with one mistake each.
+
+
+def euler(model, x, sigmas, extra_args=None, callback=None, disable=None, noise_sampler=None, mistake=None):
+    n = len(sigmas) - 1
+    for i in range(n):
+        sigma_hat = sigmas[i]
+        if mistake == "sigma":  # s_churn=2, as k_diffusion's sample_euler has it, but the model is told sigma
+            sigma_hat = sigmas[i] * (1 + min(2 / n, 2**0.5 - 1))
+            x = x + noise_sampler(sigmas[i], sigma_hat) * (sigma_hat**2 - sigmas[i] ** 2) ** 0.5
+        denoised = model(x, (sigmas[i] if mistake == "sigma" else sigma_hat) * x.new_ones(len(x)))
+        if callback is not None:
+            callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigma_hat, "denoised": denoised})
+        if mistake == "last step" and i == n - 1:
+            return x
+        x = x + (x - denoised) / sigma_hat * (sigmas[i + 1] - sigma_hat)
+        if mistake == "half":
+            x = x.half().float()
+        if mistake == "update" and i == 3:
+            x = x * 1.001
+    return x
+
+
+def mistaken(mistake):
+    def sampler(model, x, sigmas, extra_args=None, callback=None, disable=None, noise_sampler=None):
+        return euler(model, x, sigmas, extra_args, callback, disable, noise_sampler, mistake)
+
+    return sampler
+
+
+def ancestral_backwards(model, x, sigmas, extra_args=None, callback=None, disable=None, noise_sampler=None):
+    """Euler ancestral with the draws of the steps in reverse order."""
+    n = len(sigmas) - 1
+    for i in range(n):
+        denoised = model(x, sigmas[i] * x.new_ones(len(x)))
+        if callback is not None:
+            callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": denoised})
+        up = (sigmas[i + 1] ** 2 * (sigmas[i] ** 2 - sigmas[i + 1] ** 2) / sigmas[i] ** 2) ** 0.5
+        down = (sigmas[i + 1] ** 2 - up**2) ** 0.5
+        x = x + (x - denoised) / sigmas[i] * (down - sigmas[i])
+        if i < n - 1:
+            x = x + up * noise_sampler(sigmas[n - 2 - i], sigmas[n - 1 - i])
+    return x
+
+
+# Agreement.
+
+
+@pytest.mark.parametrize(
+    "a, b",
+    [
+        ("k:euler", "diffusers:EulerDiscreteScheduler"),
+        ("k:heun", "diffusers:HeunDiscreteScheduler"),
+        ("k:dpm_2", "diffusers:KDPM2DiscreteScheduler"),
+        ("k:lms", "diffusers:LMSDiscreteScheduler"),
+        ("k:dpmpp_2m", "diffusers:DPMSolverMultistepScheduler"),
+        ("k:euler_ancestral", "diffusers:EulerAncestralDiscreteScheduler"),
+        ("k:dpmpp_2m_sde", "diffusers:DPMSolverMultistepScheduler,algorithm_type=sde-dpmsolver++"),
+        ("k:dpmpp_sde", "diffusers:DPMSolverSDEScheduler"),
+    ],
+)
+def test_counterparts_agree(a, b):
+    comparison = run(a, b, grid="karras")
+    # The tool's own tolerance: the same method in another order of operations, float32.
+    assert comparison.difference.agree, comparison.verdict
+    assert comparison.verdict.startswith("agree to ") and not comparison.notes
+
+
+@pytest.mark.parametrize(
+    "a, b",
+    [
+        ("k:euler", "diffusers:FlowMatchEulerDiscreteScheduler"),
+        ("k:heun", "diffusers:FlowMatchHeunDiscreteScheduler"),
+        ("k:dpmpp_2m", "diffusers:DPMSolverMultistepScheduler"),
+        ("k:dpmpp_2m_sde", "diffusers:DPMSolverMultistepScheduler,algorithm_type=sde-dpmsolver++"),
+        ("k:euler", "k:euler,flow_coordinates=ve"),
+    ],
+)
+def test_counterparts_agree_on_flux(a, b):
+    comparison = run_flux(a, b)
+    assert comparison.difference.agree, comparison.verdict
+
+
+def test_a_sampler_agrees_with_itself_to_the_last_bit():
+    for sampler in ("k:dpmpp_sde", "k:euler,s_churn=5", "k:dpm_fast", "k:dpm_adaptive", euler):
+        assert run(sampler, sampler).difference.largest == 0, sampler
+
+
+# Known mistakes.
+
+
+def test_timesteps_rounded_to_the_nearest():
+    step, quantity, cause = first(run("k:euler", "k:euler,quantize=True", grid="karras"))
+    assert quantity == "timestep" and cause == "rounding of sigma to timestep in b"
+    assert step == 1  # the first is an integer on this grid
+
+
+@pytest.mark.parametrize(
+    "grid, cause",
+    [("karras", "rounding of sigma to timestep in a"), ("exponential", "a cuts timesteps to integers")],
+)
+def test_integer_timesteps_of_a_scheduler(grid, cause):
+    """DPMSolverMultistep's own timesteps against the interpolated ones of the same sigmas."""
+    scheduler = DPMSolverMultistepScheduler(**SDXL_SCHEDULE, **{f"use_{grid}_sigmas": True})
+    pipe, call = tiny_sdxl(StableDiffusionXLPipeline, scheduler), {**sdxl_prompt(), **SIZE, "output_type": "latent"}
+    traces = Trace(tensors=True), Trace(tensors=True)
+    for sigma_grid, trace in zip((None, grid), traces, strict=True):
+        pipe(**call, num_inference_steps=6, sigma_grid=sigma_grid, generator=seeded(), trace=trace)
+    found = trace_difference(*traces).first
+    assert (found.step, found.quantity, found.cause) == (1, "timestep", cause)
+
+
+def test_leading_against_trailing_spacing():
+    comparison = run("k:euler", "diffusers:EulerDiscreteScheduler,timestep_spacing=trailing", grid="own")
+    assert first(comparison) == (0, "sigma grid", "leading against trailing spacing of the timesteps")
+
+
+def test_initial_noise_scaled_by_sigma_or_by_its_root():
+    ours, theirs = (f"diffusers:{name}Scheduler,timestep_spacing=trailing" for name in ("EulerDiscrete", "DDIM"))
+    step, quantity, cause = first(run(ours, theirs, grid="own"))
+    assert (step, quantity) == (0, "initial noise scale")
+    assert cause == "a scales unit noise by sigma, b by sqrt(sigma^2 + 1)"
+
+
+def test_a_wrong_last_step():
+    step, quantity, cause = first(run(euler, mistaken("last step")))
+    assert (step, quantity) == (5, "last step") and cause == "a ends at its denoised latents, the other does not"
+
+
+def test_noise_drawn_in_another_order():
+    step, quantity, cause = first(run("k:euler_ancestral", ancestral_backwards))
+    assert (step, quantity) == (0, "noise") and cause == "drawn in another order, b's draw 0 is a's draw 4"
+
+
+def test_velocity_passed_as_denoised():
+    step, quantity, cause = first(run_flux("k:dpmpp_2m", "k:dpmpp_2m,flow_coordinates=velocity"))
+    assert (step, quantity) == (0, "denoised")
+    assert cause == "b has the derivative (the velocity, or the noise) in place of the denoised latents"
+
+
+def test_sigma_in_place_of_sigma_hat():
+    step, quantity, cause = first(run("k:euler,s_churn=2", mistaken("sigma")))
+    assert (step, quantity) == (0, "sigma of the call")
+    assert cause == "b uses sigma where, noise having been added, it is at sigma_hat"
+
+
+def test_a_state_in_half_precision():
+    step, quantity, cause = first(run(euler, mistaken("half"), tolerance=1e-5))
+    assert (step, quantity) == (0, "update rule") and cause == "the state is half precision in b"
+
+
+def test_another_update_rule():
+    assert first(run(euler, mistaken("update")))[:2] == (3, "update rule")
+    step, quantity, cause = first(run("k:euler", "k:heun"))
+    assert (step, quantity, cause) == (0, "update rule", "methods of different stages")
+    step, quantity, cause = first(run("k:euler", "k:dpmpp_2m"))
+    assert (step, quantity, cause) == (1, "update rule", "a takes an Euler step, the other does not")
+
+
+def test_other_initial_noise():
+    pipe, call = sdxl(), {**sdxl_prompt(), **SIZE, "num_inference_steps": 4, "output_type": "latent"}
+    traces = []
+    for seed in (0, 1):
+        traces.append(Trace(tensors=True))
+        pipe(**call, generator=torch.Generator().manual_seed(seed), trace=traces[-1])
+    assert trace_difference(*traces).first.quantity == "initial noise"
+
+
+def test_other_guidance_is_seen_in_denoised():
+    pipe, call = sdxl(), {**sdxl_prompt(), **SIZE, "num_inference_steps": 4, "output_type": "latent"}
+    traces = []
+    for scale in (5.0, 5.5):
+        traces.append(Trace(tensors=True))
+        pipe(**call, guidance_scale=scale, generator=torch.Generator().manual_seed(0), trace=traces[-1])
+    found = trace_difference(*traces).first
+    assert (found.step, found.quantity) == (0, "denoised")
+
+
+# Shared noise.
+
+
+def test_noise_that_cannot_be_shared_is_said():
+    comparison = run("k:euler_ancestral", "k:dpmpp_sde")
+    assert any(note.startswith("noise could not be shared") for note in comparison.notes)
+
+
+def test_noise_of_a_chain_of_intervals_is_their_sum():
+    """One sampler draws twice in a step, the other once for the whole of it: the same Brownian path."""
+
+    def ancestral(model, x, sigmas, noise_sampler, parts):
+        for i in range(len(sigmas) - 1):
+            denoised = model(x, sigmas[i] * x.new_ones(len(x)))
+            x = denoised + (x - denoised) * sigmas[i + 1] / sigmas[i]
+            if sigmas[i + 1] > 0:
+                levels = torch.linspace(float(sigmas[i]), float(sigmas[i + 1]), parts + 1)
+                steps = zip(levels[:-1], levels[1:], strict=True)
+                x = x + 0.1 * sum((high - low).sqrt() * noise_sampler(high, low) for high, low in steps)
+        return x
+
+    def in_two(model, x, sigmas, extra_args=None, disable=None, noise_sampler=None):
+        return ancestral(model, x, sigmas, noise_sampler, 2)
+
+    def in_one(model, x, sigmas, extra_args=None, disable=None, noise_sampler=None):
+        return ancestral(model, x, sigmas, noise_sampler, 1)
+
+    comparison = run(in_two, in_one)
+    # 1e-5: the sum of two float32 draws, scaled there and back
+    assert comparison.difference.result < 1e-5 and not any("shared" in note for note in comparison.notes)
+
+
+# The command line.
+
+
+@pytest.fixture
+def demo(monkeypatch):
+    """The command line on a tiny pipeline in place of the demo checkpoint."""
+    monkeypatch.setattr(compare_samplers, "load", lambda args: sdxl())
+    monkeypatch.setattr(compare_samplers, "call_keywords", lambda args: {**sdxl_prompt(), **SIZE})
+
+
+def test_exit_codes_and_files(demo, tmp_path, capsys):
+    options = ["--steps", "4", "--output", str(tmp_path)]
+    assert compare_samplers.main(["k:euler", "diffusers:EulerDiscreteScheduler", *options, "--html"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("k:euler and diffusers:EulerDiscreteScheduler agree to ")
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".png", ".html"}
+    written = json.loads(next(tmp_path.glob("*.json")).read_text())
+    assert written["agree"] and len(written["rows"]) == 4
+    assert compare_samplers.main(["k:euler", "k:heun", *options]) == 1
+    assert "part at step 0: update rule" in capsys.readouterr().out
+
+
+def test_a_users_file(demo, tmp_path, capsys):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "def sample_mine(model, x, sigmas, extra_args=None, callback=None, disable=None, gain=1.0):\n"
+        "    for i in range(len(sigmas) - 1):\n"
+        "        denoised = model(x, sigmas[i] * x.new_ones([len(x)]))\n"
+        "        x = x + gain * (x - denoised) / sigmas[i] * (sigmas[i + 1] - sigmas[i])\n"
+        "    return x\n"
+    )
+    options = ["--steps", "4", "--output", str(tmp_path)]
+    assert compare_samplers.main(["k:euler", f"{path}:sample_mine", *options]) == 0
+    assert compare_samplers.main(["k:euler", f"{path}:sample_mine,gain=1.1", *options]) == 1
+
+
+@pytest.mark.parametrize(
+    "sampler, expected",
+    [
+        ("euler", "unknown sampler source 'euler'"),
+        ("x:euler", "give k:NAME"),
+        ("k:eular", "did you mean 'euler'"),
+        ("k:euler,eta=1", "euler has no option 'eta'"),
+        ("k:euler,eta", "is not option=value"),
+        ("diffusers:EulerDiskreteScheduler", "EulerDiscreteScheduler"),
+        ("diffusers:EulerDiscreteScheduler,spacing=1", "timestep_spacing"),
+        ("diffusers:UNet2DModel", "has no scheduler"),
+        ("nowhere.py:sample", "there is no file nowhere.py"),
+    ],
+)
+def test_bad_sources(sampler, expected):
+    with pytest.raises((ValueError, TypeError), match=expected):
+        find_source(sampler, EulerDiscreteScheduler())
+
+
+def test_bad_files(tmp_path):
+    broken, other = tmp_path / "broken.py", tmp_path / "other.py"
+    broken.write_text("1 / 0\n")
+    other.write_text("def sample_me(model): pass\n\ndef helper(): pass\n")
+    with pytest.raises(ValueError, match="cannot be imported: ZeroDivisionError"):
+        find_source(f"{broken}:sample")
+    with pytest.raises(ValueError, match="has no function 'sample_you'; it has: sample_me"):
+        find_source(f"{other}:sample_you")
+    with pytest.raises(TypeError, match="cannot be called as a sampler"):
+        find_source(f"{other}:sample_me")
+
+
+def test_comfyui_that_is_not_there():
+    with pytest.raises(ValueError, match="PYTHONPATH"):
+        find_source("comfy:euler")
+
+
+def test_bad_command_lines(demo, capsys):
+    assert compare_samplers.main(["k:euler"]) == 2
+    assert "give two samplers" in capsys.readouterr().err
+    assert compare_samplers.main(["k:euler", "k:heun", "--grid", "karas"]) == 2
+    assert "did you mean 'karras'" in capsys.readouterr().err
+
+
+def test_a_model_that_is_not_there(capsys):
+    assert compare_samplers.main(["k:euler", "k:heun", "--model", "no/where/at/all"]) == 2
+    assert "--model no/where/at/all cannot be loaded" in capsys.readouterr().err
+
+
+def test_traces_that_cannot_be_compared():
+    pipe, call = sdxl(), {**sdxl_prompt(), "num_inference_steps": 2, "output_type": "latent"}
+    small, large, light = Trace(tensors=True), Trace(tensors=True), Trace()
+    pipe(**call, **SIZE, trace=small)
+    pipe(**call, height=32, width=16, trace=large)
+    pipe(**call, **SIZE, trace=light)
+    with pytest.raises(ValueError, match=r"shape, \(1, 4, 8, 8\) and \(1, 4, 16, 8\)"):
+        trace_difference(small, large)
+    with pytest.raises(ValueError, match=r"Trace\(tensors=True\)"):
+        trace_difference(small, light)
+    with pytest.raises(ValueError, match="has no network call"):
+        trace_difference(small, Trace(tensors=True))
