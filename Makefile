@@ -1,10 +1,11 @@
 # make samples: every sampler through both pipelines, into output/.   make test: the tests.
-# Both make the virtual environment .venv first; a second call re-uses it.
+# make parity: docs/parity.md, measured anew.
+# All make the virtual environment .venv first; a second call re-uses it.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: samples test lint clean
+.PHONY: samples test parity lint clean
 
 samples: $(VENV)/.installed
 	$(BIN)/python test.py
@@ -14,6 +15,10 @@ test: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+parity: $(VENV)/.installed
+	$(BIN)/python benchmarks/parity.py > docs/parity.md.new
+	mv docs/parity.md.new docs/parity.md
 
 $(VENV)/.installed: requirements.txt requirements-dev.txt
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12) and "k-diffusion needs Python 3.11 or 3.12: make PYTHON=python3.12")'

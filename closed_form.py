@@ -11,6 +11,7 @@ import functools
 from typing import NamedTuple
 
 import torch
+from torch.nn.utils import skip_init
 from torch.special import erf
 
 from flux_comfy_pipeline import FluxPipeline  # before diffusers: it copes with a torchvision that does not import
@@ -113,7 +114,7 @@ class OracleUNet(ModelMixin, ConfigMixin):
     ):
         super().__init__()
         self.add_embedding = torch.nn.Module()  # of which the pipeline checks the input width
-        self.add_embedding.linear_1 = torch.nn.Linear(6 * addition_time_embed_dim + 16, 1)
+        self.add_embedding.linear_1 = skip_init(torch.nn.Linear, 6 * addition_time_embed_dim + 16, 1)
         self.log_sigmas = training_sigmas(zero_terminal_snr).log()
 
     def sigma(self, timestep: torch.Tensor) -> torch.Tensor:
