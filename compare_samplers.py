@@ -106,7 +106,7 @@ def compare(
     difference = trace_difference(first, second, TOLERANCE if tolerance is None else tolerance)
     labels = tuple(source.label for source in sources)
     texts = {name: value for name, value in call.items() if not isinstance(value, torch.Tensor)}
-    texts |= {"model": Path(pipe.name_or_path).name, "steps": steps, "grid": grid, "seed": seed}
+    texts |= {"model": Path(pipe.name_or_path or type(pipe).__name__).name, "steps": steps, "grid": grid, "seed": seed}
     return Comparison(labels, difference, (first, second), tuple(pictures), texts, notes + difference.notes)
 
 
@@ -164,11 +164,13 @@ def load(args: argparse.Namespace):
     import torch
     from diffusers import DiffusionPipeline
     from diffusers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
     from flux_comfy_pipeline import FluxPipeline
     from sdxl_comfy_pipeline import StableDiffusionXLPipeline
 
     logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
     name = str(DEMOS.get(args.model, args.model))
     if args.model in DEMOS:
         torch.set_num_threads(1)  # fastest for networks this small

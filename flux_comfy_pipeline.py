@@ -264,7 +264,7 @@ class FluxPipeline(diffusers.FluxPipeline):
         )  # fmt: skip
         self._num_timesteps = run.count or len(levels) - 1
         if trace is not None:
-            trace.start(sampler.name, levels, "ve" if chosen == "ve" else "flow", size=(height, width))
+            trace.start(sampler.name, levels, "ve" if chosen == "ve" else "flow", self, (height, width))
         if sampler.custom:
             levels_for_comfyui = Levels(schedule, (lambda t: t / (1 - t)) if chosen == "ve" else (lambda t: t))
             denoiser = ComfyModel(denoiser, model_sampling(levels_for_comfyui, flow=chosen != "ve"))

@@ -85,8 +85,8 @@ def _scheduler(name: str, values: dict[str, Any], scheduler):
         choices = [name for name in dir(diffusers) if name.endswith("Scheduler")]
         near = ", ".join(difflib.get_close_matches(name, choices, n=4, cutoff=0.0))
         raise ValueError(f"diffusers has no scheduler {name!r}; the nearest: {near}")
-    config = {} if scheduler is None else dict(scheduler.config)
     known = inspect.signature(kind.__init__).parameters
+    config = {} if scheduler is None else {key: value for key, value in scheduler.config.items() if key in known}
     for option in values:
         if option not in known:
             raise ValueError(f"{name} has no setting {option!r}; its settings: {', '.join(list(known)[1:])}")

@@ -109,12 +109,13 @@ class Trace:
 
     sigmas: the grid, in the sampler's coordinates: "ve" (x = x0 + sigma eps) or "flow" (x = (1 - t) x0 + t eps,
     sigma = t). calls, draws: in the order in which they were made. states[i]: at the start of step i; the last one
-    is the result. size: (height, width) in pixels.
+    is the result. size: (height, width) in pixels. model: the pipeline's class and where it was loaded from.
     """
 
     tensors: bool = False
     replay: Callable | None = None
     sampler: str | None = None
+    model: str | None = None
     coordinates: str = "ve"
     size: tuple[int, int] | None = None
     sigmas: torch.Tensor | None = None
@@ -131,9 +132,10 @@ class Trace:
 
     # What a run tells its trace.
 
-    def start(self, sampler: str, sigmas: torch.Tensor, coordinates: str, size: tuple[int, int] | None = None) -> None:
-        """A run begins; what was noted of an earlier one is dropped."""
+    def start(self, sampler: str, sigmas: torch.Tensor, coordinates: str, pipe, size: tuple[int, int]) -> None:
+        """A run of a pipeline begins; what was noted of an earlier one is dropped."""
         self.sampler, self.sigmas, self.coordinates, self.size = sampler, sigmas, coordinates, size
+        self.model = f"{type(pipe).__name__} {pipe.name_or_path or ''}".strip()
         self.calls, self.draws, self.states = [], [], []
 
     def begin_step(self, index: int, x: torch.Tensor, sigma: torch.Tensor, late: bool = False) -> None:
@@ -266,7 +268,7 @@ class Trace:
         path, tensors, texts = Path(path), {}, {}
         for name in ("calls", "draws", "states"):
             texts[name] = [_to_json(entry, f"{name}.{i}", tensors) for i, entry in enumerate(getattr(self, name))]
-        texts |= {"sampler": self.sampler, "coordinates": self.coordinates, "size": self.size}
+        texts |= {name: getattr(self, name) for name in ("sampler", "model", "coordinates", "size")}
         texts["sigmas"] = None if self.sigmas is None else self.sigmas.tolist()
         if tensors:
             write_whole(path.with_suffix(".safetensors"), save(tensors))
@@ -281,7 +283,8 @@ class Trace:
             raise ValueError(f"{path} is not a trace: give the .json file that Trace.save wrote")
         beside = path.with_suffix(".safetensors")
         tensors = load_file(beside) if beside.exists() else {}
-        trace = cls(tensors=bool(tensors), sampler=texts["sampler"], coordinates=texts["coordinates"])
+        known = {name: texts[name] for name in ("sampler", "model", "coordinates")}
+        trace = cls(tensors=bool(tensors), **known)
         trace.size = None if texts["size"] is None else tuple(texts["size"])
         trace.sigmas = None if texts["sigmas"] is None else torch.tensor(texts["sigmas"])
         for name, kind in (("calls", NetworkCall), ("draws", Draw), ("states", State)):

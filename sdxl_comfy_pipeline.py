@@ -267,7 +267,7 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         )  # fmt: skip
         self._num_timesteps = run.count or steps
         if trace is not None:
-            trace.start(sampler.name, levels, "ve", size=(height, width))
+            trace.start(sampler.name, levels, "ve", self, (height, width))
         if sampler.custom:
             denoiser = ComfyModel(denoiser, model_sampling(Levels(schedule), flow=False))
         latents = run.sample(denoiser, x, sampler_options, generator, samplers_patch.to_d)

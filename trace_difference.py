@@ -102,6 +102,8 @@ def check_comparable(a: Trace, b: Trace) -> None:
             raise ValueError(f"trace {name} ({trace.sampler}) has no network call: run a sampler with it first")
         if trace.calls[0].x.values is None:
             raise ValueError(f"trace {name} ({trace.sampler}) has no tensors: make it with Trace(tensors=True)")
+    if a.model != b.model:
+        raise ValueError(f"the runs are of two models, {a.model!r} and {b.model!r}: compare samplers on one")
     shapes = [tuple(trace.calls[0].x.values.shape) for trace in (a, b)]
     if shapes[0] != shapes[1]:
         raise ValueError(f"the runs differ in shape, {shapes[0]} and {shapes[1]}: use one model, size and batch")

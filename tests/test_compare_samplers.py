@@ -342,5 +342,8 @@ def test_traces_that_cannot_be_compared():
         trace_difference(small, large)
     with pytest.raises(ValueError, match=r"Trace\(tensors=True\)"):
         trace_difference(small, light)
+    large.model = "another"
+    with pytest.raises(ValueError, match="of two models, 'StableDiffusionXLPipeline' and 'another'"):
+        trace_difference(small, large)
     with pytest.raises(ValueError, match="has no network call"):
         trace_difference(small, Trace(tensors=True))
