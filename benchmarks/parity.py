@@ -72,7 +72,8 @@ coordinates: `comfy_sampler="dpm_2"`, `comfy_sampler=as_sampler(KDPM2DiscreteSch
   `pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)`, or its `sigmas` as `sigmas=`.
   On FLUX it starts at t = 0.9994, VE coordinates at 0.995, and it divides the time between a little otherwise.
 - **DPMSolverMultistep on FLUX, diffusers' loop.** It keeps its timesteps as integers, so the transformer is told a
-  time cut by up to 0.001. `as_sampler` tells it the right one. No setting of diffusers does.
+  time cut by up to 0.001: half of the difference; `as_sampler` tells it the right one, no setting of diffusers does.
+  The other half is the first time, 0.9994 there and 0.995 in VE coordinates.
 - **FlowMatchHeun, default settings.** It knows no dynamic shift: its config has a static one. diffusers' own
   FluxPipeline refuses it, as it takes no `sigmas`; here it runs.
 - **DPMSolverMultistep, `sde-dpmsolver++`, order 3.** The two update rules differ. In diffusers the weight of the second

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
 SCRIPTS = {"test", "test_flux", "render_grid", "contact_sheet", "conftest"}
 
 
@@ -39,11 +40,14 @@ def test_pytest_does_not_collect_the_render_scripts():
     assert run.returncode == pytest.ExitCode.NO_TESTS_COLLECTED, run.stdout + run.stderr
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/conventions.md", "demo_models/README.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/conventions.md", "docs/comfyui.md", "docs/parity.md", "demo_models/README.md"]
+)
 def test_links_and_pictures_exist(page):
-    text = (ROOT / page).read_text()
+    page = ROOT / page if (ROOT / page).exists() else DOCS / page
+    text = page.read_text()
     targets = re.findall(r'\]\(([^)#:]+)\)|src="([^"]+)"', text)
-    missing = [a or b for a, b in targets if not ((ROOT / page).parent / (a or b)).exists()]
+    missing = [a or b for a, b in targets if not (page.parent / (a or b)).exists()]
     assert not missing
 
 
