@@ -140,7 +140,10 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
                 f"eta={eta} is DDIM's and ignored here: give {sampler.name} sampler_options={{'eta': {eta}}}"
             )
         if getattr(sampler.function, "flow_coordinates", None) == "flow":
-            raise ValueError(f"{sampler.name} integrates flow matching, and SDXL is none: take a scheduler with betas")
+            raise ValueError(
+                f"{sampler.name} integrates flow matching, which SDXL is not: take a scheduler with betas, such as "
+                "UniPCMultistepScheduler.from_config(pipe.scheduler.config), without use_flow_sigmas"
+            )
         schedule = noise_schedule(self.scheduler)
         row = preconditioning(self.scheduler)
         grid = discrete_grid(

@@ -260,7 +260,7 @@ def _one_call(a: _Run, b: _Run, call_a: NetworkCall, call_b: NetworkCall, tolera
         return
     times = float(call_a.timestep), float(call_b.timestep)
     if abs(times[0] - times[1]) > TIMESTEP_TOLERANCE:
-        yield Finding(step, "timestep", f"{at}timestep {times[0]:g} against {times[1]:g}", _timestep_cause(*times))
+        yield Finding(step, "timestep", f"{at}timestep {times[0]:g} against {times[1]:g}", _timestep_cause(a, b))
     inputs = call_a.net_input.values.double(), call_b.net_input.values.double()
     if distance(*inputs) > tolerance:
         scales = f"{call_a.input_scale:.4g} against {call_b.input_scale:.4g}"
@@ -282,11 +282,16 @@ def _sigma_finding(a: _Run, b: _Run, call: NetworkCall, sigmas: tuple[float, flo
     return Finding(step, "sigma of the call", text, cause)
 
 
-def _timestep_cause(a: float, b: float) -> str | None:
-    for name, whole, other in (("a", a, b), ("b", b, a)):
-        if whole == round(whole) != other and abs(whole - other) <= 0.5 + 1e-3:
+def _timestep_cause(a: _Run, b: _Run) -> str | None:
+    """Of timesteps that are integers in one run only: how they became so, from all calls that both runs made."""
+    times = [[float(call.timestep) for call in run.trace.calls] for run in (a, b)]
+    for name, whole, other in (("a", *times), ("b", *times[::-1])):
+        off = [exact - integer for integer, exact in zip(whole, other, strict=False)]
+        if any(value != round(value) for value in whole) or all(value == round(value) for value in other):
+            continue
+        if max(abs(value) for value in off) <= 0.5 + 1e-3:
             return f"rounding of sigma to timestep in {name}"
-        if whole == math.floor(other):
+        if min(off) > -1e-2 and max(off) < 1 + 1e-2:
             return f"{name} cuts timesteps to integers"
     return None
 

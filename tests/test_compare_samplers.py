@@ -147,7 +147,7 @@ def test_integer_timesteps_of_a_scheduler(grid, cause):
     for sigma_grid, trace in zip((None, grid), traces, strict=True):
         pipe(**call, num_inference_steps=6, sigma_grid=sigma_grid, generator=seeded(), trace=trace)
     found = trace_difference(*traces).first
-    assert (found.step, found.quantity, found.cause) == (1, "timestep", cause)
+    assert found.step <= 1 and (found.quantity, found.cause) == ("timestep", cause)  # 998.9999 may be cut to 998
 
 
 def test_leading_against_trailing_spacing():
