@@ -30,7 +30,7 @@ from train_denoisers import (
 )
 from train_vae import train_vae
 
-STEPS = {"vae": 1400, "sdxl": 1700, "flux": 4600, "distil": 300}
+STEPS = {"vae": 1400, "sdxl": 1700, "flux": 8600, "distil": 300}
 RATES = {"sdxl": 1.5e-3, "flux": 1.5e-3, "distil": 6e-4}
 
 
