@@ -4,6 +4,8 @@ pipe = FluxPipeline.from_pretrained("black-forest-labs/FLUX.1-dev", dtype=torch.
 image = pipe("an astronaut in a jungle", comfy_sampler="dpmpp_2m").images[0]
 """
 
+import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,11 +24,12 @@ from diffusers.utils.torch_utils import get_module_execution_device
 
 from comfy_model import ComfyModel, Levels, after_guidance, model_sampling
 from denoisers import FLOW, VE, flow_schedule
+from noise import check_noise, drops_penultimate, noise_streams
 from sampler_trace import Trace, active_trace
 from sampling_run import SamplingRun, check_call, check_diffusers_loop
 from sigma_grids import flow_grid
 
-OWN_PARAMETERS = ("comfy_sampler", "sampler_options", "sigma_grid", "flow_coordinates", "trace")
+OWN_PARAMETERS = ("comfy_sampler", "sampler_options", "sigma_grid", "flow_coordinates", "noise", "seeds", "trace")
 FLOW_COORDINATES = {"flow": FLOW, "ve": VE, "velocity": FLOW}
 
 
@@ -48,7 +51,7 @@ def choose_coordinates(flow_coordinates: str, sampler: samplers_patch.Sampler, o
 class FluxPipeline(diffusers.FluxPipeline):
     """diffusers' `FluxPipeline`, with the sampling algorithm given as a function.
 
-    Everything of diffusers' class works as it does there; `__call__` takes five more keywords.
+    Everything of diffusers' class works as it does there; `__call__` takes seven more keywords.
     """
 
     _callback_tensor_inputs = [*diffusers.FluxPipeline._callback_tensor_inputs, "denoised"]
@@ -88,6 +91,8 @@ class FluxPipeline(diffusers.FluxPipeline):
         sampler_options: dict[str, Any] | None = None,
         sigma_grid: str | Callable | None = None,
         flow_coordinates: str = "auto",
+        noise: str = "torch",
+        seeds: int | list[int] | None = None,
         trace: Trace | None = None,
     ) -> FluxPipelineOutput | tuple:
         """Generate images. All but the last keywords are diffusers', with diffusers' meaning.
@@ -109,6 +114,9 @@ class FluxPipeline(diffusers.FluxPipeline):
                 these coordinates; "ve" for all others.
                 "velocity": the latents, with the velocity in place of the denoised latents; wrong for most
                 samplers, kept to reproduce what earlier programs did.
+            noise: where all noise comes from: "torch", "cpu", "philox", "comfy", "a1111" or "brownian_tree"
+                (`noise.NOISE_SOURCES`).
+            seeds: in place of generator: one for each image, or one that stands for itself, itself + 1, ...
             trace: a `sampler_trace.Trace` that takes note of every network call, draw of noise and step.
             callback_on_step_end: as in diffusers, called once per step of the sampler;
                 callback_on_step_end_tensor_inputs may name "denoised", the clean latents estimated in the step.
@@ -143,15 +151,21 @@ class FluxPipeline(diffusers.FluxPipeline):
         prompts = [prompt] if isinstance(prompt, str) else prompt if prompt is not None else prompt_embeds
         images = len(prompts) * num_images_per_prompt
         sampler = check_call(
-            comfy_sampler, sampler_options, sigma_grid, num_inference_steps, generator, images,
+            comfy_sampler, sampler_options, sigma_grid, num_inference_steps,
             watched=callback_on_step_end is not None, sigmas=sigmas,
         )  # fmt: skip
+        channels, stride = self.transformer.config.in_channels // 4, self.vae_scale_factor * 2
+        shape = (images, channels, 2 * (int(height) // stride), 2 * (int(width) // stride))
+        check_noise(noise, generator, seeds, images, elements=math.prod(shape[1:]))
         chosen = choose_coordinates(flow_coordinates, sampler, sampler_options)
         coordinates = FLOW_COORDINATES[chosen]
         mu = self._dynamic_shift(height, width, latents)
         schedule = flow_schedule(self.scheduler, mu)
         grid_scheduler = sampler.grid_scheduler or self.scheduler
-        times = flow_grid(grid_scheduler, schedule, num_inference_steps, sigma_grid, sigmas, mu).sigmas
+        dropped = sigmas is None and drops_penultimate(noise, sampler.name)
+        n = num_inference_steps + 1 if dropped else num_inference_steps
+        grid = flow_grid(grid_scheduler, schedule, n, sigma_grid, sigmas, mu)
+        times = (grid.without_penultimate() if dropped else grid).sigmas
         levels = coordinates.sigmas(times)
         negative_given = negative_prompt_embeds is not None and negative_pooled_prompt_embeds is not None
         true_cfg = true_cfg_scale > 1 and (negative_prompt is not None or negative_given)
@@ -201,10 +215,15 @@ class FluxPipeline(diffusers.FluxPipeline):
             guidance = torch.full([images], guidance_scale, device=device, dtype=torch.float32)
 
         # 3. The state at the first noise level: unit noise, whatever that level is.
-        channels = self.transformer.config.in_channels // 4
-        latents, image_ids = self.prepare_latents(images, channels, height, width, dtype, device, generator, latents)
+        streams = noise_streams(noise, generator, seeds, images, device)
+        drawn = None if latents is not None else self._pack_latents(streams.initial(shape, device, dtype), *shape)
+        given, image_ids = self.prepare_latents(
+            images, channels, height, width, dtype, device, generator, drawn if latents is None else latents
+        )
+        latents = given if drawn is None else drawn  # given has the model's dtype, some noise has more digits
         state_dtype = torch.promote_types(latents.dtype, torch.float32)
-        x = coordinates.state(latents.to(state_dtype), levels[0])
+        scale = coordinates.time(levels[0]) if noise == "comfy" else 1.0
+        x = coordinates.state(latents.to(state_dtype) * scale, levels[0])
 
         # 4. The denoiser.
         def transformer(name, net_input, timestep, prompt_embeds, image_embeds, text):
@@ -269,7 +288,13 @@ class FluxPipeline(diffusers.FluxPipeline):
             levels_for_comfyui = Levels(schedule, (lambda t: t / (1 - t)) if chosen == "ve" else (lambda t: t))
             denoiser = ComfyModel(denoiser, model_sampling(levels_for_comfyui, flow=chosen != "ve"))
         derivative = samplers_patch.to_d if chosen == "ve" else velocity_derivative
-        latents = run.sample(denoiser, x, sampler_options, generator, derivative)
+        step_noise = functools.partial(
+            streams.step_noise,
+            unpacked_shape=shape,
+            pack=lambda drawn: self._pack_latents(drawn, *drawn.shape),
+            time=coordinates.time,
+        )
+        latents = run.sample(denoiser, x, sampler_options, step_noise, derivative)
         self._current_timestep = None
         image = latents.to(dtype) if output_type == "latent" else self.decode(latents, height, width, output_type)
         self.maybe_free_model_hooks()

@@ -55,6 +55,7 @@ def options(description: str) -> argparse.ArgumentParser:
         add(f"--{name}", type=int)
     add("--seed", type=int, default=0)
     add("--guidance-scale", type=float)
+    add("--noise", default="torch", metavar="NAME", help="torch, cpu, philox, comfy, a1111 or brownian_tree")
     add("--sigma-grid", metavar="NAME", help="karras, simple, beta, ...; the scheduler's own if left out")
     add("--dtype", choices=("float32", "float16", "bfloat16"))
     add("--device", help="cpu, cuda, cuda:1, mps, ...")
@@ -88,6 +89,7 @@ def check(script: Script, args: argparse.Namespace) -> list:
     """The records of the samplers asked for. Raises BadInput, before any model is loaded."""
     import torch
 
+    from noise import check_noise
     from samplers_patch import SAMPLERS, find_sampler
     from sigma_grids import check_grid_choice, check_steps
 
@@ -95,6 +97,7 @@ def check(script: Script, args: argparse.Namespace) -> list:
         samplers = [find_sampler(name) for name in args.samplers or SAMPLERS]
         check_grid_choice(args.sigma_grid)
         check_steps(args.steps)
+        check_noise(args.noise, None, args.seed, images=1)
     except ValueError as error:
         raise BadInput(error) from error
     for name, side in (("height", args.height), ("width", args.width)):
@@ -174,7 +177,7 @@ def render_all(script: Script, args: argparse.Namespace, pipe, samplers: list, s
         name = f"sample_{sampler.name}"
         path = args.output / f"{script.family}-{name}.png"
         try:
-            picture, calls, seconds = render(pipe, getattr(pipe, script.network), keywords, args.seed)
+            picture, calls, seconds = render(pipe, getattr(pipe, script.network), keywords)
             nfe = calls // calls_each
             write_png(picture, path, png_text(args, sampler=name, sigma_grid=grid or "scheduler", evaluations=nfe))
         except Exception as error:  # whatever went wrong with this one, the others can be rendered
@@ -197,17 +200,16 @@ def call_with_prompt(script: Script, args: argparse.Namespace, pipe) -> dict[str
     with torch.no_grad():
         call = script.encode(pipe, args)
     pipe.maybe_free_model_hooks()
-    return call | {"height": args.height, "width": args.width, "num_inference_steps": args.steps}
+    seeded = {"noise": args.noise, "seeds": args.seed}
+    return call | seeded | {"height": args.height, "width": args.width, "num_inference_steps": args.steps}
 
 
-def render(pipe, network, keywords: dict[str, Any], seed: int) -> tuple[Image.Image, int, float]:
-    """A picture, the calls of `network` it took, and seconds; all noise is that of a CPU generator with `seed`."""
-    import torch
-
+def render(pipe, network, keywords: dict[str, Any]) -> tuple[Image.Image, int, float]:
+    """A picture, the calls of `network` it took, and seconds."""
     calls, start = [], time.perf_counter()
     hook = network.register_forward_pre_hook(lambda *_: calls.append(None))
     try:
-        picture = pipe(generator=torch.Generator("cpu").manual_seed(seed), **keywords).images[0]
+        picture = pipe(**keywords).images[0]
     finally:
         hook.remove()
     return picture, len(calls), time.perf_counter() - start

@@ -12,17 +12,15 @@ import inspect
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from comfy_model import is_comfyui_function
-from k_diffusion_import import k_sampling  # before diffusers: it copes with a torchvision that does not import
+from k_diffusion_import import k_sampling
+from noise import Generators, noise_streams
 
-# isort: split
-from diffusers.utils.torch_utils import randn_tensor
-
-Generators = torch.Generator | list[torch.Generator] | None
 Denoiser = Callable[..., torch.Tensor]
 
 
@@ -192,21 +190,9 @@ def _fast_evaluations(sigmas: torch.Tensor) -> int:
 def step_noise(x, sigmas, generator: Generators, kind: str | None = "gaussian") -> Callable:
     """A `noise_sampler(sigma, sigma_next)` of unit variance, shaped as x, from one generator or one per image.
 
-    kind "brownian": increments of one Brownian path per image (k-diffusion's tree), consistent where a sampler
-    asks for overlapping intervals; its seeds are drawn from the generators.
+    kind "brownian": increments of one Brownian path, consistent where a sampler asks for overlapping intervals.
     """
-    if kind != "brownian":
-        return lambda sigma, sigma_next: randn_tensor(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-    generators = generator if isinstance(generator, list) else [generator] * len(x)
-    seeds = [_seed(g) for g in generators]
-    low, high = sigmas[sigmas > 0].min(), sigmas.max()
-    # A sampler's exp(log(sigma)) may step out of [low, high] by a rounding error; the path must reach that far.
-    return k_sampling.BrownianTreeNoiseSampler(x, low * 0.999, high * 1.001, seed=seeds)
-
-
-def _seed(generator: torch.Generator | None) -> int:
-    device = "cpu" if generator is None else generator.device
-    return torch.randint(0, 2**63 - 1, (), generator=generator, device=device).item()
+    return noise_streams("torch", generator, None, len(x), x.device).step_noise(x, sigmas, kind)
 
 
 class _Bound:
@@ -290,6 +276,7 @@ def run_sampler(
     *,
     options: dict[str, Any] | None = None,
     generator: Generators = None,
+    noise: Callable | None = None,
     derivative: Callable = to_d,
     observer=None,
     watch_noise: Callable[[Callable], Callable] | None = None,
@@ -300,14 +287,15 @@ def run_sampler(
     sigmas: n + 1 decreasing values on the CPU (0-dim CPU tensors mix with any device without a sync), the last
     one usually 0. A sampler that takes a range stops at the last sigma above 0; if the grid ends at 0, one
     Euler step goes on from there. generator: source of all step noise, one or one per image; None: torch's
-    global one. derivative: stands in for `to_d`. observer: its `begin_step(index, x, sigma)` is called with the
-    state at the start of every step, before any network evaluation in it, and may change x in place. watch_noise:
-    makes of the noise_sampler(sigma, sigma_next) about to be used the one that is; churn is drawn for (sigma, None).
+    global one. noise(x, sigmas, kind): makes the noise_sampler(sigma, sigma_next) in its place. derivative: stands
+    in for `to_d`. observer: its `begin_step(index, x, sigma)` is called with the state at the start of every step,
+    before any network evaluation in it, and may change x in place. watch_noise: makes of the noise_sampler about to
+    be used the one that is; churn is drawn for (sigma, None).
     """
     options = dict(options or {})
+    noise = _noise_for(sampler, x, sigmas, options, noise or partial(step_noise, generator=generator), watch_noise)
     if sampler.custom:
-        return _run_custom(sampler, denoiser, x, sigmas, options, generator, derivative, observer, watch_noise)
-    noise = _noise_for(sampler, x, sigmas, options, generator, watch_noise)
+        return _run_custom(sampler, denoiser, x, sigmas, options, noise, derivative, observer)
     if "noise_sampler" in sampler_options(sampler):
         options["noise_sampler"] = noise
     watch = _StepWatch(observer, denoiser, sigmas, noise)
@@ -319,13 +307,13 @@ def run_sampler(
     return _last_step(denoiser, x, sigmas, derivative, watch.begin)
 
 
-def _noise_for(sampler, x, sigmas, options, generator, watch_noise) -> Callable:
-    """The sampler's noise: the user's own, or from the generator; nothing is drawn for a sampler that adds none."""
+def _noise_for(sampler, x, sigmas, options, make: Callable, watch_noise) -> Callable:
+    """The sampler's noise: the user's own, or a new one; nothing is drawn for a sampler that adds none."""
     noise = options.get("noise_sampler")
     if noise is None:
         if sampler.noise is None or not adds_noise(sampler, options):
             return lambda *_: 0.0
-        noise = step_noise(x, sigmas, generator, sampler.noise)
+        noise = make(x, sigmas, kind=sampler.noise)
     return noise if watch_noise is None else watch_noise(noise)
 
 
@@ -344,7 +332,7 @@ def _last_step(denoiser, x, sigmas, derivative, begin) -> torch.Tensor:
     return x - sigma * derivative(x, sigma, denoiser(x, sigma * x.new_ones(len(x))))
 
 
-def _run_custom(sampler, denoiser, x, sigmas, options, generator, derivative, observer, watch_noise) -> torch.Tensor:
+def _run_custom(sampler, denoiser, x, sigmas, options, noise, derivative, observer) -> torch.Tensor:
     """A user's function: it gets sigmas on x's device, as k-diffusion's callers give them, and our noise if it asks.
 
     Its steps are known from its `callback` alone, which comes after the first evaluation in the step. Where the
@@ -358,7 +346,6 @@ def _run_custom(sampler, denoiser, x, sigmas, options, generator, derivative, ob
             sigma = torch.as_tensor(info.get("sigma_hat", info["sigma"])).to(info["x"])
             info["denoised"].copy_(denoiser(info["x"], sigma * info["x"].new_ones(len(x))))
 
-    noise = _noise_for(sampler, x, sigmas, options, generator, watch_noise)
     provided = {"extra_args": {}, "callback": callback, "disable": True}
     options |= {name: value for name, value in provided.items() if swallows or name in parameters}
     if "noise_sampler" in parameters:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from samplers_patch import Denoiser, Generators, Sampler, check_options, find_sampler, run_sampler, step_count
+from samplers_patch import Denoiser, Sampler, check_options, find_sampler, run_sampler, step_count
 
 # isort: split
 from diffusers.utils import is_torch_xla_available, logging
@@ -43,14 +43,12 @@ def check_call(
     sampler_options: dict[str, Any] | None,
     sigma_grid: str | Callable | None,
     num_inference_steps: int,
-    generator: Generators,
-    images: int,
     watched: bool,
     **explicit,
 ) -> Sampler:
     """Check what can be checked before any model runs; return the sampler's record.
 
-    images: in the batch. watched: whether the user asked for callbacks. explicit: sigmas=, timesteps=.
+    watched: whether the user asked for callbacks. explicit: sigmas=, timesteps=.
     Raises ValueError or TypeError, with the value, the reason and the choices.
     """
     sampler = find_sampler(comfy_sampler)
@@ -69,7 +67,6 @@ def check_call(
                 f"{sampler.name} chooses its own steps between sigma_min and sigma_max, so {name}= cannot be kept: "
                 "leave it out, or choose a sampler that takes a grid of sigmas"
             )
-    check_generator(generator, images)
     parameters = inspect.signature(sampler.function).parameters.values()
     takes_callback = any(p.name == "callback" or p.kind is p.VAR_KEYWORD for p in parameters)
     if watched and not takes_callback:
@@ -77,20 +74,11 @@ def check_call(
     return sampler
 
 
-def check_generator(generator: Generators, images: int) -> None:
-    """Raise TypeError or ValueError unless it is None, one generator, or one for each image."""
-    generators = generator if isinstance(generator, list) else [generator]
-    if generator is not None and not all(isinstance(one, torch.Generator) for one in generators):
-        raise TypeError(f"generator is a torch.Generator or a list of them, one for each image, not {generator!r}")
-    if isinstance(generator, list) and len(generator) != images:
-        raise ValueError(f"got {len(generator)} generators for {images} images: pass one, or one for each image")
-
-
 def check_diffusers_loop(arguments: dict[str, Any], own_parameters: tuple[str, ...]) -> None:
     """For comfy_sampler=None: take our own parameters out of `arguments`; ValueError if one is set."""
     for name in own_parameters:
         value = arguments.pop(name)
-        if value not in (None, False, "auto"):
+        if value not in (None, False, "auto", "torch"):
             raise ValueError(f"{name}={value!r} needs a sampler, and comfy_sampler=None runs diffusers' own loop")
     if "denoised" in (arguments["callback_on_step_end_tensor_inputs"] or []):
         raise ValueError("diffusers' own loop (comfy_sampler=None) has no 'denoised' to give to a callback")
@@ -125,9 +113,11 @@ class SamplingRun:
         self.calls, self.progress, self.ticks = [], None, 0
 
     def sample(
-        self, denoiser: Denoiser, x: torch.Tensor, options: dict | None, generator: Generators, derivative: Callable
+        self, denoiser: Denoiser, x: torch.Tensor, options: dict | None, noise: Callable, derivative: Callable
     ) -> torch.Tensor:
         """Sample from the state x at sigmas[0]; return the final latents, in x's dtype.
+
+        noise(x, sigmas, kind): makes the noise_sampler(sigma, sigma_next) of the run.
 
         Raises FloatingPointError if the network returned nan or inf.
         """
@@ -135,7 +125,7 @@ class SamplingRun:
             try:
                 x = run_sampler(
                     self.sampler, denoiser, x, self.sigmas,
-                    options=options, generator=generator, derivative=derivative, observer=self,
+                    options=options, noise=noise, derivative=derivative, observer=self,
                     watch_noise=None if self.trace is None else self.trace.watch_noise,
                 )  # fmt: skip
                 sigma = self.sigmas[-1]

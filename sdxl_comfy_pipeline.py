@@ -4,6 +4,7 @@ pipe = StableDiffusionXLPipeline.from_pretrained("stabilityai/stable-diffusion-x
 image = pipe("an astronaut in a jungle", comfy_sampler="dpmpp_2m", sigma_grid="karras").images[0]
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,23 +19,24 @@ from diffusers.image_processor import PipelineImageInput
 from diffusers.pipelines.stable_diffusion_xl import StableDiffusionXLPipelineOutput
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import rescale_noise_cfg
 from diffusers.utils import deprecate, logging
-from diffusers.utils.torch_utils import get_module_execution_device, randn_tensor
+from diffusers.utils.torch_utils import get_module_execution_device
 
 from comfy_model import ComfyModel, Levels, after_guidance, model_sampling
 from denoisers import noise_schedule, preconditioning
+from noise import check_noise, comfy_initial_scale, drops_penultimate, noise_streams
 from sampler_trace import Trace, active_trace
 from sampling_run import SamplingRun, check_call, check_diffusers_loop
 from sigma_grids import discrete_grid
 
 logger = logging.get_logger(f"diffusers.{__name__}")  # under diffusers' verbosity settings
 
-OWN_PARAMETERS = ("comfy_sampler", "sampler_options", "sigma_grid", "quantize", "trace")
+OWN_PARAMETERS = ("comfy_sampler", "sampler_options", "sigma_grid", "quantize", "noise", "seeds", "trace")
 
 
 class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
     """diffusers' `StableDiffusionXLPipeline`, with the sampling algorithm given as a function.
 
-    Everything of diffusers' class works as it does there; `__call__` takes five more keywords.
+    Everything of diffusers' class works as it does there; `__call__` takes seven more keywords.
     """
 
     _callback_tensor_inputs = [*diffusers.StableDiffusionXLPipeline._callback_tensor_inputs, "denoised"]
@@ -81,6 +83,8 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         sampler_options: dict[str, Any] | None = None,
         sigma_grid: str | Callable | None = None,
         quantize: bool = False,
+        noise: str = "torch",
+        seeds: int | list[int] | None = None,
         trace: Trace | None = None,
         callback: Callable | None = None,
         callback_steps: int | None = None,
@@ -98,6 +102,9 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
                 is neither used nor changed.
             quantize: tell the network the nearest integer timestep where sigma is between the grid's points,
                 in place of interpolating in log sigma.
+            noise: where all noise comes from: "torch", "cpu", "philox", "comfy", "a1111" or "brownian_tree"
+                (`noise.NOISE_SOURCES`).
+            seeds: in place of generator: one for each image, or one that stands for itself, itself + 1, ...
             trace: a `sampler_trace.Trace` that takes note of every network call, draw of noise and step.
             callback, callback_steps: deprecated in diffusers; use callback_on_step_end.
             callback_on_step_end: as in diffusers, called once per step of the sampler;
@@ -132,9 +139,11 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         images = len(prompts) * num_images_per_prompt
         watched = callback_on_step_end is not None or callback is not None
         sampler = check_call(
-            comfy_sampler, sampler_options, sigma_grid, num_inference_steps, generator, images, watched,
-            timesteps=timesteps, sigmas=sigmas,
-        )  # fmt: skip
+            comfy_sampler, sampler_options, sigma_grid, num_inference_steps, watched, timesteps=timesteps, sigmas=sigmas
+        )
+        scale = self.vae_scale_factor
+        shape = (images, self.unet.config.in_channels, height // scale, width // scale)
+        check_noise(noise, generator, seeds, images, elements=math.prod(shape[1:]))
         if eta:
             logger.warning(
                 f"eta={eta} is DDIM's and ignored here: give {sampler.name} sampler_options={{'eta': {eta}}}"
@@ -146,9 +155,14 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
             )
         schedule = noise_schedule(self.scheduler)
         row = preconditioning(self.scheduler)
-        grid = discrete_grid(
-            sampler.grid_scheduler or self.scheduler, schedule, num_inference_steps, sigma_grid, timesteps, sigmas
-        )
+        dropped = timesteps is None and sigmas is None and drops_penultimate(noise, sampler.name)
+        n = num_inference_steps + 1 if dropped else num_inference_steps
+        grid_scheduler = sampler.grid_scheduler or self.scheduler
+        grid = discrete_grid(grid_scheduler, schedule, n, sigma_grid, timesteps, sigmas)
+        if dropped:
+            grid = grid.without_penultimate()
+        if noise == "comfy":
+            grid = grid._replace(initial_scale=comfy_initial_scale(grid.sigmas[0], schedule.sigmas[-1]))
         steps = self._steps_before(denoising_end, grid, schedule)
         levels = grid.sigmas[: steps + 1]
         if quantize:
@@ -208,14 +222,9 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         if grid.timesteps is not None:
             schedule = schedule.with_grid(grid.sigmas[:-1], grid.timesteps)
         schedule = schedule.to(device)
+        streams = noise_streams(noise, generator, seeds, images, device)
         if latents is None:
-            shape = (
-                images,
-                self.unet.config.in_channels,
-                height // self.vae_scale_factor,
-                width // self.vae_scale_factor,
-            )
-            latents = randn_tensor(shape, generator=generator, device=device, dtype=dtype)
+            latents = streams.initial(shape, device, dtype)
         state_dtype = torch.promote_types(latents.dtype, torch.float32)
         x = latents.to(device, state_dtype) * grid.initial_scale
 
@@ -273,7 +282,7 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
             trace.start(sampler.name, levels, "ve", self, (height, width))
         if sampler.custom:
             denoiser = ComfyModel(denoiser, model_sampling(Levels(schedule), flow=False))
-        latents = run.sample(denoiser, x, sampler_options, generator, samplers_patch.to_d)
+        latents = run.sample(denoiser, x, sampler_options, streams.step_noise, samplers_patch.to_d)
         image = latents.to(dtype) if output_type == "latent" else self.decode(latents, height, width, output_type)
         self.maybe_free_model_hooks()
         return StableDiffusionXLPipelineOutput(images=image) if return_dict else (image,)

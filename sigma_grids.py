@@ -32,6 +32,11 @@ class SigmaGrid(NamedTuple):
     initial_scale: torch.Tensor | float = 1.0
     scaled_latents: bool = False
 
+    def without_penultimate(self) -> "SigmaGrid":
+        """Less its last sigma above 0, as ComfyUI and A1111 have it for dpm_2 and dpm_2_ancestral."""
+        timesteps = None if self.timesteps is None else self.timesteps[:-1]
+        return self._replace(sigmas=torch.cat([self.sigmas[:-2], self.sigmas[-1:]]), timesteps=timesteps)
+
 
 def _range(schedule: NoiseSchedule) -> tuple[float, float]:
     return float(schedule.sigmas[0]), float(schedule.sigmas[-1])

@@ -83,7 +83,7 @@ coordinates: `comfy_sampler="dpm_2"`, `comfy_sampler=as_sampler(KDPM2DiscreteSch
   diffusers:DPMSolverMultistepScheduler,algorithm_type=sde-dpmsolver++,solver_order=3 --oracle sdxl` shows an error
   in distribution (W1 0.04) that does not fall with the steps. Take order 2.
 - **DPMSolverSDE, DPMSolverMultistep SDE in diffusers' loop.** Their noise comes from elsewhere: a Brownian tree with
-  a seed of its own, or independent draws where k_diffusion takes a tree's. The noise given to both, they agree.
+  a seed of its own, or independent draws where ours are a Brownian path's. The noise given to both, they agree.
 - **lms.** The coefficients are integrals, which both find by quadrature with a tolerance of 1e-4.
 
 Elsewhere, known and not seen in these tables: the first state of "linspace" and "trailing" grids is unit noise times

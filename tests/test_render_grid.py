@@ -259,6 +259,8 @@ def test_interrupt_keeps_what_there_is(sdxl, tmp_path, monkeypatch):
 
 BAD = {
     "sampler": (["--samplers", "euler", "dpmp_2m"], ["'dpmp_2m'", "did you mean 'dpmpp_2m'", "euler_ancestral"]),
+    "noise": (["--noise", "phlox"], ["'phlox'", "did you mean 'philox'", "a1111"]),
+    "seed": (["--seed", "-1"], ["seed -1", "0 to 2**64 - 1"]),
     "grid": (["--sigma-grid", "karas"], ["'karas'", "did you mean 'karras'", "exponential"]),
     "steps": (["--steps", "0"], ["0", "at least 1"]),
     "model": (["--model", "./nowhere"], ["./nowhere does not exist", ".safetensors file", "owner/name"]),

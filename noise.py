@@ -1,0 +1,370 @@
+"""Where noise comes from: that of the initial latents, and that which a sampler adds in its steps.
+
+    streams = noise_streams("philox", None, [7, 8], images=2, device="cpu")
+    latents = streams.initial((2, 4, 128, 128), "cpu", torch.float32)
+    noise_sampler = streams.step_noise(x, sigmas, "brownian")  # (sigma, sigma_next) -> unit noise, shaped as x
+
+`NOISE_SOURCES` says what each source reproduces and what it needs. torch's global generators are touched only where
+generator=None means them, as it does everywhere in diffusers.
+"""
+
+import bisect
+import difflib
+import math
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from numbers import Integral
+
+import numpy as np
+import torch
+
+from k_diffusion_import import k_sampling  # before diffusers: it copes with a torchvision that does not import
+
+# isort: split
+from diffusers.utils.torch_utils import randn_tensor
+
+Generators = torch.Generator | list[torch.Generator] | None
+Seeds = int | list[int]
+Draw = Callable[[tuple, torch.device, torch.dtype], torch.Tensor]  # (shape, device, dtype) -> unit noise
+
+PHILOX_LIMIT = 2**18  # elements an image
+REMEMBERED = 16  # intervals of a Brownian path; samplers look back on one or two
+COMFY_DROPS_PENULTIMATE = frozenset({"dpm_2", "dpm_2_ancestral"})
+
+
+class BrownianPath:
+    """A standard Brownian motion W with sigma as its time, exact, that remembers where it was asked for.
+
+    path(sigma, sigma_next) is (W(sigma_next) - W(sigma)) / sqrt(|sigma_next - sigma|): unit noise, of the sign that
+    k-diffusion's tree has. draw() gives fresh unit noise. Of neighbouring known levels, high > low, the unit noise z
+    of W(low) - W(high) is kept, so a step on from the last level is one draw and nothing else. A new level between
+    them, at the fraction f of the way down, is one more draw e: the Brownian bridge (Karatzas & Shreve 1991, section
+    5.6.B), which in unit noise is a rotation:
+
+        z_upper = sqrt(f) z + sqrt(1 - f) e,    z_lower = sqrt(1 - f) z - sqrt(f) e
+
+    The path depends on the order of the questions, so the same seed on a finer grid is another path. On the way down
+    all but the lowest `remember` intervals are forgotten. Sigmas are floats or 0-dim CPU tensors (one that lies on a
+    device is read from it, which waits for the device).
+    """
+
+    def __init__(self, draw: Callable[[], torch.Tensor], remember: int | None = None):
+        self.draw, self.remember, self.forgotten = draw, remember, False
+        self.levels, self.pieces = [], []  # descending; pieces[i] leads from levels[i] to levels[i + 1]
+
+    def __call__(self, sigma, sigma_next) -> torch.Tensor:
+        """Unit noise for the interval. An empty one gets a fresh draw: a sampler multiplies it by 0.
+
+        Raises ValueError for an interval that reaches above what is remembered.
+        """
+        start, end = float(sigma), float(sigma_next)
+        high, low = max(start, end), min(start, end)
+        if high == low:
+            return self.draw()
+        self._reach(high)
+        self._reach(low)
+        first, last = self.levels.index(high), self.levels.index(low)
+        sign = 1 if start > end else -1
+        parts = [sign * self._share(i, high - low) * self.pieces[i] for i in range(first, last)]
+        if self.remember is not None and start > end and len(self.pieces) > self.remember:
+            del self.levels[: -self.remember - 1], self.pieces[: -self.remember]
+            self.forgotten = True
+        return sum(parts[1:], start=parts[0])
+
+    def _share(self, i: int, length: float) -> float:
+        return math.sqrt((self.levels[i] - self.levels[i + 1]) / length)
+
+    def _reach(self, sigma: float) -> None:
+        """Make sigma one of the levels, with at most one draw."""
+        i = bisect.bisect_left(self.levels, -sigma, key=operator.neg)
+        if i < len(self.levels) and self.levels[i] == sigma:
+            return
+        if i == 0 and self.forgotten:
+            raise ValueError(
+                f"noise from sigma {sigma:.6g} was asked for, but of the Brownian path only the last {self.remember} "
+                f"intervals, up to {self.levels[0]:.6g}, are remembered: noise='brownian_tree' remembers all"
+            )
+        if 0 < i < len(self.levels):
+            length, z, e = self.levels[i - 1] - self.levels[i], self.pieces[i - 1], self.draw()
+            down, rest = math.sqrt((self.levels[i - 1] - sigma) / length), math.sqrt((sigma - self.levels[i]) / length)
+            self.pieces[i - 1 : i] = [(down * z).add_(rest * e), (rest * z).sub_(down * e)]
+        elif self.levels:
+            self.pieces.insert(i, self.draw())
+        self.levels.insert(i, sigma)
+
+
+def philox(counter: tuple, key: tuple) -> tuple:
+    """Philox 4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", section 3.3).
+
+    counter: four arrays, key: two numbers, all np.uint64 that hold 32-bit words. Returns four such arrays.
+    """
+    word, half = np.uint64(2**32 - 1), np.uint64(32)
+    (c0, c1, c2, c3), (k0, k1) = counter, key
+    for _ in range(10):
+        p0, p2 = c0 * np.uint64(0xD2511F53), c2 * np.uint64(0xCD9E8D57)
+        c0, c1, c2, c3 = (p2 >> half) ^ c1 ^ k0, p2 & word, (p0 >> half) ^ c3 ^ k1, p0 & word
+        k0, k1 = (k0 + np.uint64(0x9E3779B9)) & word, (k1 + np.uint64(0xBB67AE85)) & word
+    return c0, c1, c2, c3
+
+
+def box_muller(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The first of the two normals of Box & Muller (1958), in float32, from 32-bit words, with cuRAND's constants."""
+    unit, turn = np.float32(2**-32), np.float32(2 * np.pi) * np.float32(2**-32)
+    u, v = x.astype(np.float32) * unit + unit / 2, y.astype(np.float32) * turn + turn / 2
+    return np.sqrt(np.float32(-2) * np.log(u)) * np.sin(v)
+
+
+class PhiloxGenerator:
+    """torch's CUDA generator, on the CPU: the seed is the key; element i of call n is the first normal at counter
+    (n, 0, i, 0), since a thread of the GPU has its own subsequence and a call advances torch's offset by 4.
+
+    That holds while a tensor has no more elements than the GPU runs threads at once (multiprocessors x threads
+    each): 40,960 on a T4, 125,952 on an RTX 3090, 196,608 on a 4090, 221,184 on an A100, 270,336 on an H100. Beyond
+    that torch takes further normals from the same subsequences; web UIs ("NV") go on as here, on any GPU.
+    """
+
+    def __init__(self, seed: int):
+        self.key, self.calls = (np.uint64(seed % 2**32), np.uint64(seed // 2**32)), 0
+
+    def randn(self, shape: tuple) -> torch.Tensor:
+        """float32 noise on the CPU. Raises ValueError for more than PHILOX_LIMIT elements."""
+        check_philox_size(math.prod(shape))
+        element = np.arange(math.prod(shape), dtype=np.uint64)
+        zero = np.zeros_like(element)
+        x, y, _, _ = philox((zero + np.uint64(self.calls), zero, element, zero), self.key)
+        self.calls += 1
+        return torch.from_numpy(box_muller(x, y)).reshape(shape)
+
+
+def check_philox_size(elements: int) -> None:
+    """Raise ValueError for an image of more elements than any GPU draws as this source does."""
+    if elements > PHILOX_LIMIT:
+        raise ValueError(
+            f"noise='philox' draws up to {PHILOX_LIMIT} elements an image, not {elements}: beyond that GPUs differ "
+            "from each other. Make the image smaller, or choose noise='cpu', which is the same everywhere"
+        )
+
+
+@dataclass(frozen=True)
+class Streams:
+    """The noise of one call of a pipeline. Each draw continues the same streams.
+
+    draw: of unit noise. first: of the initial latents, if they have streams of their own. tree_seeds: of k-diffusion's
+    tree, one for the batch or one for each image; None: a BrownianPath instead. tree_device: where the tree draws if
+    not where x is. unpacked: the program reproduced here draws noise for latents that are not packed.
+    """
+
+    draw: Draw
+    first: Draw | None = None
+    tree_seeds: Callable[[], Seeds] | None = None
+    tree_device: str | None = None
+    unpacked: bool = False
+
+    def initial(self, shape: tuple, device, dtype: torch.dtype) -> torch.Tensor:
+        """Unit noise [images, ...] of the initial latents; "comfy" and "a1111" make it float32 where dtype is less."""
+        return (self.first or self.draw)(tuple(shape), torch.device(device), dtype)
+
+    def step_noise(
+        self, x: torch.Tensor, sigmas: torch.Tensor, kind: str | None = "gaussian",
+        unpacked_shape: tuple | None = None, pack: Callable | None = None, time: Callable = lambda sigma: sigma,
+    ) -> Callable:  # fmt: skip
+        """A `noise_sampler(sigma, sigma_next)` of unit variance, shaped as x.
+
+        kind "brownian": increments of one Brownian path; any other: a fresh draw at each call. sigmas: the grid, on
+        the CPU; a tree spans it. unpacked_shape, pack: for FLUX's packed x, the shape [images, ...] of latents and the
+        function that packs them, used where the program draws unpacked noise. time: a tree's time at a sigma;
+        ComfyUI's on FLUX is t, so in VE coordinates sigma / (1 + sigma).
+        """
+        shape, pack = (unpacked_shape, pack) if pack and self.unpacked else (x.shape, lambda noise: noise)
+
+        def draw() -> torch.Tensor:
+            return pack(self.draw(tuple(shape), x.device, x.dtype))
+
+        if kind != "brownian":
+            return lambda sigma, sigma_next: draw()
+        if self.tree_seeds is None:
+            return BrownianPath(draw, remember=REMEMBERED)
+        like = torch.empty(shape, dtype=x.dtype, device=self.tree_device or x.device)
+        tree = _tree(like, sigmas, self.tree_seeds(), time)
+        return lambda sigma, sigma_next: pack(tree(sigma, sigma_next).to(x))
+
+
+def _tree(like: torch.Tensor, sigmas: torch.Tensor, seeds: Seeds, time: Callable) -> Callable:
+    """k-diffusion's BrownianTreeNoiseSampler, without torchsde's warnings at the ends of its range."""
+    bounds = [float(time(bound)) for bound in (sigmas[sigmas > 0].min(), sigmas.max())]
+    tree = k_sampling.BatchedBrownianTree(like, *bounds, seeds)
+    low, high = (round(bound, 6) for bound in bounds)  # torchsde rounds them so, then clamps to them and warns
+
+    def noise_sampler(sigma, sigma_next):
+        start, end = (time(torch.as_tensor(level).cpu()) for level in (sigma, sigma_next))
+        return tree(*(min(max(float(t), low), high) for t in (start, end))) / (end - start).abs().sqrt()
+
+    return noise_sampler
+
+
+def _randn(generators: Generators, on: str | None = None, wide: bool = False) -> Draw:
+    """diffusers' randn_tensor: a stream for each image if each has a generator. on: the device; wide: in float32."""
+
+    def draw(shape, device, dtype):
+        dtype = torch.promote_types(dtype, torch.float32) if wide else dtype
+        return randn_tensor(shape, generator=generators, device=torch.device(on or device), dtype=dtype).to(device)
+
+    return draw
+
+
+def _generators(seeds: Seeds, device="cpu", add: int = 0) -> Generators:
+    if isinstance(seeds, list):
+        return [_generators(seed, device, add) for seed in seeds]
+    return torch.Generator(device).manual_seed((seeds + add) % 2**64)
+
+
+def _seeds(generators: Generators) -> Seeds:
+    return [one.initial_seed() for one in generators] if isinstance(generators, list) else generators.initial_seed()
+
+
+def _each(seeds: Seeds, images: int) -> list[int]:
+    return seeds if isinstance(seeds, list) else [(seeds + i) % 2**64 for i in range(images)]
+
+
+def _torch_streams(generators: Generators, images: int, device) -> Streams:
+    return Streams(_randn(generators))
+
+
+def _cpu_streams(generators: Generators, images: int, device) -> Streams:
+    return Streams(_randn(generators, on="cpu"))
+
+
+def _tree_streams(generators: Generators, images: int, device) -> Streams:
+    def tree_seed(one: torch.Generator | None) -> int:
+        on = "cpu" if one is None else one.device
+        return torch.randint(0, 2**63 - 1, (), generator=one, device=on).item()
+
+    each = generators if isinstance(generators, list) else [generators] * images
+    return Streams(_randn(generators), tree_seeds=lambda: [tree_seed(one) for one in each])
+
+
+def _philox_streams(generators: Generators, images: int, device) -> Streams:
+    """A CUDA generator for each image. Not reproduced: NV with SDE samplers, where web UIs draw a tree's values so."""
+    streams = [PhiloxGenerator(seed) for seed in _each(_seeds(generators), images)]
+
+    def draw(shape, device, dtype):
+        return torch.stack([one.randn(shape[1:]) for one in streams]).to(device, dtype)
+
+    return Streams(draw, unpacked=True)
+
+
+def _comfy_streams(generators: Generators, images: int, device) -> Streams:
+    """ComfyUI's newest; up to 0.3.75, on a CPU, the steps' seed is that of the initial noise, not one more.
+
+    Not reproduced: churn (its KSampler has none), the tree on the GPU of the samplers named `_gpu`.
+    """
+    seeds, on_cpu = _seeds(generators), torch.device(device).type == "cpu"
+    later, first = _generators(seeds, device, add=int(on_cpu)), _generators(seeds)
+    draw, initial = _randn(later, wide=True), _randn(first, wide=True)
+    return Streams(draw, initial, tree_seeds=lambda: seeds, tree_device="cpu", unpacked=True)
+
+
+def _a1111_streams(generators: Generators, images: int, device) -> Streams:
+    """A1111's web UI since 1.6 with its default settings. Not reproduced: variation and resized seeds, ENSD."""
+    seeds = _each(_seeds(generators), images)
+    own = _generators(seeds, "cpu" if torch.device(device).type == "mps" else device)
+    return Streams(_randn(own, wide=True), tree_seeds=lambda: seeds, unpacked=True)
+
+
+@dataclass(frozen=True)
+class NoiseSource:
+    """A source. streams(generators, images, device) makes its `Streams`; seeded: from the generators' seeds alone."""
+
+    name: str
+    reproduces: str
+    needs: str
+    streams: Callable[..., Streams]
+    seeded: bool = False
+
+
+_ANY, _SEED = "nothing; generators or seeds to be repeatable", "seeds, or generators, whose initial_seed() is taken"
+NOISE_SOURCES = {
+    "torch": NoiseSource("torch", "diffusers, to the bit; a BrownianPath for SDE samplers", _ANY, _torch_streams),
+    "cpu": NoiseSource("cpu", "torch, on the CPU for any device; web UIs' CPU", f"{_ANY}, on the CPU", _cpu_streams),
+    "philox": NoiseSource("philox", "torch's CUDA generators; web UIs' NV", _SEED, _philox_streams, seeded=True),
+    "comfy": NoiseSource("comfy", "ComfyUI, a batch from one seed", _SEED, _comfy_streams, seeded=True),
+    "a1111": NoiseSource("a1111", "A1111's web UI, each image from its seed", _SEED, _a1111_streams, seeded=True),
+    "brownian_tree": NoiseSource("brownian_tree", "torch, with k-diffusion's tree", _ANY, _tree_streams),
+}
+
+
+def check_noise(noise: str, generator: Generators, seeds, images: int, elements: int | None = None) -> None:
+    """Raise TypeError or ValueError, naming value, reason and cure, unless these go together.
+
+    seeds: None, a whole number, or a list of one for each image. elements: of one image's latents, if known.
+    """
+    choices = f"choose one of {', '.join(NOISE_SOURCES)}"
+    if not isinstance(noise, str):
+        raise TypeError(f"noise is the name of a source, not {noise!r}: {choices}")
+    if noise not in NOISE_SOURCES:
+        nearest = difflib.get_close_matches(noise, NOISE_SOURCES, n=1, cutoff=0.0)[0]
+        raise ValueError(f"unknown noise {noise!r}: did you mean {nearest!r}? Or {choices}")
+    check_generator(generator, images)
+    check_seeds(seeds, images)
+    if seeds is not None and generator is not None:
+        raise ValueError(f"seeds={seeds!r} and generator= each decide the noise: leave one of them out")
+    if seeds is None and generator is None and NOISE_SOURCES[noise].seeded:
+        raise ValueError(f"noise={noise!r} starts from a seed: pass seeds=7, or a generator after manual_seed(7)")
+    devices = {one.device.type for one in (generator if isinstance(generator, list) else [generator]) if one}
+    if noise == "cpu" and devices - {"cpu"}:
+        raise ValueError(
+            f"noise='cpu' cannot draw from a generator on {', '.join(devices)}: use torch.Generator('cpu')"
+        )
+    if noise == "philox" and elements is not None:
+        check_philox_size(elements)
+
+
+def check_generator(generator: Generators, images: int) -> None:
+    """Raise TypeError or ValueError unless it is None, one generator, or one for each image."""
+    generators = generator if isinstance(generator, list) else [generator]
+    if generator is not None and not all(isinstance(one, torch.Generator) for one in generators):
+        raise TypeError(f"generator is a torch.Generator or a list of them, one for each image, not {generator!r}")
+    if isinstance(generator, list) and len(generator) != images:
+        raise ValueError(f"got {len(generator)} generators for {images} images: pass one, or one for each image")
+
+
+def check_seeds(seeds, images: int) -> None:
+    """Raise TypeError or ValueError unless it is None, a whole number of 64 bits, or a list of one for each image."""
+    for seed in [] if seeds is None else seeds if isinstance(seeds, list) else [seeds]:
+        if not isinstance(seed, Integral) or isinstance(seed, bool):
+            raise TypeError(f"seeds is a whole number or a list of them, one for each image, not {seeds!r}")
+        if not 0 <= seed < 2**64:
+            raise ValueError(f"seed {seed} is not in 0 to 2**64 - 1: for a random one pass random.getrandbits(32)")
+    if isinstance(seeds, list) and len(seeds) != images:
+        raise ValueError(f"got {len(seeds)} seeds for {images} images: pass one for each, or a single number")
+
+
+def noise_streams(noise: str, generator: Generators, seeds: Seeds | None, images: int, device) -> Streams:
+    """The `Streams` of one call of a pipeline, for latents on `device`. Raises as check_noise.
+
+    A single seed stands for seed, seed + 1, ... of the images; in "comfy" it is the batch's, and a list makes each
+    image a batch of its own. Seeds become generators on the CPU, which mean the same on every machine, except that
+    "comfy" and "a1111" draw where those programs do.
+    """
+    check_noise(noise, generator, seeds, images)
+    source = NOISE_SOURCES[noise]
+    if seeds is not None:
+        seeds = [int(seed) for seed in seeds] if isinstance(seeds, list) else int(seeds)
+        generator = _generators(seeds if source.seeded else _each(seeds, images))
+    return source.streams(generator, images, device)
+
+
+def drops_penultimate(noise: str, sampler: str) -> bool:
+    """Whether the program reproduced makes its grid one step longer for this sampler, less the last sigma above 0."""
+    return noise in ("comfy", "a1111") and sampler in COMFY_DROPS_PENULTIMATE
+
+
+def comfy_initial_scale(sigma_0, sigma_max) -> torch.Tensor:
+    """What ComfyUI multiplies unit noise by at the first sigma of a grid, where data are x0 + sigma eps: 0-dim.
+
+    sqrt(1 + sigma_0^2) at the model's sigma_max, sigma_0 below it. (On flow models always t.)
+    """
+    sigma = torch.as_tensor(sigma_0)
+    at_top = float(sigma) > float(sigma_max) or math.isclose(float(sigma), float(sigma_max), rel_tol=1e-5)
+    return torch.sqrt(1.0 + sigma**2.0) if at_top else sigma
