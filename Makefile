@@ -1,11 +1,11 @@
 # make samples: every sampler through both pipelines, into output/.   make test: the tests.
-# make parity: docs/parity.md, measured anew.
+# make parity: docs/parity.md, measured anew.   make bench: what a step costs.
 # All make the virtual environment .venv first; a second call re-uses it.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: samples test parity lint clean
+.PHONY: samples test parity bench lint clean
 
 samples: $(VENV)/.installed
 	$(BIN)/python test.py
@@ -19,6 +19,9 @@ test: $(VENV)/.installed
 parity: $(VENV)/.installed
 	$(BIN)/python benchmarks/parity.py > docs/parity.md.new
 	mv docs/parity.md.new docs/parity.md
+
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/step_cost.py
 
 $(VENV)/.installed: requirements.txt requirements-dev.txt
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12) and "k-diffusion needs Python 3.11 or 3.12: make PYTHON=python3.12")'

@@ -233,7 +233,7 @@ class FluxPipeline(diffusers.FluxPipeline):
             with self.transformer.cache_context(name):
                 return self.transformer(
                     hidden_states=net_input,
-                    timestep=timestep.to(dtype) / 1000,
+                    timestep=timestep,
                     guidance=guidance,
                     encoder_hidden_states=prompt_embeds,
                     img_ids=image_ids,
@@ -244,6 +244,7 @@ class FluxPipeline(diffusers.FluxPipeline):
 
         def network(net_input, timestep):
             self._current_timestep = timestep[0]
+            timestep = timestep.to(dtype) / 1000
             velocity = transformer("cond", net_input, timestep, conditioning["prompt_embeds"], image_embeds, positive)
             if negative is None:
                 return velocity, velocity, velocity
@@ -253,17 +254,29 @@ class FluxPipeline(diffusers.FluxPipeline):
             return uncond + true_cfg_scale * (velocity - uncond), velocity, uncond
 
         last = {"denoised": None, "velocity": None}
+        grid_timesteps = schedule.timestep(coordinates.time(levels)).to(device).unsqueeze(1).repeat(1, images)
+        # A sampler that does nothing but pass it to `to_d` needs no denoised latents, if nobody looks at them.
+        watched = "denoised" in callback_on_step_end_tensor_inputs or trace is not None
+        only_to_d = sampler.derivative_only and sampler.takes == "sigmas" and not sampler.custom
+        lean = chosen == "flow" and only_to_d and not watched
 
         def denoiser(x, sigma, model_options=None, seed=None):
-            level = sigma.reshape(-1, 1, 1)
+            if run.grid_index is None:
+                level, timestep = sigma.reshape(-1, 1, 1), schedule.timestep(coordinates.time(sigma))
+            else:  # known on the host: fewer operations
+                level, timestep = levels[run.grid_index], grid_timesteps[run.grid_index]
             latents, time = coordinates.latents(x, level), coordinates.time(level)
-            net_input, timestep = latents.to(dtype), schedule.timestep(coordinates.time(sigma))
+            net_input = latents.to(dtype)
             velocity, *pair = network(net_input, timestep)
+            if lean:
+                run.record(sigma, velocity)
+                return velocity
             denoised = latents - time * velocity
             if model_options:
                 denoised = after_guidance(model_options, x, sigma, denoised, *(latents - time * one for one in pair))
             run.record(sigma, denoised)
-            last.update(denoised=denoised, velocity=velocity)
+            if chosen == "flow":
+                last.update(denoised=denoised, velocity=velocity)
             returned = velocity if chosen == "velocity" else denoised
             if trace is not None:
                 trace.record_call(x, sigma, timestep, net_input, returned)
@@ -271,7 +284,7 @@ class FluxPipeline(diffusers.FluxPipeline):
 
         def velocity_derivative(x, sigma, denoised):
             """`to_d` in flow coordinates: the velocity is the derivative; nothing is divided by t."""
-            if chosen == "velocity":
+            if chosen == "velocity" or lean:
                 return denoised
             return last["velocity"] if denoised is last["denoised"] else samplers_patch.to_d(x, sigma, denoised)
 

@@ -234,7 +234,7 @@ class _StepWatch:
         self.index, self.pending, self.state = -1, False, None
 
     def begin(self, x, sigma) -> None:
-        self.index, self.pending, self.state = self.index + 1, False, x
+        self.index, self.pending = self.index + 1, False
         if self.observer is not None:
             self.observer.begin_step(self.index, x, sigma)
 
@@ -261,6 +261,7 @@ class _StepWatch:
 
         def eps(cache, key, x, t):
             if key == "eps" and not cache and x is not self.state:  # the same state again: a rejected attempt
+                self.state = x
                 self.begin(x, solver.sigma(t))
             return evaluate(cache, key, x, t)
 

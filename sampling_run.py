@@ -30,6 +30,9 @@ else:
 logger = logging.get_logger(f"diffusers.{__name__}")  # under diffusers' verbosity settings
 
 
+SAMPLED = 1024  # elements of each network evaluation that are looked at for nan; all of the result are
+
+
 class StopSampling(Exception):  # noqa: N818 - control flow, not an error
     """Leaves a sampler early, with its state x at noise level sigma."""
 
@@ -91,6 +94,7 @@ class SamplingRun:
     sigmas: the grid in the sampler's coordinates. timestep(sigma): what the network is told. to_latents and
     to_state(., sigma): between the sampler's state and the scheduler's latents. dtype: the model's, in which users
     see latents. conditioning: tensors by name that callbacks may see and replace; the denoiser reads them here.
+    grid_index: of the sigma of the network call to come, where it is known to be one of the grid's, else None.
     """
 
     pipe: Any
@@ -110,6 +114,8 @@ class SamplingRun:
     def __post_init__(self):
         self.count = step_count(self.sampler, self.sigmas)
         self.index, self.sigma, self.denoised, self.latest = 0, self.sigmas[0], None, None
+        self.grid_index, self.churned = None, False
+        self.shows_denoised = self.callback is not None and "denoised" in self.tensor_inputs
         self.calls, self.progress, self.ticks = [], None, 0
 
     def sample(
@@ -121,6 +127,7 @@ class SamplingRun:
 
         Raises FloatingPointError if the network returned nan or inf.
         """
+        self.churned = bool((options or {}).get("s_churn"))
         with self.pipe.progress_bar(total=100 if self.count is None else self.count) as self.progress:
             try:
                 x = run_sampler(
@@ -134,15 +141,17 @@ class SamplingRun:
                 x, sigma = stop.x, stop.sigma
         if self.trace is not None:
             self.trace.end(x, sigma)
+        self.calls.append((self.index, torch.as_tensor(self.sigma), x.sum()))
         self.check_finite()
         return self.to_latents(x, sigma)
 
     def record(self, sigma: torch.Tensor, denoised: torch.Tensor) -> None:
         """Take note of a network evaluation: sigma [B], and the clean latents it estimates."""
-        self.latest = denoised
-        if self.denoised is None:
-            self.denoised = denoised
-        self.calls.append((self.index, sigma, denoised.sum()))
+        self.grid_index = None
+        if self.shows_denoised:  # or let go at once: memory that is held on to makes every step slower
+            self.latest = denoised
+            self.denoised = denoised if self.denoised is None else self.denoised
+        self.calls.append((self.index, sigma, denoised.flatten()[:: max(denoised.numel() // SAMPLED, 1)].sum()))
         if self.sampler.adaptive:  # it would search for a step that makes nan small, for ever
             self.check_finite()
 
@@ -150,6 +159,8 @@ class SamplingRun:
         """The sampler's state at the start of step `index`; whether x or the conditioning was changed since."""
         changed = index > 0 and self._end_step(x, sigma)
         self.index, self.sigma = index, sigma
+        at_level = self.sampler.takes == "sigmas" and not (self.sampler.custom or self.churned)
+        self.grid_index = index if at_level else None
         if self.trace is not None:
             self.trace.begin_step(index, x, sigma, late=self.sampler.custom)
         # A custom sampler tells us only after its first evaluation, which is repeated if anything was changed.
@@ -173,7 +184,9 @@ class SamplingRun:
     def _call_back(self, x: torch.Tensor, sigma: torch.Tensor) -> bool:
         latents = self.to_latents(x, sigma).to(self.dtype)
         before = None if latents.is_inference() else latents._version
-        tensors = {"latents": latents, "denoised": self.denoised.to(self.dtype), **self.conditioning}
+        tensors = {"latents": latents, **self.conditioning}
+        if self.shows_denoised:
+            tensors["denoised"] = self.denoised.to(self.dtype)
         guidance = getattr(self.pipe, "_guidance_scale", None)
         returned = self.callback(
             self.pipe, self.index, self._timestep(), {name: tensors[name] for name in self.tensor_inputs}
@@ -198,7 +211,7 @@ class SamplingRun:
         self.ticks = done
 
     def check_finite(self) -> None:
-        """Raise FloatingPointError if any network evaluation so far gave nan or inf: one device sync."""
+        """Raise FloatingPointError if an evaluation so far, or the result, has nan or inf: one device sync."""
         finite = torch.stack([total for _, _, total in self.calls]).isfinite().tolist() if self.calls else []
         if all(finite):
             self.calls.clear()

@@ -252,9 +252,14 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
                 output = rescale_noise_cfg(output, text, guidance_rescale=self.guidance_rescale)
             return output, text, uncond
 
+        grid_timesteps = schedule.timestep(levels.to(device), quantize).unsqueeze(1).repeat(1, images)
+
         def denoiser(x, sigma, model_options=None, seed=None):
-            level = sigma.reshape(-1, 1, 1, 1)
-            net_input, timestep = row.network_input(x, level).to(dtype), schedule.timestep(sigma, quantize)
+            if run.grid_index is None:
+                level, timestep = sigma.reshape(-1, 1, 1, 1), schedule.timestep(sigma, quantize)
+            else:  # known on the host: fewer operations
+                level, timestep = levels[run.grid_index], grid_timesteps[run.grid_index]
+            net_input = row.network_input(x, level).to(dtype)
             output, *pair = network(net_input, timestep)
             denoised = row.denoised(x, output, level)
             if model_options:
