@@ -223,7 +223,8 @@ class FluxPipeline(diffusers.FluxPipeline):
         latents = given if drawn is None else drawn  # given has the model's dtype, some noise has more digits
         state_dtype = torch.promote_types(latents.dtype, torch.float32)
         scale = coordinates.time(levels[0]) if noise == "comfy" else 1.0
-        x = coordinates.state(latents.to(state_dtype) * scale, levels[0])
+        initial = latents.to(state_dtype) * scale
+        x = start = coordinates.state(initial, levels[0])
 
         # 4. The denoiser.
         def transformer(name, net_input, timestep, prompt_embeds, image_embeds, text):
@@ -266,7 +267,8 @@ class FluxPipeline(diffusers.FluxPipeline):
             else:  # known on the host: fewer operations
                 level, timestep = levels[run.grid_index], grid_timesteps[run.grid_index]
             latents, time = coordinates.latents(x, level), coordinates.time(level)
-            net_input = latents.to(dtype)
+            # What the first network call sees makes no round trip through the coordinates, so it is diffusers' own.
+            net_input = (initial if x is start else latents).to(dtype)
             velocity, *pair = network(net_input, timestep)
             if lean:
                 run.record(sigma, velocity)
