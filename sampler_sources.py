@@ -73,7 +73,7 @@ def _setting(setting: str, text: str) -> tuple[str, Any]:
     if not equals:
         raise ValueError(f"{setting!r} in {text!r} is not option=value")
     try:
-        return name.strip(), ast.literal_eval(value)
+        return name.strip(), ast.literal_eval(value)  # literals alone: nothing is run
     except (ValueError, SyntaxError):
         return name.strip(), value
 

@@ -122,7 +122,6 @@ class _Run:
     def __init__(self, trace: Trace, in_flow: bool):
         self.trace, self.steps = trace, trace.step_count
         self.convert = in_flow and trace.coordinates == "ve"
-        self.label = trace.sampler
 
     def sigma(self, sigma: torch.Tensor) -> float:
         sigma = float(sigma)

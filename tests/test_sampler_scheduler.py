@@ -26,6 +26,7 @@ from diffusers import (
 )
 from tiny_models import (
     SDXL_SCHEDULE,
+    TINY_UNET,
     flux_prompt,
     largest_difference,
     prepared,
@@ -93,17 +94,7 @@ def controlnet() -> ControlNetModel:
 
 
 def sd15(pipeline_class):
-    unet = make(
-        diffusers.UNet2DConditionModel,
-        sample_size=8,
-        block_out_channels=(8, 16),
-        norm_num_groups=2,
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=2,
-        cross_attention_dim=16,
-    )
+    unet = make(diffusers.UNet2DConditionModel, **TINY_UNET, attention_head_dim=2)
     return assembled(pipeline_class, EULER, vae=tiny_vae(), unet=unet, requires_safety_checker=False)
 
 
@@ -699,6 +690,7 @@ def test_inference_mode():
     assert torch.equal(theirs.clone(), stepped(fresh("dpmpp_2m_sde")))
 
 
+# Pickled, since multiprocessing does so with what it hands over; no file is read or written.
 @pytest.mark.parametrize("through", [copy.deepcopy, lambda scheduler: pickle.loads(pickle.dumps(scheduler))])
 def test_copies_begin_anew(through):
     scheduler = fresh()

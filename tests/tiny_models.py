@@ -41,22 +41,27 @@ def tiny_vae(latent_channels: int = 4, **config) -> AutoencoderKL:
     ).eval()
 
 
+TINY_UNET = {
+    "sample_size": 8,
+    "block_out_channels": (8, 16),
+    "norm_num_groups": 2,
+    "layers_per_block": 1,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    "cross_attention_dim": 16,
+}
+
+
 def tiny_unet(**config) -> UNet2DConditionModel:
     torch.manual_seed(0)
     return UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(8, 16),
-        norm_num_groups=2,
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        **TINY_UNET,
         attention_head_dim=(2, 4),
         use_linear_projection=True,
         addition_embed_type="text_time",
         addition_time_embed_dim=8,
         transformer_layers_per_block=(1, 1),
         projection_class_embeddings_input_dim=6 * 8 + 16,
-        cross_attention_dim=16,
         **config,
     ).eval()
 
