@@ -45,8 +45,7 @@ class Levels:
 
     def percent_to_sigma(self, percent: float) -> float:
         """sigma when `percent` (0 to 1) of the timesteps, counted from the largest, are done."""
-        last, first = (self.schedule.timestep(sigma) for sigma in (self.schedule.sigmas[0], self.schedule.sigmas[-1]))
-        return float(self.level(self.schedule.sigma(torch.lerp(first, last, percent))))
+        return float(self.level(torch.tensor(self.schedule.sigma_at(percent))))
 
 
 def model_sampling(levels: Levels, flow: bool) -> Levels:

@@ -8,10 +8,11 @@ its own scale of x, is told a timestep, and predicts noise, velocity or the clea
 Noise schedules give c_noise, preconditionings the other three, flow coordinates all four for flow matching.
 """
 
+import functools
 import inspect
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import torch
@@ -40,16 +41,19 @@ class DiscreteSchedule:
         return replace(self, grid_sigmas=sigmas.float(), grid_timesteps=timesteps.float())
 
     def to(self, device: torch.device) -> "DiscreteSchedule":
-        tensors = {name: value.to(device) for name, value in vars(self).items() if value is not None}
-        return replace(self, **tensors)
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: value.to(device) for name, value in tensors.items() if value is not None})
+
+    @functools.cached_property
+    def log_sigmas(self) -> torch.Tensor:
+        return self.sigmas.log()  # on the device of the questions, so that the table's own sigmas stay exact
 
     def timestep(self, sigma: torch.Tensor, quantize: bool = False) -> torch.Tensor:
         """The timestep the network is told at `sigma` (any shape): exact on the grid and on the table,
         interpolated linearly in log sigma between table points; quantize: rounded to the nearest integer."""
-        log_sigmas = self.sigmas.log()
         log_sigma = sigma.float().log()
-        high = torch.searchsorted(log_sigmas, log_sigma).clamp(1, len(log_sigmas) - 1)
-        below, above = log_sigmas[high - 1], log_sigmas[high]
+        high = torch.searchsorted(self.log_sigmas, log_sigma).clamp(1, len(self.log_sigmas) - 1)
+        below, above = self.log_sigmas[high - 1], self.log_sigmas[high]
         timestep = high - 1 + ((log_sigma - below) / (above - below)).clamp(0, 1)
         timestep = timestep.round() if quantize else timestep
         if self.grid_sigmas is None:
@@ -62,8 +66,12 @@ class DiscreteSchedule:
         timestep = timestep.float().clamp(0, len(self.sigmas) - 1)
         low = timestep.floor().long()
         high = timestep.ceil().long()
-        between = torch.lerp(self.sigmas[low].log(), self.sigmas[high].log(), timestep - low).exp()
+        between = torch.lerp(self.log_sigmas[low], self.log_sigmas[high], timestep - low).exp()
         return torch.where(low == high, self.sigmas[low], between)
+
+    def sigma_at(self, fraction: float) -> float:
+        """sigma when this part of the timesteps, counted from the largest, is done."""
+        return float(self.sigma(torch.tensor((1 - fraction) * (len(self.sigmas) - 1))))
 
 
 @dataclass(frozen=True)
@@ -86,6 +94,10 @@ class LogSigmaSchedule:
     def sigma(self, timestep: torch.Tensor) -> torch.Tensor:
         return (4 * timestep.float()).exp()
 
+    def sigma_at(self, fraction: float) -> float:
+        last, first = self.timestep(self.sigmas[0]), self.timestep(self.sigmas[-1])
+        return float(self.sigma(torch.lerp(first, last, fraction)))
+
 
 @dataclass(frozen=True)
 class FlowSchedule:
@@ -104,6 +116,10 @@ class FlowSchedule:
     def sigma(self, timestep: torch.Tensor) -> torch.Tensor:
         """t at a timestep that is uniform in the scheduler's own, unshifted time (as sigma grids count it)."""
         return self.shift(timestep / len(self.sigmas))
+
+    def sigma_at(self, fraction: float) -> float:
+        """t when this part of the scheduler's own, unshifted time is done."""
+        return float(self.shift(torch.tensor(1 - fraction)))
 
 
 def is_flow(scheduler) -> bool:

@@ -24,12 +24,23 @@ from diffusers.utils.torch_utils import get_module_execution_device
 
 from comfy_model import ComfyModel, Levels, after_guidance, model_sampling
 from denoisers import FLOW, VE, flow_schedule
+from guidance import GuidanceInterval, guidance_at
 from noise import check_noise, drops_penultimate, noise_streams
 from sampler_trace import Trace, active_trace
 from sampling_run import SamplingRun, check_call, check_diffusers_loop
 from sigma_grids import flow_grid
 
-OWN_PARAMETERS = ("comfy_sampler", "sampler_options", "sigma_grid", "flow_coordinates", "noise", "seeds", "trace")
+OWN_PARAMETERS = {  # and their defaults
+    "comfy_sampler": "sample_euler",
+    "sampler_options": None,
+    "sigma_grid": None,
+    "flow_coordinates": "auto",
+    "guidance_interval": None,
+    "batch_guidance": False,
+    "noise": "torch",
+    "seeds": None,
+    "trace": None,
+}
 FLOW_COORDINATES = {"flow": FLOW, "ve": VE, "velocity": FLOW}
 
 
@@ -51,7 +62,7 @@ def choose_coordinates(flow_coordinates: str, sampler: samplers_patch.Sampler, o
 class FluxPipeline(diffusers.FluxPipeline):
     """diffusers' `FluxPipeline`, with the sampling algorithm given as a function.
 
-    Everything of diffusers' class works as it does there; `__call__` takes seven more keywords.
+    Everything of diffusers' class works as it does there; `__call__` takes nine more keywords.
     """
 
     _callback_tensor_inputs = [*diffusers.FluxPipeline._callback_tensor_inputs, "denoised"]
@@ -91,6 +102,8 @@ class FluxPipeline(diffusers.FluxPipeline):
         sampler_options: dict[str, Any] | None = None,
         sigma_grid: str | Callable | None = None,
         flow_coordinates: str = "auto",
+        guidance_interval: GuidanceInterval | None = None,
+        batch_guidance: bool = False,
         noise: str = "torch",
         seeds: int | list[int] | None = None,
         trace: Trace | None = None,
@@ -114,6 +127,10 @@ class FluxPipeline(diffusers.FluxPipeline):
                 these coordinates; "ve" for all others.
                 "velocity": the latents, with the velocity in place of the denoised latents; wrong for most
                 samplers, kept to reproduce what earlier programs did.
+            guidance_interval: of true CFG: (start, end), in fractions of the scheduler's time before its shift, or
+                {"sigma": (start, end)} in flow time: elsewhere the transformer is not called with the negative prompt.
+            batch_guidance: both prompts of true CFG in one call of the transformer; False: in two, as diffusers does,
+                which takes less memory.
             noise: where all noise comes from: "torch", "cpu", "philox", "comfy", "a1111" or "brownian_tree"
                 (`noise.NOISE_SOURCES`).
             seeds: in place of generator: one for each image, or one that stands for itself, itself + 1, ...
@@ -161,6 +178,7 @@ class FluxPipeline(diffusers.FluxPipeline):
         coordinates = FLOW_COORDINATES[chosen]
         mu = self._dynamic_shift(height, width, latents)
         schedule = flow_schedule(self.scheduler, mu)
+        guides = guidance_at(guidance_interval, schedule)
         grid_scheduler = sampler.grid_scheduler or self.scheduler
         dropped = sigmas is None and drops_penultimate(noise, sampler.name)
         n = num_inference_steps + 1 if dropped else num_inference_steps
@@ -204,6 +222,11 @@ class FluxPipeline(diffusers.FluxPipeline):
                 **encoding,
             )
             negative = {"pooled_projections": negative_pooled_prompt_embeds, "txt_ids": negative_text_ids}
+            if batch_guidance:
+                if negative_prompt_embeds.shape != prompt_embeds.shape:
+                    shapes = f"{tuple(negative_prompt_embeds.shape)} and {tuple(prompt_embeds.shape)}"
+                    raise ValueError(f"batch_guidance=True cannot join prompts of the shapes {shapes}: leave it out")
+                both_pooled = torch.cat([negative_pooled_prompt_embeds, pooled_prompt_embeds])
         dtype = prompt_embeds.dtype
         image_embeds, negative_image_embeds = self._ip_adapter_embeds(
             (ip_adapter_image, ip_adapter_image_embeds),
@@ -212,7 +235,7 @@ class FluxPipeline(diffusers.FluxPipeline):
         )  # fmt: skip
         guidance = None
         if self.transformer.config.guidance_embeds:
-            guidance = torch.full([images], guidance_scale, device=device, dtype=torch.float32)
+            guidance = torch.full([2 * images], guidance_scale, device=device, dtype=torch.float32)
 
         # 3. The state at the first noise level: unit noise, whatever that level is.
         streams = noise_streams(noise, generator, seeds, images, device)
@@ -231,11 +254,12 @@ class FluxPipeline(diffusers.FluxPipeline):
             kwargs = self.joint_attention_kwargs
             if image_embeds is not None:
                 kwargs = {**kwargs, "ip_adapter_image_embeds": image_embeds}
-            with self.transformer.cache_context(name):
+            # A cache keeps what it knows by name: the stages of a step are as far apart as two prompts are.
+            with self.transformer.cache_context(f"{name}_{run.stage}" if run.stage else name):
                 return self.transformer(
                     hidden_states=net_input,
                     timestep=timestep,
-                    guidance=guidance,
+                    guidance=None if guidance is None else guidance[: len(net_input)],
                     encoder_hidden_states=prompt_embeds,
                     img_ids=image_ids,
                     joint_attention_kwargs=kwargs,
@@ -243,19 +267,31 @@ class FluxPipeline(diffusers.FluxPipeline):
                     **text,
                 )[0].to(state_dtype)
 
-        def network(net_input, timestep):
+        def network(net_input, timestep, guided):
             self._current_timestep = timestep[0]
             timestep = timestep.to(dtype) / 1000
-            velocity = transformer("cond", net_input, timestep, conditioning["prompt_embeds"], image_embeds, positive)
-            if negative is None:
+            prompt_embeds = conditioning["prompt_embeds"]
+            if negative is None or not guided:
+                velocity = transformer("cond", net_input, timestep, prompt_embeds, image_embeds, positive)
                 return velocity, velocity, velocity
             # An image prompt without a negative one serves both, as it does in diffusers.
-            embeds = image_embeds if negative_image_embeds is None else negative_image_embeds
-            uncond = transformer("uncond", net_input, timestep, negative_prompt_embeds, embeds, negative)
+            negative_images = image_embeds if negative_image_embeds is None else negative_image_embeds
+            if batch_guidance:
+                twice = torch.cat([net_input] * 2), torch.cat([timestep] * 2)
+                prompts = torch.cat([negative_prompt_embeds, prompt_embeds])
+                images_of = image_embeds
+                if image_embeds is not None:
+                    images_of = [torch.cat(pair) for pair in zip(negative_images, image_embeds, strict=True)]
+                text = {**positive, "pooled_projections": both_pooled}
+                uncond, velocity = transformer("both", *twice, prompts, images_of, text).chunk(2)
+            else:
+                velocity = transformer("cond", net_input, timestep, prompt_embeds, image_embeds, positive)
+                uncond = transformer("uncond", net_input, timestep, negative_prompt_embeds, negative_images, negative)
             return uncond + true_cfg_scale * (velocity - uncond), velocity, uncond
 
         last = {"denoised": None, "velocity": None}
         grid_timesteps = schedule.timestep(coordinates.time(levels)).to(device).unsqueeze(1).repeat(1, images)
+        grid_guided = [guides(t) for t in coordinates.time(levels)]
         # A sampler that does nothing but pass it to `to_d` needs no denoised latents, if nobody looks at them.
         watched = "denoised" in callback_on_step_end_tensor_inputs or trace is not None
         only_to_d = sampler.derivative_only and sampler.takes == "sigmas" and not sampler.custom
@@ -263,13 +299,15 @@ class FluxPipeline(diffusers.FluxPipeline):
 
         def denoiser(x, sigma, model_options=None, seed=None):
             if run.grid_index is None:
-                level, timestep = sigma.reshape(-1, 1, 1), schedule.timestep(coordinates.time(sigma))
+                t = coordinates.time(sigma)
+                level, timestep, guided = sigma.reshape(-1, 1, 1), schedule.timestep(t), guides(t)
             else:  # known on the host: fewer operations
-                level, timestep = levels[run.grid_index], grid_timesteps[run.grid_index]
+                i = run.grid_index
+                level, timestep, guided = levels[i], grid_timesteps[i], grid_guided[i]
             latents, time = coordinates.latents(x, level), coordinates.time(level)
             # What the first network call sees makes no round trip through the coordinates, so it is diffusers' own.
             net_input = (initial if x is start else latents).to(dtype)
-            velocity, *pair = network(net_input, timestep)
+            velocity, *pair = network(net_input, timestep, guided)
             if lean:
                 run.record(sigma, velocity)
                 return velocity

@@ -77,11 +77,12 @@ def check_call(
     return sampler
 
 
-def check_diffusers_loop(arguments: dict[str, Any], own_parameters: tuple[str, ...]) -> None:
-    """For comfy_sampler=None: take our own parameters out of `arguments`; ValueError if one is set."""
-    for name in own_parameters:
+def check_diffusers_loop(arguments: dict[str, Any], own_parameters: dict[str, Any]) -> None:
+    """For comfy_sampler=None: take our own parameters, given with their defaults, out of `arguments`; ValueError if
+    one is set."""
+    for name, default in own_parameters.items():
         value = arguments.pop(name)
-        if value not in (None, False, "auto", "torch"):
+        if value is not None and value != default:
             raise ValueError(f"{name}={value!r} needs a sampler, and comfy_sampler=None runs diffusers' own loop")
     if "denoised" in (arguments["callback_on_step_end_tensor_inputs"] or []):
         raise ValueError("diffusers' own loop (comfy_sampler=None) has no 'denoised' to give to a callback")
@@ -94,7 +95,8 @@ class SamplingRun:
     sigmas: the grid in the sampler's coordinates. timestep(sigma): what the network is told. to_latents and
     to_state(., sigma): between the sampler's state and the scheduler's latents. dtype: the model's, in which users
     see latents. conditioning: tensors by name that callbacks may see and replace; the denoiser reads them here.
-    grid_index: of the sigma of the network call to come, where it is known to be one of the grid's, else None.
+    grid_index: of the sigma of the network call to come, where it is known to be one of the grid's, else None. stage:
+    of that call within its step; always 0 in a custom sampler, whose steps are known only afterwards.
     """
 
     pipe: Any
@@ -114,7 +116,7 @@ class SamplingRun:
     def __post_init__(self):
         self.count = step_count(self.sampler, self.sigmas)
         self.index, self.sigma, self.denoised, self.latest = 0, self.sigmas[0], None, None
-        self.grid_index, self.churned = None, False
+        self.grid_index, self.stage, self.churned = None, 0, False
         self.shows_denoised = self.callback is not None and "denoised" in self.tensor_inputs
         self.calls, self.progress, self.ticks = [], None, 0
 
@@ -148,6 +150,7 @@ class SamplingRun:
     def record(self, sigma: torch.Tensor, denoised: torch.Tensor) -> None:
         """Take note of a network evaluation: sigma [B], and the clean latents it estimates."""
         self.grid_index = None
+        self.stage += not self.sampler.custom
         if self.shows_denoised:  # or let go at once: memory that is held on to makes every step slower
             self.latest = denoised
             self.denoised = denoised if self.denoised is None else self.denoised
@@ -158,7 +161,7 @@ class SamplingRun:
     def begin_step(self, index: int, x: torch.Tensor, sigma: torch.Tensor) -> bool:
         """The sampler's state at the start of step `index`; whether x or the conditioning was changed since."""
         changed = index > 0 and self._end_step(x, sigma)
-        self.index, self.sigma = index, sigma
+        self.index, self.sigma, self.stage = index, sigma, 0
         at_level = self.sampler.takes == "sigmas" and not (self.sampler.custom or self.churned)
         self.grid_index = index if at_level else None
         if self.trace is not None:

@@ -23,6 +23,7 @@ from diffusers.utils.torch_utils import get_module_execution_device
 
 from comfy_model import ComfyModel, Levels, after_guidance, model_sampling
 from denoisers import noise_schedule, preconditioning
+from guidance import GuidanceInterval, guidance_at
 from noise import check_noise, comfy_initial_scale, drops_penultimate, noise_streams
 from sampler_trace import Trace, active_trace
 from sampling_run import SamplingRun, check_call, check_diffusers_loop
@@ -30,13 +31,23 @@ from sigma_grids import discrete_grid
 
 logger = logging.get_logger(f"diffusers.{__name__}")  # under diffusers' verbosity settings
 
-OWN_PARAMETERS = ("comfy_sampler", "sampler_options", "sigma_grid", "quantize", "noise", "seeds", "trace")
+OWN_PARAMETERS = {  # and their defaults
+    "comfy_sampler": "sample_euler",
+    "sampler_options": None,
+    "sigma_grid": None,
+    "quantize": False,
+    "guidance_interval": None,
+    "batch_guidance": True,
+    "noise": "torch",
+    "seeds": None,
+    "trace": None,
+}
 
 
 class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
     """diffusers' `StableDiffusionXLPipeline`, with the sampling algorithm given as a function.
 
-    Everything of diffusers' class works as it does there; `__call__` takes seven more keywords.
+    Everything of diffusers' class works as it does there; `__call__` takes nine more keywords.
     """
 
     _callback_tensor_inputs = [*diffusers.StableDiffusionXLPipeline._callback_tensor_inputs, "denoised"]
@@ -83,6 +94,8 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         sampler_options: dict[str, Any] | None = None,
         sigma_grid: str | Callable | None = None,
         quantize: bool = False,
+        guidance_interval: GuidanceInterval | None = None,
+        batch_guidance: bool = True,
         noise: str = "torch",
         seeds: int | list[int] | None = None,
         trace: Trace | None = None,
@@ -102,6 +115,9 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
                 is neither used nor changed.
             quantize: tell the network the nearest integer timestep where sigma is between the grid's points,
                 in place of interpolating in log sigma.
+            guidance_interval: (start, end), in fractions of the timesteps, or {"sigma": (start, end)}: elsewhere the
+                UNet is called without the negative prompt, on half as many rows.
+            batch_guidance: both prompts in one call of the UNet; False: in two, which takes less memory.
             noise: where all noise comes from: "torch", "cpu", "philox", "comfy", "a1111" or "brownian_tree"
                 (`noise.NOISE_SOURCES`).
             seeds: in place of generator: one for each image, or one that stands for itself, itself + 1, ...
@@ -155,6 +171,7 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
             )
         schedule = noise_schedule(self.scheduler)
         row = preconditioning(self.scheduler)
+        guides = guidance_at(guidance_interval, schedule)
         dropped = timesteps is None and sigmas is None and drops_penultimate(noise, sampler.name)
         n = num_inference_steps + 1 if dropped else num_inference_steps
         grid_scheduler = sampler.grid_scheduler or self.scheduler
@@ -229,38 +246,48 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         x = latents.to(device, state_dtype) * grid.initial_scale
 
         # 4. The denoiser.
-        def network(net_input, timestep):
-            guided = self.do_classifier_free_guidance
-            output = self.unet(
-                torch.cat([net_input] * 2) if guided else net_input,
-                torch.cat([timestep] * 2) if guided else timestep,
-                encoder_hidden_states=conditioning["prompt_embeds"],
+        def unet(net_input, timestep, part=slice(None)):
+            """One call, on that part of the conditioning, in which the negative prompts come first."""
+            embeds = {name: [rows[part] for rows in each] for name, each in image_embeds.items()}
+            return self.unet(
+                net_input,
+                timestep,
+                encoder_hidden_states=conditioning["prompt_embeds"][part],
                 timestep_cond=timestep_cond,
                 cross_attention_kwargs=self.cross_attention_kwargs,
                 added_cond_kwargs={
-                    "text_embeds": conditioning["add_text_embeds"],
-                    "time_ids": conditioning["add_time_ids"],
-                    **image_embeds,
+                    "text_embeds": conditioning["add_text_embeds"][part],
+                    "time_ids": conditioning["add_time_ids"][part],
+                    **embeds,
                 },
                 return_dict=False,
             )[0].to(state_dtype)
-            if not guided:
+
+        def network(net_input, timestep, guided):
+            negative, positive = slice(images), slice(images, None)
+            if not (guided and self.do_classifier_free_guidance):
+                output = unet(net_input, timestep, positive if self.do_classifier_free_guidance else slice(None))
                 return output, output, output
-            uncond, text = output.chunk(2)
+            if batch_guidance:
+                uncond, text = unet(torch.cat([net_input] * 2), torch.cat([timestep] * 2)).chunk(2)
+            else:
+                uncond, text = (unet(net_input, timestep, part) for part in (negative, positive))
             output = uncond + self.guidance_scale * (text - uncond)
             if self.guidance_rescale > 0:
                 output = rescale_noise_cfg(output, text, guidance_rescale=self.guidance_rescale)
             return output, text, uncond
 
         grid_timesteps = schedule.timestep(levels.to(device), quantize).unsqueeze(1).repeat(1, images)
+        grid_guided = [guides(level) for level in levels]
 
         def denoiser(x, sigma, model_options=None, seed=None):
             if run.grid_index is None:
-                level, timestep = sigma.reshape(-1, 1, 1, 1), schedule.timestep(sigma, quantize)
+                level, timestep, guided = sigma.reshape(-1, 1, 1, 1), schedule.timestep(sigma, quantize), guides(sigma)
             else:  # known on the host: fewer operations
-                level, timestep = levels[run.grid_index], grid_timesteps[run.grid_index]
+                i = run.grid_index
+                level, timestep, guided = levels[i], grid_timesteps[i], grid_guided[i]
             net_input = row.network_input(x, level).to(dtype)
-            output, *pair = network(net_input, timestep)
+            output, *pair = network(net_input, timestep, guided)
             denoised = row.denoised(x, output, level)
             if model_options:
                 pair = [row.denoised(x, one, level) for one in pair]
