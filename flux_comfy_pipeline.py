@@ -179,11 +179,9 @@ class FluxPipeline(diffusers.FluxPipeline):
         mu = self._dynamic_shift(height, width, latents)
         schedule = flow_schedule(self.scheduler, mu)
         guides = guidance_at(guidance_interval, schedule)
+        drop = drops_penultimate(noise, sampler.name)
         grid_scheduler = sampler.grid_scheduler or self.scheduler
-        dropped = sigmas is None and drops_penultimate(noise, sampler.name)
-        n = num_inference_steps + 1 if dropped else num_inference_steps
-        grid = flow_grid(grid_scheduler, schedule, n, sigma_grid, sigmas, mu)
-        times = (grid.without_penultimate() if dropped else grid).sigmas
+        times = flow_grid(grid_scheduler, schedule, num_inference_steps, sigma_grid, sigmas, mu, drop).sigmas
         levels = coordinates.sigmas(times)
         negative_given = negative_prompt_embeds is not None and negative_pooled_prompt_embeds is not None
         true_cfg = true_cfg_scale > 1 and (negative_prompt is not None or negative_given)

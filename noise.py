@@ -152,7 +152,8 @@ class Streams:
 
     draw: of unit noise. first: of the initial latents, if they have streams of their own. tree_seeds: of k-diffusion's
     tree, one for the batch or one for each image; None: a BrownianPath instead. tree_device: where the tree draws if
-    not where x is. unpacked: the program reproduced here draws noise for latents that are not packed.
+    not where x is. unpacked: the program reproduced here draws noise for latents that are not packed. skips_initial:
+    its streams begin with the initial latents' noise, whoever drew those.
     """
 
     draw: Draw
@@ -160,10 +161,25 @@ class Streams:
     tree_seeds: Callable[[], Seeds] | None = None
     tree_device: str | None = None
     unpacked: bool = False
+    skips_initial: bool = False
 
     def initial(self, shape: tuple, device, dtype: torch.dtype) -> torch.Tensor:
         """Unit noise [images, ...] of the initial latents; "comfy" and "a1111" make it float32 where dtype is less."""
         return (self.first or self.draw)(tuple(shape), torch.device(device), dtype)
+
+    def after_initial(self, shape: tuple, device, dtype: torch.dtype) -> "Streams":
+        """These streams, where the initial latents were drawn elsewhere: a source that goes on after those skips them.
+
+        Raises ValueError for packed latents [images, tokens, channels] of a source that draws them unpacked.
+        """
+        if self.unpacked and len(shape) == 3:
+            raise ValueError(
+                f"latents of the shape {tuple(shape)} are packed, and this source draws its noise before packing: use "
+                "our FluxPipeline, which packs it, or noise='torch', 'cpu' or 'brownian_tree'"
+            )
+        if self.skips_initial:
+            self.initial(shape, device, dtype)
+        return self
 
     def step_noise(
         self, x: torch.Tensor, sigmas: torch.Tensor, kind: str | None = "gaussian",
@@ -251,7 +267,7 @@ def _philox_streams(generators: Generators, images: int, device) -> Streams:
     def draw(shape, device, dtype):
         return torch.stack([one.randn(shape[1:]) for one in streams]).to(device, dtype)
 
-    return Streams(draw, unpacked=True)
+    return Streams(draw, unpacked=True, skips_initial=True)
 
 
 def _comfy_streams(generators: Generators, images: int, device) -> Streams:
@@ -269,7 +285,7 @@ def _a1111_streams(generators: Generators, images: int, device) -> Streams:
     """A1111's web UI since 1.6 with its default settings. Not reproduced: variation and resized seeds, ENSD."""
     seeds = _each(_seeds(generators), images)
     own = _generators(seeds, "cpu" if torch.device(device).type == "mps" else device)
-    return Streams(_randn(own, wide=True), tree_seeds=lambda: seeds, unpacked=True)
+    return Streams(_randn(own, wide=True), tree_seeds=lambda: seeds, unpacked=True, skips_initial=True)
 
 
 @dataclass(frozen=True)
@@ -294,17 +310,22 @@ NOISE_SOURCES = {
 }
 
 
-def check_noise(noise: str, generator: Generators, seeds, images: int, elements: int | None = None) -> None:
-    """Raise TypeError or ValueError, naming value, reason and cure, unless these go together.
-
-    seeds: None, a whole number, or a list of one for each image. elements: of one image's latents, if known.
-    """
+def check_source(noise: str) -> None:
+    """Raise TypeError or ValueError unless it is the name of a source."""
     choices = f"choose one of {', '.join(NOISE_SOURCES)}"
     if not isinstance(noise, str):
         raise TypeError(f"noise is the name of a source, not {noise!r}: {choices}")
     if noise not in NOISE_SOURCES:
         nearest = difflib.get_close_matches(noise, NOISE_SOURCES, n=1, cutoff=0.0)[0]
         raise ValueError(f"unknown noise {noise!r}: did you mean {nearest!r}? Or {choices}")
+
+
+def check_noise(noise: str, generator: Generators, seeds, images: int, elements: int | None = None) -> None:
+    """Raise TypeError or ValueError, naming value, reason and cure, unless these go together.
+
+    seeds: None, a whole number, or a list of one for each image. elements: of one image's latents, if known.
+    """
+    check_source(noise)
     check_generator(generator, images)
     check_seeds(seeds, images)
     if seeds is not None and generator is not None:

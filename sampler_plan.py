@@ -8,7 +8,7 @@ import torch
 
 from comfy_model import ComfyModel
 from latent_view import View
-from samplers_patch import Generators, Sampler, run_sampler, to_d
+from samplers_patch import Sampler, run_sampler, to_d
 
 ADAPTIVE = (
     "chooses its steps by the network's answers, and a pipeline wants all timesteps before the first: take a sampler "
@@ -41,8 +41,11 @@ class Plan:
         calls = self.starts[1] if len(self.starts) > 1 else 1
         return calls if self.starts == list(range(0, calls * (len(self.grid) - 1), calls)) else 1
 
-    def sample(self, model: Callable, x: torch.Tensor, sigmas: torch.Tensor, generator: Generators, **watch):
-        """The sampler's result from x at sigmas[0]; model: (x, sigma) -> (denoised, the network's output)."""
+    def sample(self, model: Callable, x: torch.Tensor, sigmas: torch.Tensor, noise: Callable | None, **watch):
+        """The sampler's result from x at sigmas[0]; model: (x, sigma) -> (denoised, the network's output).
+
+        noise(x, sigmas, kind): makes the noise_sampler of the run.
+        """
         last = None, None
 
         def denoiser(x, sigma, model_options=None, seed=None):
@@ -64,7 +67,7 @@ class Plan:
             x,
             sigmas,
             options=self.options,
-            generator=generator,
+            noise=noise,
             derivative=derivative if self.view.velocity else to_d,
             **watch,
         )
@@ -110,10 +113,10 @@ class Plan:
             )
         return start, sigmas
 
-    def sample_from(self, begin: int, model: Callable, x: torch.Tensor, generator: Generators) -> torch.Tensor:
+    def sample_from(self, begin: int, model: Callable, x: torch.Tensor, noise: Callable) -> torch.Tensor:
         """The sampler's result from x at network call `begin`; what is left of a step begun is done in Euler steps."""
         start, sigmas = self.rest(begin)
         for call in range(begin, start):
             sigma = self.levels[call]
             x = x + to_d(x, sigma, model(x, sigma)[0]) * (self.levels[call + 1] - sigma)
-        return self.sample(model, x, sigmas, generator) if len(sigmas) > 1 else x
+        return self.sample(model, x, sigmas, noise) if len(sigmas) > 1 else x

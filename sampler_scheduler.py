@@ -27,7 +27,7 @@ from diffusers.utils import logging
 from denoisers import flow_schedule, fresh_scheduler, is_flow, noise_schedule, preconditioning, shifts_dynamically
 from flux_comfy_pipeline import FLOW_COORDINATES, choose_coordinates
 from latent_view import View, discrete_view, flow_view
-from noise import check_generator
+from noise import check_source, comfy_initial_scale, drops_penultimate, noise_streams
 from sampler_plan import ADAPTIVE, Plan
 from scheduler_bridge import KINDS
 from sigma_grids import check_grid_choice, check_steps, discrete_grid, flow_grid
@@ -93,6 +93,9 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         sigma_grid: "karras", ... (`sigma_grids.SIGMA_GRIDS`), or a function (schedule, n) -> n + 1 sigmas; None: the
             grid of the config.
         flow_coordinates: "auto", "flow" or "ve", as in our FluxPipeline; for flow-matching models.
+        noise: where the steps' noise comes from (`noise.NOISE_SOURCES`); that of the initial latents is the pipeline's
+            own. "philox", "comfy" and "a1111" take the generator's seed and go on as if they had drawn those too; they
+            need latents that are not packed.
         scheduler_class: the diffusers class that the remaining settings belong to.
 
     generator: set it to have all noise from there in pipelines that pass none to `step`, such as FLUX's; torch's global
@@ -110,6 +113,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         sampler_options: dict[str, Any] | None = None,
         sigma_grid: str | Callable | None = None,
         flow_coordinates: str = "auto",
+        noise: str = "torch",
         scheduler_class: str = "EulerDiscreteScheduler",
     ):
         self._sampler, self._sigma_grid = find_sampler(_imported(sampler)), _imported(sigma_grid)
@@ -121,6 +125,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         if flow_coordinates == "velocity":
             raise ValueError("flow_coordinates='velocity' is wrong for most samplers: choose 'auto', 'flow' or 've'")
         choose_coordinates(flow_coordinates, self._sampler, sampler_options)
+        check_source(noise)
         if self._sampler.sigma_grid and sigma_grid is None:
             logger.warning(f"{self._sampler.name} needs a grid smooth in log sigma: sigma_grid='karras' is one")
         self._given = {
@@ -130,6 +135,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         }
         scheduler_class = _class_of({"scheduler_class": scheduler_class})
         self.register_to_config(**_parameters(scheduler_class) | {k: _named(v) for k, v in self._given.items()})
+        self._drop = drops_penultimate(noise, self._sampler.name)
         self.generator: Generators = None
         self.timesteps = self.sigmas = self.num_inference_steps = None
         self._forget()
@@ -259,7 +265,10 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         if only_flow or self.config.flow_coordinates != "auto":
             raise ValueError(f"{self._sampler.name} is to integrate flow matching, and this model is none")
         schedule = noise_schedule(source)
-        grid = discrete_grid(self._sampler.grid_scheduler or source, schedule, n, self._sigma_grid, timesteps, sigmas)
+        grid_scheduler = self._sampler.grid_scheduler or source
+        grid = discrete_grid(grid_scheduler, schedule, n, self._sigma_grid, timesteps, sigmas, self._drop)
+        if self.config.noise == "comfy":
+            grid = grid._replace(initial_scale=comfy_initial_scale(grid.sigmas[0], schedule.sigmas[-1]))
         return discrete_view(schedule, preconditioning(source), grid), grid.sigmas
 
     def _flow_grid(self, source, n, timesteps, sigmas, mu) -> tuple[View, torch.Tensor]:
@@ -274,14 +283,14 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
             )
         source, sigma_grid = self._sampler.grid_scheduler or source, self._sigma_grid
         if sigmas is None and sigma_grid is None and not source.config.get("use_flow_sigmas"):
-            sigma_grid = lambda *_: _own_times(source, n, mu)  # noqa: E731
+            sigma_grid = lambda _, n: _own_times(source, n, mu)  # noqa: E731
         elif sigmas is not None and np.allclose(sigmas, np.linspace(1, 1 / len(sigmas), len(sigmas))):
             n, sigmas = len(sigmas), None  # what many pipelines pass where their user gave none
         else:
             self._check_explicit(sigmas=sigmas)
         chosen = choose_coordinates(self.config.flow_coordinates, self._sampler, self._options)
         coordinates, schedule = FLOW_COORDINATES[chosen], flow_schedule(source, mu)
-        times = flow_grid(source, schedule, n, sigma_grid, sigmas, mu).sigmas
+        times = flow_grid(source, schedule, n, sigma_grid, sigmas, mu, self._drop).sigmas
         return flow_view(schedule, coordinates, chosen == "ve"), coordinates.sigmas(times)
 
     def index_for_timestep(self, timestep: float | torch.Tensor) -> int:
@@ -368,10 +377,12 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
 
     def _begin(self, sample: torch.Tensor, generator: Generators, index: int) -> Run:
         plan, generator = self._plan, self.generator if generator is None else generator
-        check_generator(generator, len(sample))
+        streams = noise_streams(self.config.noise, generator, None, len(sample), sample.device)
+        streams = streams.after_initial(sample.shape, sample.device, sample.dtype)
+        step_noise = functools.partial(streams.step_noise, time=plan.view.shown)
         state_dtype = torch.promote_types(sample.dtype, torch.float32)
         x = plan.view.state(sample.to(state_dtype, copy=True), self._levels[index])
-        return Run(lambda model: plan.sample_from(index, model, x, generator))
+        return Run(lambda model: plan.sample_from(index, model, x, step_noise))
 
     def _expect(self, timestep) -> int:
         """The network call at hand, which must be the timestep's; without a sync if that is a view of `timesteps`."""

@@ -172,12 +172,9 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         schedule = noise_schedule(self.scheduler)
         row = preconditioning(self.scheduler)
         guides = guidance_at(guidance_interval, schedule)
-        dropped = timesteps is None and sigmas is None and drops_penultimate(noise, sampler.name)
-        n = num_inference_steps + 1 if dropped else num_inference_steps
+        drop = drops_penultimate(noise, sampler.name)
         grid_scheduler = sampler.grid_scheduler or self.scheduler
-        grid = discrete_grid(grid_scheduler, schedule, n, sigma_grid, timesteps, sigmas)
-        if dropped:
-            grid = grid.without_penultimate()
+        grid = discrete_grid(grid_scheduler, schedule, num_inference_steps, sigma_grid, timesteps, sigmas, drop)
         if noise == "comfy":
             grid = grid._replace(initial_scale=comfy_initial_scale(grid.sigmas[0], schedule.sigmas[-1]))
         steps = self._steps_before(denoising_end, grid, schedule)

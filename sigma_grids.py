@@ -211,12 +211,17 @@ def _pairs_of_timesteps(scheduler, schedule: DiscreteSchedule) -> tuple[torch.Te
     return sigmas[keep], timesteps[keep], last
 
 
-def discrete_grid(scheduler, schedule, n: int, sigma_grid=None, timesteps=None, sigmas=None) -> SigmaGrid:
+def discrete_grid(
+    scheduler, schedule, n: int, sigma_grid=None, timesteps=None, sigmas=None, drop_penultimate: bool = False
+) -> SigmaGrid:
     """The grid for an epsilon or v model: of the name or the values given, else of the scheduler's config.
 
     scheduler: diffusers', left as it is. timesteps, sigmas: the user's own, as in diffusers' set_timesteps
-    (sigmas with the last one, 0 or not). Raises ValueError for values that do not decrease.
+    (sigmas with the last one, 0 or not). drop_penultimate: unless values are given, that of n + 1 steps less its last
+    sigma above 0. Raises ValueError for values that do not decrease.
     """
+    drop = drop_penultimate and timesteps is None and sigmas is None
+    n += drop
     fresh = fresh_scheduler(scheduler, skip_prk_steps=True)
     accepted = inspect.signature(fresh.set_timesteps).parameters
     # Where there is use_flow_sigmas, set_timesteps takes `sigmas` for flow models only.
@@ -242,23 +247,36 @@ def discrete_grid(scheduler, schedule, n: int, sigma_grid=None, timesteps=None, 
     scaled = torch.equal(fresh.scale_model_input(one, fresh.timesteps[0]), one)
     fresh.sigmas = levels  # what init_noise_sigma is computed from
     scale = (levels[0] ** 2 + 1) ** 0.5 if scaled else fresh.init_noise_sigma
-    return SigmaGrid(levels, times, scale, scaled)
+    grid = SigmaGrid(levels, times, scale, scaled)
+    return grid.without_penultimate() if drop else grid
 
 
-def flow_grid(scheduler, schedule: FlowSchedule, n: int, sigma_grid=None, sigmas=None, mu=None) -> SigmaGrid:
+def flow_grid(
+    scheduler, schedule: FlowSchedule, n: int, sigma_grid=None, sigmas=None, mu=None, drop_penultimate: bool = False
+) -> SigmaGrid:
     """The grid for a flow model, in flow time: of the name or the values given, else of the scheduler's config.
 
     sigmas: the user's own, before shifting and without the last 0, as diffusers' FluxPipeline takes them.
+    drop_penultimate: as in discrete_grid. Raises ValueError for values that do not decrease.
     """
+    drop = drop_penultimate and sigmas is None
+    levels, timesteps = _flow_levels(scheduler, schedule, n + drop, sigma_grid, sigmas, mu)
+    check_sigmas(levels)
+    grid = SigmaGrid(levels, timesteps)
+    return grid.without_penultimate() if drop else grid
+
+
+def _flow_levels(scheduler, schedule, n, sigma_grid, sigmas, mu) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Flow times, and the timesteps that the scheduler pairs with them, if it does."""
     if sigma_grid is not None:
-        return _flow_grid_of(named_grid(sigma_grid)(schedule, n))
+        return named_grid(sigma_grid)(schedule, n), None
     if sigmas is not None and max(sigmas) > 1:
         raise ValueError(f"sigmas[0] is {max(sigmas)}: the sigmas of a flow model are times, between 0 and 1")
     fresh = fresh_scheduler(scheduler)
     accepted = inspect.signature(fresh.set_timesteps).parameters
     takes_sigmas = "sigmas" in accepted and not fresh.config.get("use_flow_sigmas")
     if sigmas is not None and not takes_sigmas:
-        return _flow_grid_of(_with_zero(schedule.shift(torch.as_tensor(sigmas, dtype=torch.float32))))
+        return _with_zero(schedule.shift(torch.as_tensor(sigmas, dtype=torch.float32))), None
     arguments = {"num_inference_steps": n if sigmas is None else len(sigmas)}
     if takes_sigmas:
         arguments["sigmas"] = np.linspace(1.0, 1 / n, n) if sigmas is None else sigmas
@@ -266,9 +284,4 @@ def flow_grid(scheduler, schedule: FlowSchedule, n: int, sigma_grid=None, sigmas
         arguments["mu"] = mu
     fresh.set_timesteps(**arguments)
     kept, timesteps, last = _pairs(fresh)
-    return _flow_grid_of(torch.cat([kept, last.reshape(1)]), timesteps)
-
-
-def _flow_grid_of(levels: torch.Tensor, timesteps: torch.Tensor | None = None) -> SigmaGrid:
-    check_sigmas(levels)
-    return SigmaGrid(levels, timesteps)
+    return torch.cat([kept, last.reshape(1)]), timesteps

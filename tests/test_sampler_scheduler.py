@@ -41,6 +41,7 @@ from tiny_models import (
 from closed_form import oracle_flux, oracle_sdxl, wasserstein
 from denoisers import preconditioning
 from flux_comfy_pipeline import FluxPipeline
+from noise import NOISE_SOURCES, noise_streams
 from sampler_scheduler import Run, SamplerScheduler
 from samplers_patch import SAMPLERS, find_sampler, k_sampling, run_sampler
 from scheduler_bridge import KINDS, as_sampler
@@ -288,6 +289,33 @@ def test_noise_of_a_pipeline_that_passes_no_generator():
     torch.manual_seed(5)
     assert torch.equal(first, latents("FLUX", scheduler_for("FLUX", "euler_ancestral")))
     assert not torch.equal(first, latents("FLUX", scheduler_for("FLUX", "euler_ancestral")))
+
+
+@pytest.mark.parametrize("noise", NOISE_SOURCES)
+@pytest.mark.parametrize("sampler", ["dpm_2_ancestral", "dpmpp_2m_sde"])
+def test_noise_sources_equal_our_pipeline(noise, sampler):
+    """The steps' noise, and for ComfyUI's rules the initial scale and the dropped sigma too."""
+    initial = noise_streams(noise, seeded(), None, 1, "cpu").initial((1, 4, 8, 8), "cpu", torch.float32)
+    theirs = latents("SDXL", scheduler_for("SDXL", sampler, noise=noise), latents=initial, generator=drawn(noise))
+    assert largest_difference(theirs, our_latents("SDXL", sampler, noise=noise)) <= SAME
+
+
+def drawn(noise: str) -> torch.Generator:
+    """A generator from which the initial latents were drawn."""
+    generator = seeded()
+    if not NOISE_SOURCES[noise].seeded:
+        torch.randn(1, 4, 8, 8, generator=generator)
+    return generator
+
+
+def test_noise_source_of_packed_latents():
+    for noise in ("cpu", "brownian_tree"):
+        generator = seeded()
+        theirs = latents("FLUX", scheduler_for("FLUX", "dpmpp_2m_sde", generator, noise=noise), generator=generator)
+        # the rounding error of latents that our pipeline does not round
+        assert largest_difference(theirs, our_latents("FLUX", "dpmpp_2m_sde", noise=noise)) <= SAME * 10
+    with pytest.raises(ValueError, match="packed.*our FluxPipeline"):
+        latents("FLUX", scheduler_for("FLUX", "euler_ancestral", seeded(), noise="philox"))
 
 
 # Against other schedulers of diffusers.
@@ -853,6 +881,12 @@ BAD_INPUT = {
     "not saved": (lambda: fresh(witnessed([])).save_pretrained("never_made"), ValueError, "cannot be saved"),
     "two grids": (lambda: fresh(sigma_grid="karras").set_timesteps(timesteps=[9, 5]), ValueError, "choose one"),
     "grid of a range": (lambda: fresh("dpm_fast").set_timesteps(sigmas=[9, 5, 0]), ValueError, "dpm_fast chooses"),
+    "unknown noise": (lambda: fresh(noise="comfi"), ValueError, "did you mean 'comfy'"),
+    "no seed": (
+        lambda: fresh("euler_ancestral", noise="philox").step(X, fresh().timesteps[0], X),
+        ValueError,
+        "generator after manual_seed",
+    ),
     "no steps": (lambda: fresh(steps=0), ValueError, "at least 1"),
     "begin with churn": (
         lambda: fresh("euler", sampler_options={"s_churn": 2}).set_begin_index(3),
