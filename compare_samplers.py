@@ -147,6 +147,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--steps", type=int, default=20)
     add("--grid", default="scheduler", help="scheduler (its grid for both), own (each its own), or karras, simple, ...")
     add("--seed", type=int, default=0)
+    add("--noise", default="torch", metavar="NAME", help="torch, cpu, philox, comfy, a1111 or brownian_tree, for both")
     add("--tolerance", type=float, help="of |a - b| / |a|; default 5e-4")
     for name in ("guidance-scale", "true-cfg-scale"):
         add(f"--{name}", type=float)
@@ -194,7 +195,7 @@ def load(args: argparse.Namespace):
 def call_keywords(args: argparse.Namespace) -> dict[str, Any]:
     """What both runs are given, the demo's defaults included."""
     call = {"prompt": args.prompt or (DEMO_PROMPT if args.model in DEMOS else REAL_PROMPT)}
-    call |= DEMO_CALLS.get(args.model, {})
+    call |= {"noise": args.noise, **DEMO_CALLS.get(args.model, {})}
     if args.model in DEMOS:
         call |= {"height": 128, "width": 128}
     for name in ("guidance_scale", "true_cfg_scale", "height", "width"):

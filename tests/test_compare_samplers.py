@@ -255,7 +255,7 @@ def test_noise_of_a_chain_of_intervals_is_their_sum():
 def demo(monkeypatch):
     """The command line on a tiny pipeline in place of the demo checkpoint."""
     monkeypatch.setattr(compare_samplers, "load", lambda args: sdxl())
-    monkeypatch.setattr(compare_samplers, "call_keywords", lambda args: {**sdxl_prompt(), **SIZE})
+    monkeypatch.setattr(compare_samplers, "call_keywords", lambda args: {**sdxl_prompt(), **SIZE, "noise": args.noise})
 
 
 def test_exit_codes_and_files(demo, tmp_path, capsys):
@@ -325,6 +325,15 @@ def test_bad_command_lines(demo, capsys):
     assert "give two samplers" in capsys.readouterr().err
     assert compare_samplers.main(["k:euler", "k:heun", "--grid", "karas"]) == 2
     assert "did you mean 'karras'" in capsys.readouterr().err
+    assert compare_samplers.main(["k:euler", "k:heun", "--noise", "comfi"]) == 2
+    assert "did you mean 'comfy'" in capsys.readouterr().err
+
+
+def test_noise_of_both_runs(demo, tmp_path):
+    options = ["--steps", "3", "--noise", "philox", "--output", str(tmp_path)]
+    assert compare_samplers.main(["k:euler_ancestral", "diffusers:EulerAncestralDiscreteScheduler", *options]) == 0
+    [found] = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
+    assert found["call"]["noise"] == "philox"
 
 
 def test_a_model_that_is_not_there(capsys):
