@@ -99,14 +99,12 @@ def tiny_transformer(**config) -> FluxTransformer2DModel:
     torch.manual_seed(0)
     return FluxTransformer2DModel(
         in_channels=16,
-        num_layers=1,
-        num_single_layers=1,
         attention_head_dim=16,
         num_attention_heads=2,
         joint_attention_dim=16,
         pooled_projection_dim=16,
         axes_dims_rope=(4, 4, 8),
-        **{"guidance_embeds": True, **config},
+        **{"guidance_embeds": True, "num_layers": 1, "num_single_layers": 1, **config},
     ).eval()
 
 
