@@ -1,5 +1,5 @@
 # make samples: every sampler through both pipelines, into output/.   make test: the tests.
-# make parity: docs/parity.md, measured anew.   make bench: what a step costs.
+# make parity: docs/parity.md, measured anew.   make bench: docs/step_cost.md.
 # All make the virtual environment .venv first; a second call re-uses it.
 PYTHON ?= python3
 VENV := .venv
@@ -21,7 +21,9 @@ parity: $(VENV)/.installed
 	mv docs/parity.md.new docs/parity.md
 
 bench: $(VENV)/.installed
-	$(BIN)/python benchmarks/step_cost.py
+	$(BIN)/python benchmarks/step_cost.py > docs/step_cost.md.new
+	mv docs/step_cost.md.new docs/step_cost.md
+	cat docs/step_cost.md
 
 $(VENV)/.installed: requirements.txt requirements-dev.txt
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12) and "k-diffusion needs Python 3.11 or 3.12: make PYTHON=python3.12")'

@@ -1,27 +1,37 @@
-"""What a step costs outside the network, as ratios within one run: README's figures by `make bench`.
+"""What a step costs outside the network, as ratios within one run: docs/step_cost.md is made by `make bench`.
 
 Both pipelines at 1024 x 1024, the real classes around networks that answer at once, one thread, float32, CFG on.
 - host: time of a step outside the network, ours with euler over diffusers' own loop with its Euler scheduler. On a
   CPU it is mostly the arithmetic on the latents, which is the same in both; at 128 x 128 it is Python and dispatch;
 - draws: what an SDE sampler's step takes above euler's, in plain torch.randn of the latents, for each draw it needs;
-- operations: tensor operations that a step of ours dispatches, and reads of a tensor by the host (syncs, on a GPU).
+- operations: tensor operations that a step of ours dispatches (that none of them waits for the device is tested, in
+  tests/test_optimizations.py);
+- memory: the most that tensors take during a call on the demo models, ours over diffusers', the weights counted and
+  not.
 Medians of repetitions that take turns.
 """
 
+import itertools
+import json
 import statistics
 import sys
+import tempfile
 import time
 from collections import Counter
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from closed_form import OracleTransformer, OracleUNet, oracle_flux, oracle_sdxl  # noqa: E402
+from flux_comfy_pipeline import FluxPipeline  # noqa: E402
 from samplers_patch import SAMPLERS  # noqa: E402
+from sdxl_comfy_pipeline import StableDiffusionXLPipeline  # noqa: E402
 
 TURNS, FEW, MANY = 7, 5, 25
 SDE = {"dpmpp_sde": 2, "dpmpp_2m_sde": 1, "dpmpp_3m_sde": 1}  # draws in a step
@@ -127,9 +137,48 @@ def operations(pipe, family: str, sampler) -> float:
     return (counts[1] - counts[0]) / (MANY - FEW)
 
 
+def peak_bytes(pipe, sampler) -> int:
+    """The most that tensors made during a call take at one time, its result among them."""
+    call = {"height": 128, "width": 128, "num_inference_steps": 3, "comfy_sampler": sampler, "output_type": "latent"}
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        pipe("a large yellow square on a purple background", **call)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(path))
+        events = json.loads(path.read_text())["traceEvents"]
+    memory = sorted((event for event in events if event["name"] == "[memory]"), key=lambda event: event["ts"])
+    return max(itertools.accumulate(event["args"]["Bytes"] for event in memory))
+
+
+def memory() -> dict[str, list[str]]:
+    """Table rows: ours over diffusers', for each sampler the larger, on both demo models."""
+    rows = {}
+    for pipeline_class, name in ((StableDiffusionXLPipeline, "sdxl-shapes"), (FluxPipeline, "flux-shapes")):
+        pipe = pipeline_class.from_pretrained(ROOT / "demo_models" / name)
+        pipe.set_progress_bar_config(disable=True)
+        parts = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+        weights = sum(tensor.nbytes for part in parts for tensor in part.state_dict().values())
+        peak_bytes(pipe, None)  # what is made at the first call only
+        theirs = peak_bytes(pipe, None)
+        for sampler in ("euler", "dpmpp_2m", "dpmpp_2m_sde", "lms"):
+            ours = peak_bytes(pipe, sampler)
+            cells = f"{(ours + weights) / (theirs + weights):.4f}, without the weights {ours / theirs:.3f}"
+            rows.setdefault(f"memory of a call over diffusers', {sampler}", []).append(cells)
+    return rows
+
+
+def machine() -> str:
+    """What the figures were taken on."""
+    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line), "a CPU")
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "diffusers", "k-diffusion"))
+    return f"One thread of {cpu}; Python {sys.version.split()[0]}, {packages}."
+
+
 def main() -> None:
     torch.set_num_threads(1)
     pipes = pipelines()
+    print("# What a step costs outside the network\n\nMade by `make bench`. " + machine() + "\n")
+    print("\n".join(__doc__.split("\n")[2:]))
     print("| | SDXL | FLUX |\n| --- | ---: | ---: |")
     cells = {}
     for family, pipe in pipes.items():
@@ -152,7 +201,7 @@ def main() -> None:
         for name in (None, *(name for name in SAMPLERS if name not in ("dpm_adaptive", "dpm_fast"))):
             label = f"operations in a step, {name or 'diffusers'}"
             cells.setdefault(label, []).append(f"{operations(pipe, family, name):.0f}")
-    for label, values in cells.items():
+    for label, values in (cells | memory()).items():
         print(f"| {label} | {' | '.join(values)} |")
 
 
