@@ -8,15 +8,12 @@
 generator=None means them, as it does everywhere in diffusers.
 """
 
-import bisect
 import difflib
 import math
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral
 
-import numpy as np
 import torch
 
 from k_diffusion_import import k_sampling  # before diffusers: it copes with a torchvision that does not import
@@ -24,126 +21,15 @@ from k_diffusion_import import k_sampling  # before diffusers: it copes with a t
 # isort: split
 from diffusers.utils.torch_utils import randn_tensor
 
+from brownian_path import BrownianPath
+from philox import PhiloxGenerator, check_philox_size
+
 Generators = torch.Generator | list[torch.Generator] | None
 Seeds = int | list[int]
 Draw = Callable[[tuple, torch.device, torch.dtype], torch.Tensor]  # (shape, device, dtype) -> unit noise
 
-PHILOX_LIMIT = 2**18  # elements an image
 REMEMBERED = 16  # intervals of a Brownian path; samplers look back on one or two
 COMFY_DROPS_PENULTIMATE = frozenset({"dpm_2", "dpm_2_ancestral"})
-
-
-class BrownianPath:
-    """A standard Brownian motion W with sigma as its time, exact, that remembers where it was asked for.
-
-    path(sigma, sigma_next) is (W(sigma_next) - W(sigma)) / sqrt(|sigma_next - sigma|): unit noise, of the sign that
-    k-diffusion's tree has. draw() gives fresh unit noise. Of neighbouring known levels, high > low, the unit noise z
-    of W(low) - W(high) is kept, so a step on from the last level is one draw and nothing else. A new level between
-    them, at the fraction f of the way down, is one more draw e: the Brownian bridge (Karatzas & Shreve 1991, section
-    5.6.B), which in unit noise is a rotation:
-
-        z_upper = sqrt(f) z + sqrt(1 - f) e,    z_lower = sqrt(1 - f) z - sqrt(f) e
-
-    The path depends on the order of the questions, so the same seed on a finer grid is another path. On the way down
-    all but the lowest `remember` intervals are forgotten. Sigmas are floats or 0-dim CPU tensors (one that lies on a
-    device is read from it, which waits for the device).
-    """
-
-    def __init__(self, draw: Callable[[], torch.Tensor], remember: int | None = None):
-        self.draw, self.remember, self.forgotten = draw, remember, False
-        self.levels, self.pieces = [], []  # descending; pieces[i] leads from levels[i] to levels[i + 1]
-
-    def __call__(self, sigma, sigma_next) -> torch.Tensor:
-        """Unit noise for the interval. An empty one gets a fresh draw: a sampler multiplies it by 0.
-
-        Raises ValueError for an interval that reaches above what is remembered.
-        """
-        start, end = float(sigma), float(sigma_next)
-        high, low = max(start, end), min(start, end)
-        if high == low:
-            return self.draw()
-        self._reach(high)
-        self._reach(low)
-        first, last = self.levels.index(high), self.levels.index(low)
-        sign = 1 if start > end else -1
-        parts = [sign * self._share(i, high - low) * self.pieces[i] for i in range(first, last)]
-        if self.remember is not None and start > end and len(self.pieces) > self.remember:
-            del self.levels[: -self.remember - 1], self.pieces[: -self.remember]
-            self.forgotten = True
-        return sum(parts[1:], start=parts[0])
-
-    def _share(self, i: int, length: float) -> float:
-        return math.sqrt((self.levels[i] - self.levels[i + 1]) / length)
-
-    def _reach(self, sigma: float) -> None:
-        """Make sigma one of the levels, with at most one draw."""
-        i = bisect.bisect_left(self.levels, -sigma, key=operator.neg)
-        if i < len(self.levels) and self.levels[i] == sigma:
-            return
-        if i == 0 and self.forgotten:
-            raise ValueError(
-                f"noise from sigma {sigma:.6g} was asked for, but of the Brownian path only the last {self.remember} "
-                f"intervals, up to {self.levels[0]:.6g}, are remembered: noise='brownian_tree' remembers all"
-            )
-        if 0 < i < len(self.levels):
-            length, z, e = self.levels[i - 1] - self.levels[i], self.pieces[i - 1], self.draw()
-            down, rest = math.sqrt((self.levels[i - 1] - sigma) / length), math.sqrt((sigma - self.levels[i]) / length)
-            self.pieces[i - 1 : i] = [(down * z).add_(rest * e), (rest * z).sub_(down * e)]
-        elif self.levels:
-            self.pieces.insert(i, self.draw())
-        self.levels.insert(i, sigma)
-
-
-def philox(counter: tuple, key: tuple) -> tuple:
-    """Philox 4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", section 3.3).
-
-    counter: four arrays, key: two numbers, all np.uint64 that hold 32-bit words. Returns four such arrays.
-    """
-    word, half = np.uint64(2**32 - 1), np.uint64(32)
-    (c0, c1, c2, c3), (k0, k1) = counter, key
-    for _ in range(10):
-        p0, p2 = c0 * np.uint64(0xD2511F53), c2 * np.uint64(0xCD9E8D57)
-        c0, c1, c2, c3 = (p2 >> half) ^ c1 ^ k0, p2 & word, (p0 >> half) ^ c3 ^ k1, p0 & word
-        k0, k1 = (k0 + np.uint64(0x9E3779B9)) & word, (k1 + np.uint64(0xBB67AE85)) & word
-    return c0, c1, c2, c3
-
-
-def box_muller(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The first of the two normals of Box & Muller (1958), in float32, from 32-bit words, with cuRAND's constants."""
-    unit, turn = np.float32(2**-32), np.float32(2 * np.pi) * np.float32(2**-32)
-    u, v = x.astype(np.float32) * unit + unit / 2, y.astype(np.float32) * turn + turn / 2
-    return np.sqrt(np.float32(-2) * np.log(u)) * np.sin(v)
-
-
-class PhiloxGenerator:
-    """torch's CUDA generator, on the CPU: the seed is the key; element i of call n is the first normal at counter
-    (n, 0, i, 0), since a thread of the GPU has its own subsequence and a call advances torch's offset by 4.
-
-    That holds while a tensor has no more elements than the GPU runs threads at once (multiprocessors x threads
-    each): 40,960 on a T4, 125,952 on an RTX 3090, 196,608 on a 4090, 221,184 on an A100, 270,336 on an H100. Beyond
-    that torch takes further normals from the same subsequences; web UIs ("NV") go on as here, on any GPU.
-    """
-
-    def __init__(self, seed: int):
-        self.key, self.calls = (np.uint64(seed % 2**32), np.uint64(seed // 2**32)), 0
-
-    def randn(self, shape: tuple) -> torch.Tensor:
-        """float32 noise on the CPU. Raises ValueError for more than PHILOX_LIMIT elements."""
-        check_philox_size(math.prod(shape))
-        element = np.arange(math.prod(shape), dtype=np.uint64)
-        zero = np.zeros_like(element)
-        x, y, _, _ = philox((zero + np.uint64(self.calls), zero, element, zero), self.key)
-        self.calls += 1
-        return torch.from_numpy(box_muller(x, y)).reshape(shape)
-
-
-def check_philox_size(elements: int) -> None:
-    """Raise ValueError for an image of more elements than any GPU draws as this source does."""
-    if elements > PHILOX_LIMIT:
-        raise ValueError(
-            f"noise='philox' draws up to {PHILOX_LIMIT} elements an image, not {elements}: beyond that GPUs differ "
-            "from each other. Make the image smaller, or choose noise='cpu', which is the same everywhere"
-        )
 
 
 @dataclass(frozen=True)

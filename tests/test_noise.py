@@ -10,18 +10,10 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from brownian_path import BrownianPath
 from k_diffusion_import import k_sampling
-from noise import (
-    NOISE_SOURCES,
-    PHILOX_LIMIT,
-    BrownianPath,
-    PhiloxGenerator,
-    check_noise,
-    comfy_initial_scale,
-    drops_penultimate,
-    noise_streams,
-    philox,
-)
+from noise import NOISE_SOURCES, check_noise, comfy_initial_scale, drops_penultimate, noise_streams
+from philox import PHILOX_LIMIT, PhiloxGenerator, philox
 from samplers_patch import SAMPLERS
 from sigma_grids import SigmaGrid
 

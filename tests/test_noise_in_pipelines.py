@@ -6,7 +6,8 @@ from tiny_models import flux_prompt, largest_difference, sdxl_prompt, tiny_flux,
 
 from flux_comfy_pipeline import FluxPipeline
 from k_diffusion_import import k_sampling
-from noise import NOISE_SOURCES, PhiloxGenerator
+from noise import NOISE_SOURCES
+from philox import PhiloxGenerator
 from sampler_trace import Trace
 from sdxl_comfy_pipeline import StableDiffusionXLPipeline
 
