@@ -287,3 +287,4 @@ VE = FlowCoordinates(
     lambda latents, sigma: latents * (1 + sigma),
     lambda x, sigma: x / (1 + sigma),
 )
+FLOW_COORDINATES = {"flow": FLOW, "ve": VE, "velocity": FLOW}

@@ -23,7 +23,7 @@ from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from diffusers.utils.torch_utils import get_module_execution_device
 
 from comfy_model import ComfyModel, Levels, after_guidance, model_sampling
-from denoisers import FLOW, VE, flow_schedule
+from denoisers import FLOW_COORDINATES, flow_schedule
 from guidance import GuidanceInterval, guidance_at
 from noise import check_noise, drops_penultimate, noise_streams
 from sampler_trace import Trace, active_trace
@@ -41,22 +41,6 @@ OWN_PARAMETERS = {  # and their defaults
     "seeds": None,
     "trace": None,
 }
-FLOW_COORDINATES = {"flow": FLOW, "ve": VE, "velocity": FLOW}
-
-
-def choose_coordinates(flow_coordinates: str, sampler: samplers_patch.Sampler, options: dict | None) -> str:
-    """The coordinates that "auto" means for a sampler; ValueError for a choice that there is not."""
-    if flow_coordinates not in ("auto", *FLOW_COORDINATES):
-        choices = ", ".join(("auto", *FLOW_COORDINATES))
-        raise ValueError(f"unknown flow_coordinates {flow_coordinates!r}: choose one of {choices}")
-    if flow_coordinates == "flow" and (options or {}).get("s_churn"):
-        raise ValueError("s_churn adds noise for x0 + sigma * eps, which flow coordinates are not: use 'auto' or 've'")
-    if flow_coordinates == "auto" and sampler.flow_coordinates is not None:
-        return sampler.flow_coordinates
-    if flow_coordinates == "auto":
-        noiseless = not samplers_patch.adds_noise(sampler, options)
-        return "flow" if sampler.derivative_only and noiseless else "ve"
-    return flow_coordinates
 
 
 class FluxPipeline(diffusers.FluxPipeline):
@@ -174,7 +158,7 @@ class FluxPipeline(diffusers.FluxPipeline):
         channels, stride = self.transformer.config.in_channels // 4, self.vae_scale_factor * 2
         shape = (images, channels, 2 * (int(height) // stride), 2 * (int(width) // stride))
         check_noise(noise, generator, seeds, images, elements=math.prod(shape[1:]))
-        chosen = choose_coordinates(flow_coordinates, sampler, sampler_options)
+        chosen = samplers_patch.choose_coordinates(flow_coordinates, sampler, sampler_options)
         coordinates = FLOW_COORDINATES[chosen]
         mu = self._dynamic_shift(height, width, latents)
         schedule = flow_schedule(self.scheduler, mu)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from samplers_patch import Generators, check_options, find_sampler
+from samplers_patch import Generators, check_options, choose_coordinates, find_sampler
 
 # isort: split
 import diffusers
@@ -24,8 +24,15 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteSchedulerOutput
 from diffusers.utils import logging
 
-from denoisers import flow_schedule, fresh_scheduler, is_flow, noise_schedule, preconditioning, shifts_dynamically
-from flux_comfy_pipeline import FLOW_COORDINATES, choose_coordinates
+from denoisers import (
+    FLOW_COORDINATES,
+    flow_schedule,
+    fresh_scheduler,
+    is_flow,
+    noise_schedule,
+    preconditioning,
+    shifts_dynamically,
+)
 from latent_view import View, discrete_view, flow_view
 from noise import check_source, comfy_initial_scale, drops_penultimate, noise_streams
 from sampler_plan import ADAPTIVE, Plan

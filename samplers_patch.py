@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from comfy_model import is_comfyui_function
+from denoisers import FLOW_COORDINATES
 from k_diffusion_import import k_sampling
 from noise import Generators, noise_streams
 
@@ -165,6 +166,21 @@ def adds_noise(sampler: Sampler, options: dict[str, Any] | None) -> bool:
     """Whether the sampler, with these options, adds noise as it goes; of a custom one it is taken for granted."""
     values = sampler_options(sampler) | (options or {})
     return sampler.custom or bool(values.get("eta", 0) or values.get("s_churn", 0))
+
+
+def choose_coordinates(flow_coordinates: str, sampler: Sampler, options: dict | None) -> str:
+    """The coordinates that "auto" means for a sampler; ValueError for a choice that there is not."""
+    if flow_coordinates not in ("auto", *FLOW_COORDINATES):
+        choices = ", ".join(("auto", *FLOW_COORDINATES))
+        raise ValueError(f"unknown flow_coordinates {flow_coordinates!r}: choose one of {choices}")
+    if flow_coordinates == "flow" and (options or {}).get("s_churn"):
+        raise ValueError("s_churn adds noise for x0 + sigma * eps, which flow coordinates are not: use 'auto' or 've'")
+    if flow_coordinates == "auto" and sampler.flow_coordinates is not None:
+        return sampler.flow_coordinates
+    if flow_coordinates == "auto":
+        noiseless = not adds_noise(sampler, options)
+        return "flow" if sampler.derivative_only and noiseless else "ve"
+    return flow_coordinates
 
 
 def to_d(x: torch.Tensor, sigma: torch.Tensor, denoised: torch.Tensor) -> torch.Tensor:

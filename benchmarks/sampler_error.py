@@ -20,8 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from closed_form import draw, exact_samples, oracle_flux, oracle_sdxl, wasserstein  # noqa: E402
-from flux_comfy_pipeline import choose_coordinates  # noqa: E402
-from samplers_patch import SAMPLERS  # noqa: E402
+from samplers_patch import SAMPLERS, choose_coordinates  # noqa: E402
 
 COORDINATES = ("velocity", "flow", "ve")
 GRIDS = (None, "karras")
