@@ -1,92 +1,67 @@
-"""What test.py and test_flux.py share: the command line, the renders, their files, the contact sheet.
+"""What test.py and test_flux.py share: a pipeline as the grid engine's renderer.
 
-torch, diffusers and k_diffusion are imported in the functions that need them: `--help` answers at once.
+torch, diffusers and k_diffusion are imported in the functions that need them: `--help` answers at once, and so does a
+grid with nothing left to do.
 """
 
 import argparse
 import contextlib
+import os
 import re
 import sys
 import time
-import tomllib
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image
+import grid_run
+from adherence import adherence_of
+from grid_cells import Cell, Solver
+from grid_options import BadInput, options, parse
+from grid_run import Ranks, Rendered, Work, one_line
 
-from contact_sheet import contact_sheet, write_png
-
-UNRECORDED = ("model", "variant", "samplers", "device", "threads", "offload", "output", "sigma_grid", "height", "width")
-
-
-class BadInput(Exception):  # noqa: N818 - the user's error, told in one line
-    """What the command line asks for cannot be: the value, the reason and the choices."""
+__all__ = ["Script", "options", "parse", "run"]
 
 
 class Script(NamedTuple):
     """A render script.
 
-    family: begins its files' names. network: the part of the pipeline whose calls are counted, calls_per_pair of
-    them for a guided evaluation. multiple: divides a picture's sides. encode(pipe, args): keywords for the pipeline,
-    the prompt's embeddings among them.
+    family: begins its files' names. program: its own name. network: the part of the pipeline whose calls are counted,
+    calls_per_pair of them for an evaluation with true CFG. multiple: divides a picture's sides.
+    encode(pipe, args, prompt, guided): the prompt's embeddings by the pipeline's keywords; with those of the negative
+    prompt, in keywords that begin with "negative", if guided. guidance: the fields of a cell that guide; a value above
+    1 takes a negative prompt. keywords: further options that the pipeline takes as they are.
     """
 
     family: str
+    program: str
     network: str
     calls_per_pair: int
     multiple: int
     pipeline_class: Callable[[], type]
-    encode: Callable[[Any, argparse.Namespace], dict[str, Any]]
-
-
-def options(description: str) -> argparse.ArgumentParser:
-    """The command line of both scripts; None stands for a default that depends on the model."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, usage="%(prog)s [options]"
-    )
-    add = parser.add_argument
-    add("--model", help="hub name, diffusers folder or .safetensors file; the bundled demo model if left out")
-    add("--prompt")
-    add("--negative-prompt")
-    add("--samplers", nargs="+", metavar="NAME", help="with or without sample_; all 13 if left out")
-    for name in ("steps", "height", "width"):
-        add(f"--{name}", type=int)
-    add("--seed", type=int, default=0)
-    add("--guidance-scale", type=float)
-    add("--noise", default="torch", metavar="NAME", help="torch, cpu, philox, comfy, a1111 or brownian_tree")
-    add("--sigma-grid", metavar="NAME", help="karras, simple, beta, ...; the scheduler's own if left out")
-    add("--dtype", choices=("float32", "float16", "bfloat16"))
-    add("--device", help="cpu, cuda, cuda:1, mps, ...")
-    add("--offload", action="store_true", help="keep on the device only the part of the model that is at work")
-    add("--output", type=Path, default=Path("output"), metavar="FOLDER")
-    return parser
-
-
-def parse(parser: argparse.ArgumentParser, argv: list[str] | None, demo: dict, real: dict) -> argparse.Namespace:
-    """The command line with the defaults of the demo model or of real weights, whichever it names."""
-    model = parser.parse_args(argv).model
-    is_demo = model is None or Path(model).resolve() == Path(demo["model"]).resolve()
-    parser.set_defaults(**(demo if is_demo else real))
-    return parser.parse_args(argv)
+    encode: Callable[[Any, argparse.Namespace, str, bool], dict[str, Any]]
+    guidance: str
+    keywords: tuple[str, ...] = ()
 
 
 def run(script: Script, args: argparse.Namespace, say: Callable) -> int:
-    """Render; `say` (as print) what came of it. Exit code: 0, 1 (a sampler failed), 2 (bad input), 130 (Ctrl-C)."""
-    try:
-        samplers = check(script, args)
-        return render_all(script, args, load(script, args), samplers, say)
-    except BadInput as error:
-        say(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        say(f"interrupted: the pictures rendered so far are in {args.output}", file=sys.stderr)
-        return 130
+    """Render the grid; `say` (as print) what came of it. Exit code: 0, 1 (something failed), 2 (bad input), 130."""
+    work = Work(
+        script.family,
+        script.program,
+        check=lambda args: check(script, args),
+        load=lambda args, prompts: renderer(script, args, load(script, args), prompts),
+    )
+    return grid_run.run(work, args, say)
 
 
-def check(script: Script, args: argparse.Namespace) -> list:
-    """The records of the samplers asked for. Raises BadInput, before any model is loaded."""
+def is_main() -> bool:
+    """Whether this process speaks for all of its launch."""
+    return Ranks.of_environment().rank == 0
+
+
+def check(script: Script, args: argparse.Namespace) -> list[Solver]:
+    """The samplers asked for. Raises BadInput, before any model is loaded. Chooses the device if none is given."""
     import torch
 
     from noise import check_noise
@@ -95,27 +70,54 @@ def check(script: Script, args: argparse.Namespace) -> list:
 
     try:
         samplers = [find_sampler(name) for name in args.samplers or SAMPLERS]
-        check_grid_choice(args.sigma_grid)
-        check_steps(args.steps)
-        check_noise(args.noise, None, args.seed, images=1)
+        for name in args.sigma_grid or ():
+            check_grid_choice(None if name == "scheduler" else name)
+        for steps in args.steps or ():
+            check_steps(steps)
+        for seed in args.seeds:
+            check_noise(args.noise, None, seed, images=1)
     except ValueError as error:
         raise BadInput(error) from error
+    check_numbers(script, args)
+    check_model(args.model)
+    solvers = [solver_of(sampler) for sampler in samplers]
+    if args.eta is not None and not any(solver.has_eta for solver in solvers):
+        raise BadInput(f"--eta {args.eta[0]:g}: none of these samplers has an option eta: leave it out")
+    if args.device is None:
+        args.device = torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else "cpu"
+    if args.device == "cuda" and Ranks.of_environment().world > 1:
+        args.device = f"cuda:{os.environ['LOCAL_RANK']}"
+    try:
+        device = torch.empty(0, device=args.device).device
+    except (RuntimeError, AssertionError) as error:
+        raise BadInput(f"--device {args.device} cannot be used here ({one_line(error)}): try cpu") from error
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if args.offload and device.type == "cpu":
+        raise BadInput("--offload needs a GPU, and --device is cpu: leave it out, or name one, such as cuda")
+    return solvers
+
+
+def check_numbers(script: Script, args: argparse.Namespace) -> None:
+    """Raise BadInput for a number that cannot be."""
     for name, side in (("height", args.height), ("width", args.width)):
         if side is not None and (side < 1 or side % script.multiple):
             raise BadInput(f"--{name} {side}: give a positive multiple of {script.multiple}")
-    check_model(args.model)
-    if args.device is None:
-        args.device = torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else "cpu"
-    try:
-        device = torch.empty(0, device=args.device).device
-        args.output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"--output {args.output} cannot be made ({error.strerror}): give another folder") from error
-    except (RuntimeError, AssertionError) as error:
-        raise BadInput(f"--device {args.device} cannot be used here ({one_line(error)}): try cpu") from error
-    if args.offload and device.type == "cpu":
-        raise BadInput("--offload needs a GPU, and --device is cpu: leave it out, or name one, such as cuda")
-    return list(dict.fromkeys(samplers))
+    for evaluations in args.evaluations or ():
+        if evaluations < 1:
+            raise BadInput(f"--evaluations {evaluations}: give an integer of at least 1")
+    if args.batch_size < 1:
+        raise BadInput(f"--batch-size {args.batch_size}: give an integer of at least 1")
+    if args.reference < 0:
+        raise BadInput(f"--reference {args.reference}: give a number of steps, or 0 for no reference")
+
+
+def solver_of(sampler) -> Solver:
+    """What the grid must know of a sampler. dpm_fast takes as many evaluations as its grid has steps."""
+    from samplers_patch import sampler_options
+
+    per_step = 1 if sampler.takes == "sigma_range" else sampler.nfe_per_step
+    return Solver(sampler.name, per_step, "eta" in sampler_options(sampler), sampler.sigma_grid, sampler.adaptive)
 
 
 def check_model(model: str) -> None:
@@ -166,72 +168,97 @@ def read_weights(pipeline_class: type, args: argparse.Namespace):
     return pipeline_class.from_pretrained(args.model, dtype=dtype)
 
 
-def render_all(script: Script, args: argparse.Namespace, pipe, samplers: list, say: Callable) -> int:
-    """One picture per sampler from one encoding of the prompt, then the sheet. 1 if a sampler failed, else 0."""
-    call = call_with_prompt(script, args, pipe)
-    calls_each = 1 if call.get("negative_prompt_embeds") is None else script.calls_per_pair
-    tiles = []
-    for sampler in samplers:
-        grid = args.sigma_grid or sampler.sigma_grid  # what it is known to need, if anything
-        keywords = {**call, "sigma_grid": grid, "comfy_sampler": sampler.name}
-        name = f"sample_{sampler.name}"
-        path = args.output / f"{script.family}-{name}.png"
-        try:
-            picture, calls, seconds = render(pipe, getattr(pipe, script.network), keywords)
-            nfe = calls // calls_each
-            write_png(picture, path, png_text(args, sampler=name, sigma_grid=grid or "scheduler", evaluations=nfe))
-        except Exception as error:  # whatever went wrong with this one, the others can be rendered
-            say(f"{name:<26} failed: {one_line(error)}", file=sys.stderr)
-            continue
-        say(f"{name:<26} {seconds:6.2f} s {nfe:4d} evaluations  {path}")
-        tiles.append((sampler.name, f"{nfe} nfe", picture))
-    if tiles:
-        path = args.output / f"{script.family}-samplers.png"
-        heading = f"{model_name(args.model)}, {args.steps} steps, seed {args.seed}"
-        write_png(contact_sheet(tiles, heading, args.prompt), path, png_text(args, sigma_grid=args.sigma_grid))
-        say(f"all of them: {path}")
-    return int(len(tiles) < len(samplers))
+def renderer(script: Script, args: argparse.Namespace, pipe, prompts: list[str]) -> grid_run.Render:
+    """A function that renders a batch of cells of one recipe, from prompts that are encoded here, each once."""
+    encoded = encodings(script, args, pipe, prompts)
+    adherence = adherence_of(args.model)
+    network = getattr(pipe, script.network)
+
+    def render_cells(cells: list[Cell]) -> Rendered:
+        keywords = keywords_of(script, args, cells) | gathered([encoded[cell.prompt] for cell in cells], pipe)
+        pictures, calls, seconds, network_seconds, memory = render(pipe, network, keywords)
+        per_evaluation = script.calls_per_pair if getattr(cells[0], script.guidance) > 1 else 1
+        kept = [adherence(cell.prompt, picture) for cell, picture in zip(cells, pictures, strict=True)]
+        return Rendered(pictures, calls // per_evaluation, seconds, network_seconds, memory, kept)
+
+    return render_cells
 
 
-def call_with_prompt(script: Script, args: argparse.Namespace, pipe) -> dict[str, Any]:
-    """Keywords for the pipeline that all samplers share; the prompt is encoded here, once."""
+def encodings(script: Script, args: argparse.Namespace, pipe, prompts: list[str]) -> dict[str, dict[str, Any]]:
+    """The embeddings of each prompt, on the CPU; the negative prompt is encoded with the first, for all."""
     import torch
 
+    scales = getattr(args, script.guidance)
+    found, negative = {}, {}
     with torch.no_grad():
-        call = script.encode(pipe, args)
-    pipe.maybe_free_model_hooks()
-    seeded = {"noise": args.noise, "seeds": args.seed}
-    return call | seeded | {"height": args.height, "width": args.width, "num_inference_steps": args.steps}
+        for prompt in prompts:
+            embeds = script.encode(pipe, args, prompt, max(scales) > 1 and not negative)
+            embeds = {name: embed.to("cpu") for name, embed in embeds.items() if embed is not None}
+            negative = negative or {name: embed for name, embed in embeds.items() if name.startswith("negative")}
+            found[prompt] = embeds | negative
+    pipe.maybe_free_model_hooks()  # with --offload the text encoders leave the device
+    return found
 
 
-def render(pipe, network, keywords: dict[str, Any]) -> tuple[Image.Image, int, float]:
-    """A picture, the calls of `network` it took, and seconds."""
-    calls, start = [], time.perf_counter()
-    hook = network.register_forward_pre_hook(lambda *_: calls.append(None))
+def gathered(embeds: list[dict[str, Any]], pipe) -> dict[str, Any]:
+    """The embeddings of a batch, on the pipeline's device."""
+    import torch
+
+    device = pipe._execution_device
+    return {name: torch.cat([one[name] for one in embeds]).to(device) for name in embeds[0]}
+
+
+def keywords_of(script: Script, args: argparse.Namespace, cells: list[Cell]) -> dict[str, Any]:
+    """The pipeline's keywords for cells of one recipe, all but the embeddings."""
+    cell = cells[0]
+    keywords = {name: getattr(args, name) for name in ("noise", "height", "width", *script.keywords)}
+    keywords |= {"seeds": [one.seed for one in cells], "num_inference_steps": cell.steps}
+    keywords |= {"comfy_sampler": cell.sampler, "guidance_scale": cell.guidance_scale}
+    keywords["sigma_grid"] = None if cell.sigma_grid == "scheduler" else cell.sigma_grid
+    if cell.true_cfg_scale is not None:
+        keywords["true_cfg_scale"] = cell.true_cfg_scale
+    if cell.eta is not None:
+        keywords["sampler_options"] = {"eta": cell.eta}
+    return keywords
+
+
+def render(pipe, network, keywords: dict[str, Any]) -> tuple[list, int, float, float, float | None]:
+    """The pictures, the calls of `network` they took, seconds, those of the network, and MiB at most."""
+    import torch
+
+    cuda = pipe._execution_device.type == "cuda"
+    marks = []
+
+    def mark(*_) -> None:
+        marks.append(torch.cuda.Event(enable_timing=True) if cuda else time.perf_counter())
+        if cuda:
+            marks[-1].record()  # the device takes the time as it gets there: nothing waits
+
+    if cuda:
+        torch.cuda.reset_peak_memory_stats(pipe._execution_device)
+    hooks = [network.register_forward_pre_hook(mark), network.register_forward_hook(mark)]
+    start = time.perf_counter()
     try:
-        picture = pipe(**keywords).images[0]
+        pictures = pipe(**keywords).images
+        if cuda:
+            torch.cuda.synchronize(pipe._execution_device)
     finally:
-        hook.remove()
-    return picture, len(calls), time.perf_counter() - start
+        for hook in hooks:
+            hook.remove()
+    seconds = time.perf_counter() - start
+    pairs = list(zip(marks[::2], marks[1::2], strict=True))
+    network_seconds = sum(a.elapsed_time(b) / 1000 if cuda else b - a for a, b in pairs)
+    return pictures, len(pairs), seconds, network_seconds, peak_memory(pipe._execution_device)
 
 
-def one_line(error: BaseException) -> str:
-    """The type and the first line of the message, 200 characters at most."""
-    line = f"{type(error).__name__}: {error}".split("\n")[0]
-    return line if len(line) <= 200 else f"{line[:197]}..."
+def peak_memory(device) -> float | None:
+    """MiB at most: of a GPU since the last reset, else of this process since its start (None on Windows)."""
+    import torch
 
-
-def png_text(args: argparse.Namespace, **more) -> dict[str, str]:
-    """What made a picture; nothing that differs from run to run or tells of the machine's folders."""
-    made = {name: value for name, value in vars(args).items() if name not in UNRECORDED}
-    made |= {**more, "model": model_name(args.model)}
-    made |= {name: version(name) for name in ("torch", "diffusers", "k-diffusion")}
-    with contextlib.suppress(OSError):
-        project = tomllib.loads(Path(__file__).with_name("pyproject.toml").read_text())["project"]
-        made[project["name"]] = project["version"]
-    return {name: "(none)" if value is None else str(value) for name, value in made.items()}
-
-
-def model_name(model: str) -> str:
-    """A hub name as it is; of a folder or a file the last part."""
-    return Path(model).resolve().name if Path(model).exists() else model
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+    except ImportError:
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)

@@ -1,7 +1,8 @@
-"""Renders one prompt with every k_diffusion sampler through the SDXL pipeline, into output/sdxl-*.png.
+"""Renders prompts with every k_diffusion sampler through the SDXL pipeline, into output/sdxl-*.png.
 
 python test.py                                                     the bundled demo model
 python test.py --prompt "a small white ring on a green background" --samplers euler dpmpp_2m --steps 12
+python test.py --samplers euler dpmpp_2m --evaluations 10 20 --seeds 0 1   a grid; the same command again continues it
 python test.py --model stabilityai/stable-diffusion-xl-base-1.0    real weights: from the hub,
 python test.py --model my/folder --offload                         a diffusers folder, or a .safetensors file
 """
@@ -46,32 +47,34 @@ def pipeline_class() -> type:
     return StableDiffusionXLPipeline
 
 
-def encode(pipe, args: argparse.Namespace) -> dict:
-    """The prompt's embeddings and the guidance; a guided pair is one call of the UNet."""
+def encode(pipe, args: argparse.Namespace, prompt: str, guided: bool) -> dict:
+    """The prompt's embeddings, and those of the negative prompt; a guided pair is one call of the UNet."""
     names = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
     embeds = pipe.encode_prompt(
-        args.prompt,
+        prompt,
         device=pipe._execution_device,
-        do_classifier_free_guidance=args.guidance_scale > 1,
+        do_classifier_free_guidance=guided,
         negative_prompt=args.negative_prompt,
     )
-    return dict(zip(names, embeds, strict=True)) | {"guidance_scale": args.guidance_scale}
+    return dict(zip(names, embeds, strict=True))
 
 
 SCRIPT = render_grid.Script(
     family="sdxl",
+    program="test.py",
     network="unet",
     calls_per_pair=1,
     multiple=8,
     pipeline_class=pipeline_class,
     encode=encode,
+    guidance="guidance_scale",
 )
 
 
 def main(argv: list[str] | None = None) -> int:
     args = render_grid.parse(render_grid.options(__doc__), argv, DEMO, REAL)
     say = functools.partial(print, flush=True)
-    if args.model == DEMO["model"]:
+    if args.model == DEMO["model"] and render_grid.is_main():
         say(f"the bundled demo model; for real weights: python test.py --model {REAL_MODEL}")
     return render_grid.run(SCRIPT, args, say)
 

@@ -1,7 +1,8 @@
-"""Renders one prompt with every k_diffusion sampler through the FLUX pipeline, into output/flux-dev-*.png.
+"""Renders prompts with every k_diffusion sampler through the FLUX pipeline, into output/flux-dev-*.png.
 
 python test_flux.py                                           the bundled demo model
 python test_flux.py --samplers euler dpmpp_2m dpmpp_3m_sde --flow-coordinates velocity
+python test_flux.py --samplers euler heun --steps 5 10 20     a grid; the same command again continues it
 python test_flux.py --model black-forest-labs/FLUX.1-dev      real weights: from the hub,
 python test_flux.py --model my/folder --offload               a diffusers folder, or a .safetensors file
 """
@@ -55,32 +56,36 @@ def pipeline_class() -> type:
     return FluxPipeline
 
 
-def encode(pipe, args: argparse.Namespace) -> dict:
-    """The prompt's embeddings and the guidance; with true CFG a guided pair is two calls of the transformer."""
+def encode(pipe, args: argparse.Namespace, prompt: str, guided: bool) -> dict:
+    """The prompt's embeddings, and those of the negative prompt; with true CFG a guided pair is two calls."""
     text = {"prompt_2": None, "device": pipe._execution_device, "max_sequence_length": args.max_sequence_length}
-    names = ("guidance_scale", "true_cfg_scale", "flow_coordinates", "max_sequence_length")
-    keywords = {name: getattr(args, name) for name in names}
-    keywords["prompt_embeds"], keywords["pooled_prompt_embeds"], _ = pipe.encode_prompt(args.prompt, **text)
-    if args.true_cfg_scale <= 1:
-        return keywords
-    negative, pooled, _ = pipe.encode_prompt(args.negative_prompt, **text)
-    return keywords | {"negative_prompt_embeds": negative, "negative_pooled_prompt_embeds": pooled}
+    embeds, pooled, _ = pipe.encode_prompt(prompt, **text)
+    positive = {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
+    if not guided:
+        return positive
+    embeds, pooled, _ = pipe.encode_prompt(args.negative_prompt, **text)
+    return positive | {"negative_prompt_embeds": embeds, "negative_pooled_prompt_embeds": pooled}
 
 
 SCRIPT = render_grid.Script(
     family="flux-dev",
+    program="test_flux.py",
     network="transformer",
     calls_per_pair=2,
     multiple=16,
     pipeline_class=pipeline_class,
     encode=encode,
+    guidance="true_cfg_scale",
+    keywords=("flow_coordinates", "max_sequence_length"),
 )
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line, with the defaults of the demo model or of real weights."""
     parser = render_grid.options(__doc__)
-    parser.add_argument("--true-cfg-scale", type=float, help="guidance by a second evaluation, with --negative-prompt")
+    parser.add_argument(
+        "--true-cfg-scale", nargs="+", type=float, metavar="X", help="guidance by a second evaluation of a prompt"
+    )
     parser.add_argument("--flow-coordinates", choices=("auto", "flow", "ve", "velocity"), default="auto")
     return render_grid.parse(parser, argv, DEMO, REAL)
 
@@ -88,10 +93,10 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = arguments(argv)
     say = functools.partial(print, flush=True)
-    if args.negative_prompt and args.true_cfg_scale <= 1:
+    if args.negative_prompt and max(args.true_cfg_scale) <= 1:
         say("error: --negative-prompt counts only with true CFG: give --true-cfg-scale 4, say", file=sys.stderr)
         return 2
-    if args.model == DEMO["model"]:
+    if args.model == DEMO["model"] and render_grid.is_main():
         say(f"the bundled demo model; for real weights: python test_flux.py --model {REAL_MODEL}")
     return render_grid.run(SCRIPT, args, say)
 

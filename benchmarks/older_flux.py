@@ -13,27 +13,23 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import contact_sheet  # noqa: E402
+import grid_options  # noqa: E402
 import render_grid  # noqa: E402
 import test_flux  # noqa: E402
+from grid_cells import cells  # noqa: E402
 
 ROWS = {"velocity": "older", "auto": "here"}
 TILE, GAP, MARGIN = 112, 6, 64
 
 
-def render_row(pipe, call: dict, flow_coordinates: str, seed: int) -> dict[str, Image.Image]:
+def render_row(pipe, args: argparse.Namespace, embeds: dict, flow_coordinates: str) -> dict[str, Image.Image]:
     """One picture per sampler in these coordinates."""
-    from samplers_patch import SAMPLERS
-
     pictures = {}
-    for name, sampler in SAMPLERS.items():
-        keywords = {
-            **call,
-            "comfy_sampler": name,
-            "flow_coordinates": flow_coordinates,
-            "sigma_grid": sampler.sigma_grid,
-        }
-        pictures[name], calls, seconds = render_grid.render(pipe, pipe.transformer, keywords, seed)
-        print(f"{flow_coordinates:<10} {name:<20} {seconds:6.2f} s {calls:4d} calls", flush=True)
+    for cell in cells(grid_options.axes(args, render_grid.check(test_flux.SCRIPT, args))):
+        keywords = render_grid.keywords_of(test_flux.SCRIPT, args, [cell]) | embeds
+        keywords["flow_coordinates"] = flow_coordinates
+        [pictures[cell.sampler]], calls, seconds, *_ = render_grid.render(pipe, pipe.transformer, keywords)
+        print(f"{flow_coordinates:<10} {cell.sampler:<20} {seconds:6.2f} s {calls:4d} calls", flush=True)
     return pictures
 
 
@@ -60,11 +56,12 @@ def main() -> None:
     output = parser.parse_args().output
     args = test_flux.arguments([])
     pipe = render_grid.load(test_flux.SCRIPT, args)
-    call = render_grid.call_with_prompt(test_flux.SCRIPT, args, pipe)
-    rows = {label: render_row(pipe, call, coordinates, args.seed) for coordinates, label in ROWS.items()}
+    [prompt] = args.prompt
+    embeds = render_grid.encodings(test_flux.SCRIPT, args, pipe, args.prompt)[prompt]
+    rows = {label: render_row(pipe, args, embeds, coordinates) for coordinates, label in ROWS.items()}
     output.parent.mkdir(parents=True, exist_ok=True)
     contact_sheet.write_png(
-        sheet(rows), output, {"prompt": args.prompt, "steps": str(args.steps), "seed": str(args.seed)}
+        sheet(rows), output, {"prompt": prompt, "steps": str(args.steps[0]), "seed": str(args.seeds[0])}
     )
     print(f"wrote {output}")
 

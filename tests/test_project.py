@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 SCRIPTS = {"test", "test_flux", "render_grid", "contact_sheet", "conftest"}
+SCRIPTS |= {"adherence", "grid_cells", "grid_options", "grid_page", "grid_report", "grid_run", "run_folder"}
 
 
 def test_every_library_module_is_installed_and_no_script():

@@ -1,7 +1,8 @@
-"""The render scripts: files, their text, exit codes, bad input; on tiny random pipelines with text encoders."""
+"""The render scripts: files, their text, axes, batches, exit codes, bad input; on tiny random pipelines."""
 
 import dataclasses
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,11 +10,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageChops
 from tiny_models import tiny_flux, tiny_sdxl
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
 import contact_sheet
+import grid_run
 import render_grid
 import samplers_patch
 from flux_comfy_pipeline import FluxPipeline
@@ -88,7 +90,9 @@ def models(tmp_path_factory):
 def sdxl(models, tmp_path):
     """Runs test.py on the tiny model, into tmp_path unless told otherwise; its exit code."""
     fixed = ["--model", str(models / "tiny-sdxl"), "--dtype", "float32", "--device", "cpu", "--output", str(tmp_path)]
-    return lambda *argv: SDXL.main([*fixed, "--prompt", "a red circle", "--steps", "3", *argv])
+    steps = ["--steps", "3"]
+    prompt = ["--prompt", "a red circle"]
+    return lambda *argv: SDXL.main([*fixed, *prompt, *([] if "--evaluations" in argv else steps), *argv])
 
 
 @pytest.fixture
@@ -115,7 +119,13 @@ def pixels(path):
 
 
 def names(folder):
-    return sorted(path.name for path in folder.iterdir())
+    """All pictures."""
+    return sorted(path.name for path in folder.iterdir() if path.suffix not in (".json", ".jsonl", ".html"))
+
+
+def results(folder):
+    [path] = folder.glob("*-results.jsonl")
+    return {line["file"]: line for line in map(json.loads, path.read_text().splitlines())}
 
 
 def replace_sampler(monkeypatch, name, error):
@@ -183,14 +193,17 @@ def test_rendering_again_gives_the_same_bytes(sdxl, tmp_path):
     samplers = ["--samplers", "euler_ancestral", "dpmpp_sde"]
     assert sdxl(*samplers) == sdxl(*samplers, "--output", str(tmp_path / "again")) == 0
     files = [path for path in tmp_path.iterdir() if path.is_file()]
-    assert len(files) == 3
+    assert len(files) == 6
     for path in files:
+        if path.suffix != ".png":
+            continue
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
     alone = tmp_path / "alone"  # the noise of one sampler does not depend on those before it
     assert sdxl("--samplers", "dpmpp_sde", "--output", str(alone)) == 0
     assert (alone / "sdxl-sample_dpmpp_sde.png").read_bytes() == (tmp_path / "sdxl-sample_dpmpp_sde.png").read_bytes()
-    assert sdxl("--samplers", "dpmpp_sde", "--output", str(alone), "--seed", "1") == 0
-    assert pixels(alone / "sdxl-sample_dpmpp_sde.png") != pixels(tmp_path / "sdxl-sample_dpmpp_sde.png")
+    other = tmp_path / "other"
+    assert sdxl("--samplers", "dpmpp_sde", "--output", str(other), "--seed", "1") == 0
+    assert pixels(other / "sdxl-sample_dpmpp_sde.png") != pixels(tmp_path / "sdxl-sample_dpmpp_sde.png")
 
 
 @pytest.fixture
@@ -211,11 +224,12 @@ def encodings(monkeypatch):
     return counts
 
 
-def test_sdxl_loads_once_and_encodes_once(sdxl, encodings):
+def test_sdxl_loads_once_and_encodes_once(sdxl, encodings, tmp_path):
     assert sdxl("--samplers", "euler", "heun", "lms") == 0
     assert encodings == {"loads": 1, "text_encoder": 1, "text_encoder_2": 1}
-    assert sdxl("--samplers", "euler", "heun", "--negative-prompt", "blue") == 0
-    assert encodings == {"loads": 2, "text_encoder": 3, "text_encoder_2": 3}
+    other = ["--output", str(tmp_path / "other"), "--prompt", "a red circle", "a blue circle", "--seeds", "0", "1"]
+    assert sdxl("--samplers", "euler", "heun", "--negative-prompt", "blue", *other) == 0
+    assert encodings == {"loads": 2, "text_encoder": 4, "text_encoder_2": 4}  # both prompts and one negative prompt
 
 
 def test_flux_loads_once_and_encodes_once(flux, encodings, tmp_path):
@@ -229,9 +243,10 @@ def test_flux_loads_once_and_encodes_once(flux, encodings, tmp_path):
 def test_flux_options_change_the_picture(flux, tmp_path):
     pictures = []
     for options in ([], ["--true-cfg-scale", "4"], ["--flow-coordinates", "velocity"], ["--guidance-scale", "9"]):
-        assert flux("--samplers", "dpmpp_2m", *options) == 0
-        assert text_of(tmp_path / "flux-dev-sample_dpmpp_2m.png")["evaluations"] == "3"
-        pictures.append(pixels(tmp_path / "flux-dev-sample_dpmpp_2m.png"))
+        folder = tmp_path / str(len(pictures))
+        assert flux("--samplers", "dpmpp_2m", *options, "--output", str(folder)) == 0
+        assert text_of(folder / "flux-dev-sample_dpmpp_2m.png")["evaluations"] == "3"
+        pictures.append(pixels(folder / "flux-dev-sample_dpmpp_2m.png"))
     assert len(set(pictures)) == 4
 
 
@@ -241,14 +256,18 @@ def test_failing_sampler_is_reported_and_the_others_render(sdxl, tmp_path, monke
     assert names(tmp_path) == ["sdxl-sample_heun.png", "sdxl-samplers.png"]
     lines = capsys.readouterr().err.splitlines()
     assert [line.split() for line in lines] == [["sample_euler", "failed:", "RuntimeError:", "boom"]]
+    monkeypatch.undo()  # it is tried again
+    assert sdxl("--samplers", "euler", "heun") == 0
+    assert names(tmp_path) == ["sdxl-sample_euler.png", "sdxl-sample_heun.png", "sdxl-samplers.png"]
 
 
 def test_all_fail_and_older_files_stay(sdxl, tmp_path, monkeypatch):
     assert sdxl("--samplers", "euler") == 0
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    (tmp_path / "sdxl-manifest.json").unlink()
+    before = {name: (tmp_path / name).read_bytes() for name in names(tmp_path)}
     replace_sampler(monkeypatch, "euler", RuntimeError("boom"))
     assert sdxl("--samplers", "euler") == 1
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert {name: (tmp_path / name).read_bytes() for name in names(tmp_path)} == before
 
 
 def test_interrupt_keeps_what_there_is(sdxl, tmp_path, monkeypatch):
@@ -262,7 +281,10 @@ BAD = {
     "noise": (["--noise", "phlox"], ["'phlox'", "did you mean 'philox'", "a1111"]),
     "seed": (["--seed", "-1"], ["seed -1", "0 to 2**64 - 1"]),
     "grid": (["--sigma-grid", "karas"], ["'karas'", "did you mean 'karras'", "exponential"]),
-    "steps": (["--steps", "0"], ["0", "at least 1"]),
+    "steps": (["--steps", "5", "0"], ["0", "at least 1"]),
+    "batch size": (["--batch-size", "0"], ["--batch-size 0", "at least 1"]),
+    "reference": (["--steps", "5", "6", "--reference", "-1"], ["--reference -1", "0 for no reference"]),
+    "eta": (["--samplers", "euler", "heun", "--eta", "0.5"], ["--eta 0.5", "leave it out"]),
     "model": (["--model", "./nowhere"], ["./nowhere does not exist", ".safetensors file", "owner/name"]),
     "no pipeline": (["--model", str(ROOT / "tests")], ["no model_index.json", "owner/name"]),
     "no weights": (["--model", __file__], ["is not a .safetensors file"]),
@@ -284,6 +306,82 @@ def test_bad_input(name, sdxl, no_load, capsys):
 def test_negative_prompt_that_would_not_count(flux, no_load, capsys):
     assert flux("--negative-prompt", "blue") == 2
     assert "--true-cfg-scale 4" in capsys.readouterr().err
+
+
+def test_every_axis_reaches_the_picture(sdxl, tmp_path):
+    axes = ["--samplers", "euler", "dpmpp_2s_ancestral", "--steps", "2", "3", "--guidance-scale", "1", "5"]
+    axes += ["--prompt", "a red circle", "a blue circle", "--eta", "0", "1", "--sigma-grid", "scheduler", "karras"]
+    assert sdxl(*axes, "--reference", "4") == 0
+    lines = results(tmp_path)
+    assert len(lines) == (1 + 2) * 2**4 + 2**2
+    seen = {pixels(tmp_path / file) for file in lines}
+    assert len(seen) == len(lines), "two cells gave one picture"
+    for file, line in lines.items():
+        text = text_of(tmp_path / file)
+        assert [text[name] for name in ("prompt", "steps", "seed", "guidance_scale", "sigma_grid", "evaluations")] == [
+            str(line[name]) for name in ("prompt", "steps", "seed", "guidance_scale", "sigma_grid", "evaluations")
+        ]
+        assert text.get("eta") == (None if line["eta"] is None else str(line["eta"]))
+        assert 0 < line["network_seconds"] < line["seconds"] and line["peak_memory"] > 50
+    sheets = [name for name in names(tmp_path) if name.startswith("sdxl-samplers")]
+    assert len(sheets) == 2**4 and "sdxl-samplers-prompt2-karras-g5-eta1.png" in sheets
+
+
+def test_true_cfg_axis(flux, tmp_path):
+    assert flux("--samplers", "euler", "--true-cfg-scale", "1", "4") == 0
+    lines = results(tmp_path)
+    assert [line["evaluations"] for line in lines.values()] == [3, 3]
+    assert lines.keys() == {"flux-dev-sample_euler-cfg1.png", "flux-dev-sample_euler-cfg4.png"}
+    assert len({pixels(tmp_path / file) for file in lines}) == 2
+
+
+def test_evaluations_in_place_of_steps(sdxl, tmp_path):
+    assert sdxl("--samplers", *samplers_patch.SAMPLERS, "--evaluations", "6") == 0
+    found = {line["sampler"]: line["evaluations"] for line in results(tmp_path).values()}
+    assert found.pop("dpm_adaptive") > 6
+    assert all(5 <= count <= 6 for count in found.values()), found
+
+
+def difference(a, b):
+    with Image.open(a) as one, Image.open(b) as two:
+        return max(high for _, high in ImageChops.difference(one, two).getextrema())
+
+
+@pytest.mark.parametrize("family", ["sdxl", "flux-dev"])
+def test_batches_do_not_change_pictures(sdxl, flux, tmp_path, family):
+    run = {"sdxl": sdxl, "flux-dev": flux}[family]
+    argv = ["--samplers", "dpmpp_sde", "heun", "--seeds", "0", "5", "--prompt", "a red circle", "a blue circle"]
+    argv += ["--true-cfg-scale", "2"] if family == "flux-dev" else []
+    for size in ("1", "3"):
+        assert run(*argv, "--batch-size", size, "--output", str(tmp_path / size)) == 0
+    files = list(results(tmp_path / "1"))
+    assert len(files) == 8 and names(tmp_path / "1") == names(tmp_path / "3")
+    assert max(difference(tmp_path / "1" / file, tmp_path / "3" / file) for file in files) <= 1
+    evaluations = [{file: line["evaluations"] for file, line in results(tmp_path / size).items()} for size in "13"]
+    assert evaluations[0] == evaluations[1]
+
+
+def test_what_the_grid_knows_of_samplers():
+    from grid_cells import Solver
+
+    known = {name: render_grid.solver_of(sampler) for name, sampler in samplers_patch.SAMPLERS.items()}
+    assert known["dpm_adaptive"] == Solver("dpm_adaptive", has_eta=True, alone=True)
+    assert known["dpm_fast"] == Solver("dpm_fast", has_eta=True)
+    assert known["dpmpp_sde"] == Solver("dpmpp_sde", 2, has_eta=True)
+    assert known["dpmpp_3m_sde"].sigma_grid == "karras" and known["heun"] == Solver("heun", 2)
+
+
+def test_adherence_of_a_caption():
+    from adherence import adherence_of
+
+    scene = "a large yellow square on a purple background"
+    with Image.open(ROOT / "output" / "sdxl-sample_heun.png") as picture:
+        kept = adherence_of(SDXL.DEMO["model"])(scene, picture)
+        assert list(kept) == ["ground", "colour", "shape", "size", "one object"] and all(kept.values())
+        other = adherence_of(SDXL.DEMO["model"])("a small yellow square on a red background", picture)
+        assert not other["ground"] and not other["size"] and other["colour"]
+        assert adherence_of(SDXL.DEMO["model"])("an astronaut", picture) is None
+        assert adherence_of("stabilityai/stable-diffusion-xl-base-1.0")(scene, picture) is None
 
 
 class Weights:
@@ -335,49 +433,19 @@ def test_defaults_follow_the_model(module, monkeypatch):
     for argv in ([], ["--model", "owner/name"], ["--model", "owner/name", "--steps", "7", "--dtype", "float32"]):
         assert module.main(argv) == 0
     demo, real, mixed = seen
-    assert Path(demo.model).parent == ROOT / "demo_models" and "square" in demo.prompt
-    assert (demo.steps, demo.height, demo.width, demo.dtype) == (28, 128, 128, "float32")
-    assert real.prompt.startswith("Astronaut in a jungle") and (demo.seed, real.seed) == (0, 0)
-    assert (mixed.steps, mixed.dtype, mixed.prompt) == (7, "float32", real.prompt)
-    half = {SDXL: (50, 5.0, None, "float16"), FLUX: (20, 3.5, 512, "bfloat16")}[module]
+    assert Path(demo.model).parent == ROOT / "demo_models" and "square" in demo.prompt[0]
+    assert (demo.steps, demo.height, demo.width, demo.dtype) == ([28], 128, 128, "float32")
+    assert real.prompt[0].startswith("Astronaut in a jungle") and (demo.seeds, real.seeds) == ([0], [0])
+    assert (mixed.steps, mixed.dtype, mixed.prompt) == ([7], "float32", real.prompt)
+    assert (demo.changed, real.changed, mixed.changed) == ([], ["model"], ["model", "steps", "dtype"])
+    half = {SDXL: ([50], [5.0], None, "float16"), FLUX: ([20], [3.5], 512, "bfloat16")}[module]
     assert (real.steps, real.guidance_scale, real.height, real.dtype) == half
 
 
-def tiles(count, size):
-    colours = [(200, 40 + 10 * i, 30) for i in range(count)]
-    return [(f"sampler_{i}", "28 nfe", Image.new("RGB", size, colour)) for i, colour in enumerate(colours)]
-
-
-def test_contact_sheet_shows_every_picture_in_order():
-    made = tiles(13, (128, 128))
-    sheet = contact_sheet.contact_sheet(made, "model", "prompt")
-    assert sheet.size == (2 * 24 + 5 * 256 + 4 * 16, 84 + 24 + 3 * (256 + 34) + 2 * 16)
-    for i, (_, _, picture) in enumerate(made):
-        x, y = 24 + i % 5 * 272, 84 + i // 5 * 306
-        assert sheet.getpixel((x, y)) == sheet.getpixel((x + 255, y + 255)) == picture.getpixel((0, 0))
-        label = sheet.crop((x, y + 258, x + 256, y + 290)).convert("L")
-        assert label.getextrema()[0] < 60 and label.getextrema()[1] == 255
-    last = sheet.crop((24 + 3 * 272, 84 + 2 * 306, *sheet.size))
-    assert last.getextrema() == ((255, 255),) * 3  # two places of the last row are empty
-    heading = sheet.crop((0, 0, sheet.width, 84)).convert("L")
-    assert heading.getextrema()[0] < 60
-
-
-SHOWN = {(1024, 512): (384, 192), (300, 200): (300, 200), (64, 32): (256, 128), (256, 1024): (96, 384)}
-
-
-@pytest.mark.parametrize(("size", "shown"), SHOWN.items())
-def test_contact_sheet_scales_pictures(size, shown):
-    sheet = contact_sheet.contact_sheet(tiles(1, size), "model", "a very long prompt\nin two lines " * 20)
-    assert sheet.size == (2 * 24 + max(shown[0], 256), 84 + 24 + shown[1] + 34)
-    assert sheet.getpixel((24, 84)) == sheet.getpixel((23 + shown[0], 83 + shown[1])) == (200, 40, 30)
-    assert sheet.crop((sheet.width - 24, 0, sheet.width, 84)).getextrema() == ((255, 255),) * 3
-
-
 def test_one_line_of_an_error():
-    assert render_grid.one_line(ValueError("first\nsecond")) == "ValueError: first"
-    assert render_grid.one_line(KeyError()) == "KeyError: "
-    assert len(render_grid.one_line(ValueError("x" * 1000))) == 200
+    assert grid_run.one_line(ValueError("first\nsecond")) == "ValueError: first"
+    assert grid_run.one_line(KeyError()) == "KeyError: "
+    assert len(grid_run.one_line(ValueError("x" * 1000))) == 200
 
 
 def python(*argv, cwd):
@@ -398,3 +466,7 @@ def test_script_on_the_demo_model(tmp_path):
     assert "--model stabilityai/stable-diffusion-xl-base-1.0" in done.stdout
     with Image.open(tmp_path / "new" / "out" / "sdxl-sample_euler.png") as picture:
         assert picture.size == (128, 128) and picture.text["model"] == "sdxl-shapes"
+    code = "import sys, test; sys.exit(test.main(sys.argv[1:]) or 'torch' in sys.modules or 'diffusers' in sys.modules)"
+    argv = ["--samplers", "euler", "--steps", "2", "--output", str(tmp_path / "new" / "out")]
+    again = python("-c", code, *argv, cwd=ROOT)
+    assert again.returncode == 0 and "nothing left to do: 1 pictures in " in again.stdout, again.stderr

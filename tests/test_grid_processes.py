@@ -1,0 +1,89 @@
+"""One grid by several processes, on the CPU: each cell once, whatever becomes of a process."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from test_render_grid import SDXL, saved_sdxl
+
+ROOT = Path(__file__).resolve().parents[1]
+LAUNCHERS = {
+    2: ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"],
+    4: ["-m", "torch.distributed.run", "--nproc_per_node", "4", "--standalone"],
+}
+
+# test.py, with SIGKILL for process 1 in its second picture.
+KILLED = """
+import os, runpy, signal, sys
+import grid_run
+record, recorded = grid_run.RunFolder.record, []
+def dying(*args):
+    if os.environ["RANK"] == "1" and recorded:
+        os.kill(os.getpid(), signal.SIGKILL)
+    recorded.append(args)
+    record(*args)
+grid_run.RunFolder.record = dying
+sys.argv[0] = "test.py"
+runpy.run_path({path!r}, run_name="__main__")
+"""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    saved_sdxl(folder := tmp_path_factory.mktemp("models") / "tiny-sdxl")
+    return folder
+
+
+def words(model, output, *argv):
+    fixed = ["--model", str(model), "--dtype", "float32", "--device", "cpu", "--prompt", "a red circle", "--steps", "2"]
+    return [*fixed, "--output", str(output), *argv]
+
+
+def launch(processes, script, *argv):
+    command = [sys.executable, *LAUNCHERS[processes], str(script), *argv]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100)
+
+
+def told(output):
+    """The cells that were rendered, as the lines say."""
+    return sorted(line.split()[0] for line in output.splitlines() if " evaluations " in line)
+
+
+def assert_whole(folder, cells):
+    lines = [json.loads(line) for line in (folder / "sdxl-results.jsonl").read_text().splitlines()]
+    assert len(lines) == len({line["file"] for line in lines}) == cells
+    for line in lines:
+        with Image.open(folder / line["file"]) as picture:
+            picture.load()
+    assert (folder / "index.html").exists() and list(folder.glob("sdxl-samplers*.png"))
+    assert not list(folder.glob(".*"))
+
+
+def test_four_processes_share_a_grid(model, tmp_path):
+    argv = ["--samplers", "euler", "lms", "--seeds", "0", "1", "2", "3"]
+    done = launch(4, ROOT / "test.py", *words(model, tmp_path, *argv))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(told(done.stdout)) == len(set(told(done.stdout))) == 8
+    assert done.stdout.count("all of them") == 1
+    assert_whole(tmp_path, 8)
+
+
+def test_one_of_two_is_killed_and_the_next_run_finishes(model, tmp_path, capsys):
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED.format(path=str(ROOT / "test.py")))
+    folder = tmp_path / "grid"
+    argv = words(model, folder, "--samplers", "euler", "--seeds", "0", "1", "2", "3", "4", "5")
+    first = launch(2, script, *argv)
+    assert first.returncode != 0
+    before = {json.loads(line)["file"] for line in (folder / "sdxl-results.jsonl").read_text().splitlines()}
+    assert 1 <= len(before) < 6
+    capsys.readouterr()
+    assert SDXL.main(argv) == 0
+    now = {f"sdxl-{name}.png" for name in told(capsys.readouterr().out)}
+    assert len(now) == 6 - len(before) and not now & before
+    assert_whole(folder, 6)

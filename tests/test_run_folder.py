@@ -1,0 +1,355 @@
+"""Run folders: resuming after kills at any line, Ctrl-C, full disks; refusing another grid. On a trivial renderer."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import trivial_grid
+from PIL import Image
+
+import grid_run
+import run_folder
+from run_folder import RunFolder, differences, fingerprint, model_identity
+
+SCRIPT = Path(trivial_grid.__file__)
+SEEDS = ["--seeds", "0", "1", "2", "3", "4"]  # with four samplers: 20 cells
+
+
+def start(*argv, **environment):
+    """The trivial script in a process of its own."""
+    environment = {name: str(value) for name, value in environment.items()}
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *argv], env=os.environ | environment, capture_output=True, text=True, timeout=60
+    )
+
+
+def lines_of(folder):
+    """The results, as another reader would read them: whole lines of JSON."""
+    path = folder / "sdxl-results.jsonl"
+    content = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in content.split("\n")[:-1]]
+
+
+def finished(folder):
+    """What counts as finished: a line and a picture, under its own or its temporary name."""
+    there = {path.name.removeprefix(".").removesuffix(".part") for path in folder.glob("*") if ".png" in path.name}
+    there |= {path.name.removeprefix(".").removesuffix(".part") for path in folder.glob(".*.png.part")}
+    return {(one["sampler"], one["steps"], one["seed"]) for one in lines_of(folder) if one["file"] in there}
+
+
+def logged(log):
+    content = log.read_text() if log.exists() else ""
+    return [(name, int(steps), int(seed)) for name, steps, seed in map(str.split, content.splitlines())]
+
+
+def pictures(folder):
+    return sorted(path for path in folder.glob("sdxl-sample_*.png"))
+
+
+def assert_whole(folder, cells):
+    """Each cell has one line and one readable picture, which is its own."""
+    files = [line["file"] for line in lines_of(folder)]
+    assert len(files) == len(set(files)) == cells
+    assert [path.name for path in pictures(folder)] == sorted(files)
+    for line in lines_of(folder):
+        with Image.open(folder / line["file"]) as picture:
+            picture.load()
+            assert picture.getpixel((0, 0))[0] == line["seed"] and picture.text["seed"] == str(line["seed"])
+
+
+def test_killed_at_random_lines(tmp_path):
+    """More than 20 SIGKILLs, in the preparations, among the cells and in the report; whatever was finished when one
+    fell is never rendered again."""
+    folder, log, rng, progress = tmp_path / "grid", tmp_path / "log", random.Random(0), [0]
+    for attempt in range(100):
+        before, rendered = finished(folder), len(logged(log))
+        moment = rng.randrange(1, 600) if attempt % 2 else f"loaded:{rng.randrange(1, 700)}"
+        done = start("--output", str(folder), *SEEDS, LOG=log, KILL_AT=moment)
+        assert not before & set(logged(log)[rendered:]), "a finished cell was rendered again"
+        assert finished(folder) >= before, "a finished cell was lost"
+        progress.append(len(finished(folder)))
+        if done.returncode != -signal.SIGKILL:
+            break
+    assert done.returncode == 0, done.stderr
+    assert attempt > 20 and len(set(progress)) > 8 and progress[-1] == 20, progress
+    assert_whole(folder, 20)
+    assert (folder / "index.html").exists() and not list(folder.glob(".sdxl-sample_*"))
+
+
+def cell_moments():
+    """After each write of a cell: what is on disk, and whether the cell is finished."""
+    return {"picture": (False, "part"), "torn": (False, "part"), "line": (True, "part"), "all": (True, "file")}
+
+
+@pytest.mark.parametrize("moment", cell_moments())
+def test_each_moment_of_recording(tmp_path, moment):
+    done, where = cell_moments()[moment]
+    folder = RunFolder(tmp_path, "sdxl")
+    folder.begin({})
+    line = json.dumps({"file": "sdxl-a.png", "seed": 1})
+    path = folder.part("sdxl-a.png") if where == "part" else tmp_path / "sdxl-a.png"
+    path.write_bytes(b"picture")
+    results = {"picture": "", "torn": line[:-5], "line": line + "\n", "all": line + "\n"}
+    folder.results_path.write_text(results[moment])
+    assert ("sdxl-a.png" in folder.finished()) == done
+    folder.begin({})
+    assert (tmp_path / "sdxl-a.png").exists() == done and ("sdxl-a.png" in folder.finished()) == done
+    folder.record("sdxl-b.png", b"b", {"seed": 2})
+    assert set(folder.finished()) == {"sdxl-b.png"} | ({"sdxl-a.png"} if done else set())
+    assert folder.results_path.read_bytes().count(b"\n") == len(folder.finished())
+
+
+def test_line_torn_by_another_process_is_cut_off(tmp_path):
+    folder = RunFolder(tmp_path, "sdxl")
+    folder.begin({})
+    folder.record("sdxl-a.png", b"a", {})
+    with folder.results_path.open("a") as results:
+        results.write('{"file": "sdxl-b')
+    folder.record("sdxl-c.png", b"c", {})
+    assert folder.finished().keys() == {"sdxl-a.png", "sdxl-c.png"}
+    assert all(json.loads(line) for line in folder.results_path.read_text().splitlines())
+
+
+def test_picture_gets_its_name_after_its_line(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path, "sdxl")
+    folder.begin({})
+    (tmp_path / "sdxl-a.png").write_bytes(b"older")
+    monkeypatch.setattr(RunFolder, "_append", lambda *_: (_ for _ in ()).throw(OSError("no space")))
+    with pytest.raises(OSError, match="no space"):
+        folder.record("sdxl-a.png", b"newer", {})
+    assert (tmp_path / "sdxl-a.png").read_bytes() == b"older"
+
+
+def test_lost_picture_is_rendered_again_and_its_line_dropped(tmp_path, capsys):
+    argv = ["--output", str(tmp_path), "--seeds", "0", "1"]
+    assert trivial_grid.main(argv) == 0
+    pictures(tmp_path)[3].unlink()
+    with (tmp_path / "sdxl-results.jsonl").open("a") as results:
+        results.write('{"file": "sdxl-sample_eu')
+    capsys.readouterr()
+    assert trivial_grid.main(argv) == 0
+    assert len([line for line in capsys.readouterr().out.splitlines() if "evaluations" in line]) == 1
+    assert_whole(tmp_path, 8)
+
+
+def test_nothing_left_to_do(tmp_path, capsys):
+    argv = ["--output", str(tmp_path), "--seeds", "0", "1"]
+    assert trivial_grid.main(argv) == 0
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    capsys.readouterr()
+    refuse = lambda *_: pytest.fail("something was looked up or loaded")  # noqa: E731
+    assert trivial_grid.main(argv, check=refuse, load=refuse) == 0
+    assert capsys.readouterr().out.startswith(f"nothing left to do: 8 pictures in {tmp_path}, ")
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+    (tmp_path / "index.html").unlink()
+    assert trivial_grid.main(argv, check=refuse, load=refuse) == 0 and (tmp_path / "index.html").exists()
+
+
+CHANGED = {
+    "steps": (["--steps", "5"], "steps: 4 there, 5 here"),
+    "more seeds": (["--seeds", "0", "1", "2"], "seeds: 0, 1 there, 0, 1, 2 here"),
+    "samplers": (["--samplers", "euler"], "samplers: all there, euler here"),
+    "setting": (["--noise", "cpu"], "noise: torch there, cpu here"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGED)
+def test_another_grid_is_refused(tmp_path, capsys, change):
+    argv, line = CHANGED[change]
+    fixed = ["--output", str(tmp_path), "--seeds", "0", "1"]
+    assert trivial_grid.main(fixed) == 0
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    capsys.readouterr()
+    assert trivial_grid.main([*fixed, *argv]) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert error[0] == f"error: --output {tmp_path} holds another grid: give another folder"
+    assert error[1:] == [f"  {line}"]
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_other_versions_or_weights_are_refused(tmp_path, capsys, monkeypatch):
+    argv = ["--output", str(tmp_path)]
+    assert trivial_grid.main(argv) == 0
+    monkeypatch.setattr(run_folder, "version", lambda name: "9.9")
+    assert trivial_grid.main(argv) == 2
+    assert "torch: " in capsys.readouterr().err
+    monkeypatch.undo()
+    monkeypatch.setattr("grid_options.model_identity", lambda model: model_identity(model) | {"fingerprint": "f00"})
+    assert trivial_grid.main(argv) == 2
+    assert "here" in capsys.readouterr().err.splitlines()[1]
+
+
+def test_without_output_another_grid_gets_its_own_folder(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert trivial_grid.main([]) == 0
+    for _ in range(2):  # the second time there is nothing left to do there
+        capsys.readouterr()
+        assert trivial_grid.main(["--steps", "5"]) == 0
+        [other] = (path for path in (tmp_path / "output").iterdir() if path.is_dir())
+        told = capsys.readouterr().out.splitlines()
+        assert told[0] == f"output holds another grid (steps: 4 there, 5 here): this one goes to output/{other.name}"
+    assert "nothing left to do: 4 pictures" in told[1]
+    assert_whole(other, 4)
+    assert_whole(tmp_path / "output", 4)
+
+
+@pytest.mark.parametrize("limit", [950, 1200, 1300, 1600, 2000])
+def test_full_disk(tmp_path, limit):
+    """No file may grow beyond the limit, which falls in the middle of a line of the results."""
+    log, tried = tmp_path / "log", tmp_path / "tried"
+    done = start("--output", str(tmp_path / "grid"), *SEEDS, FILE_LIMIT=limit, LOG=tried)
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert "cannot be written" in line and "intact" in line and "the same command goes on" in line
+    assert len(lines_of(tmp_path / "grid")) < 8
+    before = finished(tmp_path / "grid")
+    assert len(logged(tried)) == len(before) + 1  # it stopped at once
+    assert start("--output", str(tmp_path / "grid"), *SEEDS, LOG=log).returncode == 0
+    assert not before & set(logged(log)) and len(logged(log)) == 20 - len(before)
+    assert_whole(tmp_path / "grid", 20)
+
+
+def interrupting(times, at=3):
+    """load() of a renderer that sends SIGINT to this process in its at-th picture."""
+    calls = []
+
+    def render(cells):
+        calls.append(cells)
+        for _ in range(times if len(calls) == at else 0):
+            os.kill(os.getpid(), signal.SIGINT)
+        return trivial_grid.render(cells)
+
+    return lambda *_: render
+
+
+def test_ctrl_c_finishes_the_picture_at_work(tmp_path, capsys):
+    handler = signal.getsignal(signal.SIGINT)
+    assert trivial_grid.main(["--output", str(tmp_path), *SEEDS], load=interrupting(1)) == 130
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert len(lines_of(tmp_path)) == 3
+    assert (tmp_path / "index.html").exists() and list(tmp_path.glob("sdxl-samplers*.png"))
+    assert "the same command goes on" in capsys.readouterr().err
+    assert trivial_grid.main(["--output", str(tmp_path), *SEEDS]) == 0
+    assert_whole(tmp_path, 20)
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path):
+    assert trivial_grid.main(["--output", str(tmp_path), *SEEDS], load=interrupting(2)) == 130
+    assert len(lines_of(tmp_path)) == 2 and not (tmp_path / "index.html").exists()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_in_another_thread_no_handler_is_set(tmp_path):
+    codes = []
+    thread = threading.Thread(target=lambda: codes.append(trivial_grid.main(["--output", str(tmp_path)])))
+    thread.start()
+    thread.join()
+    assert codes == [0]
+
+
+def test_one_of_a_batch_that_fails(tmp_path, capsys):
+    def render(cells):
+        if any(cell.seed == 3 for cell in cells):
+            raise FloatingPointError("nan")
+        return trivial_grid.render(cells)
+
+    argv = ["--output", str(tmp_path), *SEEDS, "--samplers", "euler", "--batch-size", "5"]
+    assert trivial_grid.main(argv, load=lambda *_: render) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.split()[:3] == ["sample_euler-seed3", "failed:", "FloatingPointError:"]
+    assert trivial_grid.main(argv) == 0
+    assert_whole(tmp_path, 5)
+    assert {line["seconds"] for line in lines_of(tmp_path)} == {0.5}
+
+
+def test_prompts_from_a_file(tmp_path, capsys):
+    (tmp_path / "prompts").write_text("a red circle\n\n -- ein Kreis \n")
+    argv = ["--output", str(tmp_path / "o"), "--prompt-file", str(tmp_path / "prompts"), "--samplers", "euler"]
+    assert trivial_grid.main(argv) == 0
+    assert [line["prompt"] for line in lines_of(tmp_path / "o")] == ["a red circle", "-- ein Kreis"]
+    for path in (tmp_path / "none", tmp_path):
+        with pytest.raises(SystemExit, match="2"):
+            trivial_grid.main(["--prompt-file", str(path)])
+    assert "cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("prompt", ["a 'quoted' $PATH", "-x starts with a dash", "two\nlines"])
+def test_command_of_a_cell_renders_it_again(tmp_path, prompt, monkeypatch):
+    import shlex
+
+    told = []
+    monkeypatch.setattr("grid_page.grid_page", lambda title, cells: told.append(list(cells)) or "page")
+    argv = ["--output", str(tmp_path / "a"), f"--prompt={prompt}", "--eta", "0.5", "1", "--steps", "3", "4"]
+    assert trivial_grid.main([*argv, "--noise", "cpu", "--guidance-scale", "2", "3.5"]) == 0
+    cell = next(cell for cell in told[0] if cell["axes"]["eta"] == 0.5 and cell["axes"]["guidance"] == 3.5)
+    assert {"file", "picture", "axes", "settings", "result", "command"} == cell.keys()
+    assert len({tuple(one["axes"]) for one in told[0]}) == 1
+    words = shlex.split(cell["command"])
+    assert words[:2] == ["python", "trivial_grid.py"] and ["--noise", "cpu"] == words[2:4]
+    assert trivial_grid.main([*words[2:], "--output", str(tmp_path / "b")]) == 0
+    [again], axes = lines_of(tmp_path / "b"), cell["axes"]
+    assert [again[name] for name in ("sampler", "steps", "prompt", "guidance_scale", "eta")] == [
+        axes[name] for name in ("sampler", "steps", "prompt", "guidance", "eta")
+    ]
+
+
+def test_page_has_all_families(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr("grid_page.grid_page", lambda title, cells: told.append(list(cells)) or "page")
+    assert trivial_grid.main(["--output", str(tmp_path)]) == 0
+    work = grid_run.Work("flux-dev", "trivial_grid.py", trivial_grid.check, trivial_grid.load)
+    args = trivial_grid.arguments(["--output", str(tmp_path)])
+    assert grid_run.run(work, args, lambda *_, **__: None) == 0
+    (tmp_path / "other-manifest.json").write_text("{}")  # not one of ours
+    args = trivial_grid.arguments(["--output", str(tmp_path)])
+    (tmp_path / "index.html").unlink()
+    assert grid_run.run(work, args, lambda *_, **__: None) == 0
+    assert [len(cells) for cells in told] == [4, 8, 8]
+    assert (tmp_path / "index.html").read_text() == "page"
+
+
+def test_fingerprint(tmp_path):
+    big = tmp_path / "model" / "unet" / "big.safetensors"
+    big.parent.mkdir(parents=True)
+    big.write_bytes(b"\0" * (3 * 2**20))
+    first = fingerprint(tmp_path / "model")
+    assert first == fingerprint(tmp_path / "model") != fingerprint(big)
+    content = bytearray(3 * 2**20)
+    for place in (0, 2**20 - 1, 2 * 2**20, 3 * 2**20 - 1):
+        changed = content.copy()
+        changed[place] = 1
+        big.write_bytes(changed)
+        assert fingerprint(tmp_path / "model") != first
+    big.write_bytes(content)
+    assert fingerprint(tmp_path / "model") == first
+    (tmp_path / "model" / "more.json").write_text("{}")
+    assert fingerprint(tmp_path / "model") != first
+
+
+def test_hub_model_is_known_by_its_commit(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    assert model_identity("owner/name") == {"name": "owner/name", "revision": None, "fingerprint": None}
+    refs = tmp_path / "models--owner--name" / "refs"
+    refs.mkdir(parents=True)
+    (refs / "main").write_text("abc123")
+    known = {"name": "owner/name", "revision": "abc123", "fingerprint": "abc123"}
+    assert model_identity("owner/name") == known
+    there = {"model": model_identity("./nowhere"), "axes": {}}
+    assert grid_run.compared(there | {"model": known | {"revision": None, "fingerprint": None}}, {"model": known}) == []
+    assert grid_run.compared({"model": known}, {"model": known | {"fingerprint": "def"}}) != []
+
+
+def test_differences():
+    there = {"a": {"x": 1, "y": [1, 2]}, "b": None}
+    assert differences(there, there) == []
+    assert differences(there, {"a": {"x": 2, "z": "new"}, "b": None}) == [
+        "x: 1 there, 2 here",
+        "y: 1, 2 there, none here",
+        "z: none there, new here",
+    ]

@@ -1,0 +1,96 @@
+"""A render script without a model, for tests of the grid engine: a picture is one colour, a start takes 0.3 s.
+
+    python tests/trivial_grid.py --output FOLDER --seeds 0 1 2 3
+
+Of the environment: LOG names a file that gets a line for each cell rendered. KILL_AT=n: SIGKILL at the n-th line of
+the engine's modules that runs; KILL_AT=loaded:n counts from where the first cell is begun. FILE_LIMIT=n: no file may
+grow beyond n bytes, as on a full disk.
+"""
+
+import functools
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from PIL import Image  # noqa: E402
+
+import grid_options  # noqa: E402
+import grid_run  # noqa: E402
+from grid_cells import Cell, Solver  # noqa: E402
+
+ENGINE = {"grid_run.py", "run_folder.py", "grid_report.py", "contact_sheet.py", "whole_file.py"}
+SOLVERS = [Solver("euler"), Solver("heun", 2), Solver("dpmpp_sde", 2, has_eta=True), Solver("dpmpp_2m")]
+DEFAULTS = {
+    "model": __file__,
+    "prompt": "a prompt",
+    "steps": 4,
+    "guidance_scale": 5.0,
+    "dtype": "float32",
+    "device": "cpu",
+}
+
+
+def check(args) -> list[Solver]:
+    return [solver for solver in SOLVERS if not args.samplers or solver.name in args.samplers]
+
+
+def colour(cell: Cell) -> tuple[int, int, int]:
+    return cell.seed % 256, 10 * cell.steps % 256, 50 * len(cell.sampler) % 256
+
+
+def load(args, prompts: list[str]):
+    if os.environ.get("KILL_AT", "").startswith("loaded:"):
+        kill_at(int(os.environ["KILL_AT"].removeprefix("loaded:")))
+    return render
+
+
+def render(cells: list[Cell]) -> grid_run.Rendered:
+    if "LOG" in os.environ:
+        with open(os.environ["LOG"], "a") as log:
+            log.writelines(f"{cell.sampler} {cell.steps} {cell.seed}\n" for cell in cells)
+    pictures = [Image.new("RGB", (16, 16), colour(cell)) for cell in cells]
+    return grid_run.Rendered(pictures, cells[0].steps, seconds=0.5 * len(cells))
+
+
+def arguments(argv: list[str] | None):
+    return grid_options.parse(grid_options.options(__doc__), argv, DEFAULTS, DEFAULTS)
+
+
+def main(argv: list[str] | None = None, check=check, load=load) -> int:
+    work = grid_run.Work("sdxl", "trivial_grid.py", check, load)
+    return grid_run.run(work, arguments(argv), functools.partial(print, flush=True))
+
+
+def kill_at(count: int) -> None:
+    """SIGKILL this process when it has run so many lines of the engine."""
+    left = [count]
+
+    def trace(frame, event, _):
+        if Path(frame.f_code.co_filename).name not in ENGINE:
+            return None
+        left[0] -= event == "line"
+        if left[0] <= 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+
+    sys.settrace(trace)
+    caller = sys._getframe(1)
+    while caller is not None:  # functions that run already
+        caller.f_trace = trace if Path(caller.f_code.co_filename).name in ENGINE else None
+        caller = caller.f_back
+
+
+if __name__ == "__main__":
+    if "FILE_LIMIT" in os.environ:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(os.environ["FILE_LIMIT"]), resource.RLIM_INFINITY))
+    if os.environ.get("KILL_AT", "").isdigit():
+        kill_at(int(os.environ["KILL_AT"]))
+    code = main()
+    if "torch" in sys.modules:
+        sys.exit("torch was imported")
+    sys.exit(code)
