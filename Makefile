@@ -1,11 +1,12 @@
 # make samples: every sampler through both pipelines, into output/.   make test: the tests.
 # make parity: docs/parity.md, measured anew.   make bench: docs/step_cost.md.
+# make figures: all pictures of README and docs. Measurements that docs/*.json lack are made: two hours if all do.
 # All make the virtual environment .venv first; a second call re-uses it.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: samples test parity bench lint clean
+.PHONY: samples test parity bench figures lint clean
 
 samples: $(VENV)/.installed
 	$(BIN)/python test.py
@@ -24,6 +25,12 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/step_cost.py > docs/step_cost.md.new
 	mv docs/step_cost.md.new docs/step_cost.md
 	cat docs/step_cost.md
+
+figures: samples
+	$(BIN)/python benchmarks/older_flux.py
+	$(BIN)/python benchmarks/samplers_evaluations.py
+	$(BIN)/python benchmarks/convergence.py
+	$(BIN)/python benchmarks/caption_adherence.py
 
 $(VENV)/.installed: requirements.txt requirements-dev.txt
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12) and "k-diffusion needs Python 3.11 or 3.12: make PYTHON=python3.12")'

@@ -604,19 +604,20 @@ def _record(cell: dict, axes: dict) -> dict:
 
 
 def _thumbnail(path: Path) -> tuple[str, tuple[int, int]]:
-    """A data URI and the picture's own size. A small one is the file or a lossless WebP, whichever is shorter."""
+    """A data URI and the picture's own size. A small picture of a kind that browsers know is embedded as it is."""
     with Image.open(path) as picture:
-        size, small = picture.size, max(picture.size) <= THUMBNAIL
-        kind = picture.format
-        transparent = picture.has_transparency_data
-        shown = picture.convert("RGBA" if transparent else "RGB")
+        size, kind, small = picture.size, picture.format, max(picture.size) <= THUMBNAIL
+        if small and kind in EMBEDDED_AS_THEY_ARE:
+            return _data_uri(path.read_bytes(), kind), size
+        shown = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
     shown.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS, reducing_gap=3)
     buffer = io.BytesIO()
-    shown.save(buffer, format="WEBP", lossless=small, quality=10 if small else 82, method=2)  # lossless: the effort
-    data, kind_embedded = buffer.getvalue(), "webp"
-    if small and kind in EMBEDDED_AS_THEY_ARE and path.stat().st_size < len(data):
-        data, kind_embedded = path.read_bytes(), kind.lower()
-    return f"data:image/{kind_embedded};base64,{base64.b64encode(data).decode()}", size
+    shown.save(buffer, format="WEBP", quality=82, method=2)
+    return _data_uri(buffer.getvalue(), "WEBP"), size
+
+
+def _data_uri(data: bytes, kind: str) -> str:
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(data).decode()}"
 
 
 def _figure(cell: dict, record: dict, uri: str) -> str:

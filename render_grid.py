@@ -172,11 +172,11 @@ def renderer(script: Script, args: argparse.Namespace, pipe, prompts: list[str])
     """A function that renders a batch of cells of one recipe, from prompts that are encoded here, each once."""
     encoded = encodings(script, args, pipe, prompts)
     adherence = adherence_of(args.model)
-    network = getattr(pipe, script.network)
+    network, device = getattr(pipe, script.network), pipe._execution_device
 
     def render_cells(cells: list[Cell]) -> Rendered:
-        keywords = keywords_of(script, args, cells) | gathered([encoded[cell.prompt] for cell in cells], pipe)
-        pictures, calls, seconds, network_seconds, memory = render(pipe, network, keywords)
+        keywords = keywords_of(script, args, cells) | gathered([encoded[cell.prompt] for cell in cells], device)
+        pictures, calls, seconds, network_seconds, memory = render(pipe, network, device, keywords)
         per_evaluation = script.calls_per_pair if getattr(cells[0], script.guidance) > 1 else 1
         kept = [adherence(cell.prompt, picture) for cell, picture in zip(cells, pictures, strict=True)]
         return Rendered(pictures, calls // per_evaluation, seconds, network_seconds, memory, kept)
@@ -200,11 +200,10 @@ def encodings(script: Script, args: argparse.Namespace, pipe, prompts: list[str]
     return found
 
 
-def gathered(embeds: list[dict[str, Any]], pipe) -> dict[str, Any]:
-    """The embeddings of a batch, on the pipeline's device."""
+def gathered(embeds: list[dict[str, Any]], device) -> dict[str, Any]:
+    """The embeddings of a batch, on a device."""
     import torch
 
-    device = pipe._execution_device
     return {name: torch.cat([one[name] for one in embeds]).to(device) for name in embeds[0]}
 
 
@@ -222,11 +221,11 @@ def keywords_of(script: Script, args: argparse.Namespace, cells: list[Cell]) -> 
     return keywords
 
 
-def render(pipe, network, keywords: dict[str, Any]) -> tuple[list, int, float, float, float | None]:
+def render(pipe, network, device, keywords: dict[str, Any]) -> tuple[list, int, float, float, float | None]:
     """The pictures, the calls of `network` they took, seconds, those of the network, and MiB at most."""
     import torch
 
-    cuda = pipe._execution_device.type == "cuda"
+    cuda = device.type == "cuda"
     marks = []
 
     def mark(*_) -> None:
@@ -235,20 +234,20 @@ def render(pipe, network, keywords: dict[str, Any]) -> tuple[list, int, float, f
             marks[-1].record()  # the device takes the time as it gets there: nothing waits
 
     if cuda:
-        torch.cuda.reset_peak_memory_stats(pipe._execution_device)
+        torch.cuda.reset_peak_memory_stats(device)
     hooks = [network.register_forward_pre_hook(mark), network.register_forward_hook(mark)]
     start = time.perf_counter()
     try:
         pictures = pipe(**keywords).images
         if cuda:
-            torch.cuda.synchronize(pipe._execution_device)
+            torch.cuda.synchronize(device)
     finally:
         for hook in hooks:
             hook.remove()
     seconds = time.perf_counter() - start
     pairs = list(zip(marks[::2], marks[1::2], strict=True))
     network_seconds = sum(a.elapsed_time(b) / 1000 if cuda else b - a for a, b in pairs)
-    return pictures, len(pairs), seconds, network_seconds, peak_memory(pipe._execution_device)
+    return pictures, len(pairs), seconds, network_seconds, peak_memory(device)
 
 
 def peak_memory(device) -> float | None:

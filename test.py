@@ -71,8 +71,13 @@ SCRIPT = render_grid.Script(
 )
 
 
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line, with the defaults of the demo model or of real weights."""
+    return render_grid.parse(render_grid.options(__doc__), argv, DEMO, REAL)
+
+
 def main(argv: list[str] | None = None) -> int:
-    args = render_grid.parse(render_grid.options(__doc__), argv, DEMO, REAL)
+    args = arguments(argv)
     say = functools.partial(print, flush=True)
     if args.model == DEMO["model"] and render_grid.is_main():
         say(f"the bundled demo model; for real weights: python test.py --model {REAL_MODEL}")

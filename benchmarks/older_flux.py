@@ -28,7 +28,9 @@ def render_row(pipe, args: argparse.Namespace, embeds: dict, flow_coordinates: s
     for cell in cells(grid_options.axes(args, render_grid.check(test_flux.SCRIPT, args))):
         keywords = render_grid.keywords_of(test_flux.SCRIPT, args, [cell]) | embeds
         keywords["flow_coordinates"] = flow_coordinates
-        [pictures[cell.sampler]], calls, seconds, *_ = render_grid.render(pipe, pipe.transformer, keywords)
+        [pictures[cell.sampler]], calls, seconds, *_ = render_grid.render(
+            pipe, pipe.transformer, pipe._execution_device, keywords
+        )
         print(f"{flow_coordinates:<10} {cell.sampler:<20} {seconds:6.2f} s {calls:4d} calls", flush=True)
     return pictures
 

@@ -7,7 +7,9 @@ Both pipelines at 1024 x 1024, the real classes around networks that answer at o
 - operations: tensor operations that a step of ours dispatches (that none of them waits for the device is tested, in
   tests/test_optimizations.py);
 - memory: the most that tensors take during a call on the demo models, ours over diffusers', the weights counted and
-  not.
+  not;
+- grid: the 13 samplers at 4 steps on the demo models as the render scripts call them, over calling the pipeline with
+  the prompt once for each.
 Medians of repetitions that take turns.
 """
 
@@ -28,6 +30,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+import grid_cells  # noqa: E402
+import grid_options  # noqa: E402
+import render_grid  # noqa: E402
+import test  # noqa: E402
+import test_flux  # noqa: E402
 from closed_form import OracleTransformer, OracleUNet, oracle_flux, oracle_sdxl  # noqa: E402
 from flux_comfy_pipeline import FluxPipeline  # noqa: E402
 from samplers_patch import SAMPLERS  # noqa: E402
@@ -167,6 +174,29 @@ def memory() -> dict[str, list[str]]:
     return rows
 
 
+def grid() -> dict[str, list[str]]:
+    """Table row: the time of a grid of all samplers over that of a call of the pipeline for each."""
+    found = []
+    for module in (test, test_flux):
+        args = module.arguments(["--steps", "4", "--device", "cpu"])
+        pipe = render_grid.load(module.SCRIPT, args)
+        cells = grid_cells.cells(grid_options.axes(args, render_grid.check(module.SCRIPT, args)))
+        times = {"grid": [], "calls": []}
+        for _ in range(FEW):
+            start = time.perf_counter()
+            render = render_grid.renderer(module.SCRIPT, args, pipe, args.prompt)
+            for cell in cells:
+                render([cell])
+            times["grid"].append(time.perf_counter() - start)
+            start = time.perf_counter()
+            for cell in cells:
+                call = render_grid.keywords_of(module.SCRIPT, args, [cell])
+                pipe(cell.prompt, negative_prompt=args.negative_prompt, **call)
+            times["calls"].append(time.perf_counter() - start)
+        found.append(f"{statistics.median(times['grid']) / statistics.median(times['calls']):.2f}")
+    return {"time of a grid over a call for each": found}
+
+
 def machine() -> str:
     """What the figures were taken on."""
     cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line), "a CPU")
@@ -201,7 +231,7 @@ def main() -> None:
         for name in (None, *(name for name in SAMPLERS if name not in ("dpm_adaptive", "dpm_fast"))):
             label = f"operations in a step, {name or 'diffusers'}"
             cells.setdefault(label, []).append(f"{operations(pipe, family, name):.0f}")
-    for label, values in (cells | memory()).items():
+    for label, values in (cells | memory() | grid()).items():
         print(f"| {label} | {' | '.join(values)} |")
 
 

@@ -41,11 +41,12 @@ def test_pytest_does_not_collect_the_render_scripts():
     assert run.returncode == pytest.ExitCode.NO_TESTS_COLLECTED, run.stdout + run.stderr
 
 
-@pytest.mark.parametrize(
-    "page", ["README.md", "docs/conventions.md", "docs/comfyui.md", "docs/parity.md", "demo_models/README.md"]
-)
+PAGES = ["README.md", "demo_models/README.md", *(f"docs/{path.name}" for path in DOCS.glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_links_and_pictures_exist(page):
-    page = ROOT / page if (ROOT / page).exists() else DOCS / page
+    page = ROOT / page
     text = page.read_text()
     targets = re.findall(r'\]\(([^)#:]+)\)|src="([^"]+)"', text)
     missing = [a or b for a, b in targets if not (page.parent / (a or b)).exists()]
