@@ -217,7 +217,8 @@ class FluxPipeline(diffusers.FluxPipeline):
         )  # fmt: skip
         guidance = None
         if self.transformer.config.guidance_embeds:
-            guidance = torch.full([2 * images], guidance_scale, device=device, dtype=torch.float32)
+            rows = 2 * images if true_cfg and batch_guidance else images
+            guidance = torch.full([rows], guidance_scale, device=device, dtype=torch.float32)
 
         # 3. The state at the first noise level: unit noise, whatever that level is.
         streams = noise_streams(noise, generator, seeds, images, device)
@@ -241,7 +242,7 @@ class FluxPipeline(diffusers.FluxPipeline):
                 return self.transformer(
                     hidden_states=net_input,
                     timestep=timestep,
-                    guidance=None if guidance is None else guidance[: len(net_input)],
+                    guidance=guidance if guidance is None or rows == images else guidance[: len(net_input)],
                     encoder_hidden_states=prompt_embeds,
                     img_ids=image_ids,
                     joint_attention_kwargs=kwargs,
@@ -272,8 +273,9 @@ class FluxPipeline(diffusers.FluxPipeline):
             return uncond + true_cfg_scale * (velocity - uncond), velocity, uncond
 
         last = {"denoised": None, "velocity": None}
-        grid_timesteps = schedule.timestep(coordinates.time(levels)).to(device).unsqueeze(1).repeat(1, images)
-        grid_guided = [guides(t) for t in coordinates.time(levels)]
+        grid_times = coordinates.time(levels)
+        grid_timesteps = schedule.timestep(grid_times).to(device).unsqueeze(1).repeat(1, images)
+        on_grid = list(zip(levels, grid_times, grid_timesteps, map(guides, grid_times), strict=True))
         # A sampler that does nothing but pass it to `to_d` needs no denoised latents, if nobody looks at them.
         watched = "denoised" in callback_on_step_end_tensor_inputs or trace is not None
         only_to_d = sampler.derivative_only and sampler.takes == "sigmas" and not sampler.custom
@@ -282,11 +284,11 @@ class FluxPipeline(diffusers.FluxPipeline):
         def denoiser(x, sigma, model_options=None, seed=None):
             if run.grid_index is None:
                 t = coordinates.time(sigma)
-                level, timestep, guided = sigma.reshape(-1, 1, 1), schedule.timestep(t), guides(t)
+                level, time = sigma.reshape(-1, 1, 1), t.reshape(-1, 1, 1)
+                timestep, guided = schedule.timestep(t), guides(t)
             else:  # known on the host: fewer operations
-                i = run.grid_index
-                level, timestep, guided = levels[i], grid_timesteps[i], grid_guided[i]
-            latents, time = coordinates.latents(x, level), coordinates.time(level)
+                level, time, timestep, guided = on_grid[run.grid_index]
+            latents = coordinates.latents(x, level)
             # What the first network call sees makes no round trip through the coordinates, so it is diffusers' own.
             net_input = (initial if x is start else latents).to(dtype)
             velocity, *pair = network(net_input, timestep, guided)

@@ -246,7 +246,7 @@ class _StepWatch:
     """
 
     def __init__(self, observer, denoiser: Denoiser, sigmas: torch.Tensor, noise: Callable):
-        self.observer, self.denoiser, self.sigmas, self.noise = observer, denoiser, sigmas, noise
+        self.observer, self.denoiser, self.sigmas, self.noise = observer, denoiser, sigmas.unbind(), noise
         self.index, self.pending, self.state = -1, False, None
 
     def begin(self, x, sigma) -> None:

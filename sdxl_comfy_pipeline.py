@@ -243,19 +243,22 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         x = latents.to(device, state_dtype) * grid.initial_scale
 
         # 4. The denoiser.
-        def unet(net_input, timestep, part=slice(None)):
+        def unet(net_input, timestep, part=None):
             """One call, on that part of the conditioning, in which the negative prompts come first."""
-            embeds = {name: [rows[part] for rows in each] for name, each in image_embeds.items()}
+            rows, images_of = conditioning, image_embeds
+            if part is not None:
+                rows = {name: tensor[part] for name, tensor in conditioning.items()}
+                images_of = {name: [tensor[part] for tensor in each] for name, each in image_embeds.items()}
             return self.unet(
                 net_input,
                 timestep,
-                encoder_hidden_states=conditioning["prompt_embeds"][part],
+                encoder_hidden_states=rows["prompt_embeds"],
                 timestep_cond=timestep_cond,
                 cross_attention_kwargs=self.cross_attention_kwargs,
                 added_cond_kwargs={
-                    "text_embeds": conditioning["add_text_embeds"][part],
-                    "time_ids": conditioning["add_time_ids"][part],
-                    **embeds,
+                    "text_embeds": rows["add_text_embeds"],
+                    "time_ids": rows["add_time_ids"],
+                    **images_of,
                 },
                 return_dict=False,
             )[0].to(state_dtype)
@@ -263,7 +266,7 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         def network(net_input, timestep, guided):
             negative, positive = slice(images), slice(images, None)
             if not (guided and self.do_classifier_free_guidance):
-                output = unet(net_input, timestep, positive if self.do_classifier_free_guidance else slice(None))
+                output = unet(net_input, timestep, positive if self.do_classifier_free_guidance else None)
                 return output, output, output
             if batch_guidance:
                 uncond, text = unet(torch.cat([net_input] * 2), torch.cat([timestep] * 2)).chunk(2)
@@ -275,14 +278,13 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
             return output, text, uncond
 
         grid_timesteps = schedule.timestep(levels.to(device), quantize).unsqueeze(1).repeat(1, images)
-        grid_guided = [guides(level) for level in levels]
+        on_grid = list(zip(levels, grid_timesteps, map(guides, levels), strict=True))
 
         def denoiser(x, sigma, model_options=None, seed=None):
             if run.grid_index is None:
                 level, timestep, guided = sigma.reshape(-1, 1, 1, 1), schedule.timestep(sigma, quantize), guides(sigma)
             else:  # known on the host: fewer operations
-                i = run.grid_index
-                level, timestep, guided = levels[i], grid_timesteps[i], grid_guided[i]
+                level, timestep, guided = on_grid[run.grid_index]
             net_input = row.network_input(x, level).to(dtype)
             output, *pair = network(net_input, timestep, guided)
             denoised = row.denoised(x, output, level)

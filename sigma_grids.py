@@ -221,7 +221,7 @@ def discrete_grid(
     sigma above 0. Raises ValueError for values that do not decrease.
     """
     drop = drop_penultimate and timesteps is None and sigmas is None
-    n += drop
+    n = n + 1 if drop else n  # which may be None beside the user's own values
     fresh = fresh_scheduler(scheduler, skip_prk_steps=True)
     accepted = inspect.signature(fresh.set_timesteps).parameters
     # Where there is use_flow_sigmas, set_timesteps takes `sigmas` for flow models only.
@@ -260,7 +260,7 @@ def flow_grid(
     drop_penultimate: as in discrete_grid. Raises ValueError for values that do not decrease.
     """
     drop = drop_penultimate and sigmas is None
-    levels, timesteps = _flow_levels(scheduler, schedule, n + drop, sigma_grid, sigmas, mu)
+    levels, timesteps = _flow_levels(scheduler, schedule, n + 1 if drop else n, sigma_grid, sigmas, mu)
     check_sigmas(levels)
     grid = SigmaGrid(levels, timesteps)
     return grid.without_penultimate() if drop else grid
