@@ -275,3 +275,13 @@ def comfy_initial_scale(sigma_0, sigma_max) -> torch.Tensor:
     sigma = torch.as_tensor(sigma_0)
     at_top = float(sigma) > float(sigma_max) or math.isclose(float(sigma), float(sigma_max), rel_tol=1e-5)
     return torch.sqrt(1.0 + sigma**2.0) if at_top else sigma
+
+
+def initial_scale(noise: str, sigma_0, sigma_max) -> torch.Tensor | None:
+    """What the program reproduced multiplies unit noise by, where data are x0 + sigma eps; None: as diffusers does.
+
+    A1111's web UI: sigma_0, unless told to use its "SGM noise multiplier".
+    """
+    if noise == "comfy":
+        return comfy_initial_scale(sigma_0, sigma_max)
+    return torch.as_tensor(sigma_0) if noise == "a1111" else None

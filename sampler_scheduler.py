@@ -34,7 +34,7 @@ from denoisers import (
     shifts_dynamically,
 )
 from latent_view import View, discrete_view, flow_view
-from noise import check_source, comfy_initial_scale, drops_penultimate, noise_streams
+from noise import check_source, drops_penultimate, initial_scale, noise_streams
 from sampler_plan import ADAPTIVE, Plan
 from scheduler_bridge import KINDS
 from sigma_grids import check_grid_choice, check_steps, discrete_grid, flow_grid
@@ -274,8 +274,8 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         schedule = noise_schedule(source)
         grid_scheduler = self._sampler.grid_scheduler or source
         grid = discrete_grid(grid_scheduler, schedule, n, self._sigma_grid, timesteps, sigmas, self._drop)
-        if self.config.noise == "comfy":
-            grid = grid._replace(initial_scale=comfy_initial_scale(grid.sigmas[0], schedule.sigmas[-1]))
+        rescaled = initial_scale(self.config.noise, grid.sigmas[0], schedule.sigmas[-1])
+        grid = grid if rescaled is None else grid._replace(initial_scale=rescaled)
         return discrete_view(schedule, preconditioning(source), grid), grid.sigmas
 
     def _flow_grid(self, source, n, timesteps, sigmas, mu) -> tuple[View, torch.Tensor]:

@@ -24,7 +24,7 @@ from diffusers.utils.torch_utils import get_module_execution_device
 from comfy_model import ComfyModel, Levels, after_guidance, model_sampling
 from denoisers import noise_schedule, preconditioning
 from guidance import GuidanceInterval, guidance_at
-from noise import check_noise, comfy_initial_scale, drops_penultimate, noise_streams
+from noise import check_noise, drops_penultimate, initial_scale, noise_streams
 from sampler_trace import Trace, active_trace
 from sampling_run import SamplingRun, check_call, check_diffusers_loop
 from sigma_grids import discrete_grid
@@ -175,8 +175,8 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         drop = drops_penultimate(noise, sampler.name)
         grid_scheduler = sampler.grid_scheduler or self.scheduler
         grid = discrete_grid(grid_scheduler, schedule, num_inference_steps, sigma_grid, timesteps, sigmas, drop)
-        if noise == "comfy":
-            grid = grid._replace(initial_scale=comfy_initial_scale(grid.sigmas[0], schedule.sigmas[-1]))
+        rescaled = initial_scale(noise, grid.sigmas[0], schedule.sigmas[-1])
+        grid = grid if rescaled is None else grid._replace(initial_scale=rescaled)
         steps = self._steps_before(denoising_end, grid, schedule)
         levels = grid.sigmas[: steps + 1]
         if quantize:

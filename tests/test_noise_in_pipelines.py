@@ -94,6 +94,15 @@ def test_comfyui_below_the_largest_sigma(pipes):
     assert torch.equal(trace.states[0].x.values, torch.randn((1, 4, 8, 8), generator=seeded(9)) * trace.sigmas[0])
 
 
+def test_a1111_scales_the_noise_by_sigma(pipes):
+    trace = traced(pipes, "sdxl", images=2, noise="a1111", seeds=9, sigma_grid="karras")
+    streams = [seeded(9), seeded(10)]
+    initial = torch.stack([torch.randn((4, 8, 8), generator=one) for one in streams])
+    assert torch.equal(trace.states[0].x.values, initial * trace.sigmas[0])
+    for draw in trace.draws:
+        assert torch.equal(draw.noise.values, torch.stack([torch.randn((4, 8, 8), generator=one) for one in streams]))
+
+
 def test_comfyui_on_flux(pipes):
     trace = traced(pipes, "flux", "euler", noise="comfy", seeds=9)
     initial = torch.randn((1, 4, 8, 8), generator=seeded(9))
