@@ -1,6 +1,7 @@
 """What a step costs outside the network, as ratios within one run: docs/step_cost.md is made by `make bench`.
 
 Both pipelines at 1024 x 1024, the real classes around networks that answer at once, one thread, float32, CFG on.
+
 - host: time of a step outside the network, ours with euler over diffusers' own loop with its Euler scheduler. On a
   CPU it is mostly the arithmetic on the latents, which is the same in both; at 128 x 128 it is Python and dispatch;
 - draws: what an SDE sampler's step takes above euler's, in plain torch.randn of the latents, for each draw it needs;
