@@ -76,7 +76,7 @@ def sheets(family: str, axes: Axes) -> Iterator[Sheet]:
 
 def write_sheets(folder: RunFolder, args: argparse.Namespace, axes: Axes) -> list[Path]:
     """Write a sheet wherever there is at least one picture for it. Raises OSError."""
-    done, fields = folder.finished(), several(axes)
+    done, fields = folder.pictures(), several(axes)
     files = {key(cell, fields): file for file, cell in named_cells(folder.family, axes).items() if file in done}
     written = []
     for sheet in sheets(folder.family, axes):
@@ -165,7 +165,7 @@ def page_cells(folder: RunFolder) -> Iterator[dict[str, Any]]:
         return  # another program's
     settings = {name.replace("_", " "): shown(value) for name, value in manifest["settings"].items()}
     settings |= {name: str(value) for name, value in manifest["versions"].items()}
-    for file, line in folder.finished().items():
+    for file, line in folder.pictures().items():
         cell = Cell(**{name: line[name] for name in Cell._fields})
         yield {
             "file": file,

@@ -220,12 +220,13 @@ def nothing_left(grid: Grid, args: argparse.Namespace, say: Callable) -> int:
 
 def write_report(grid: Grid, args: argparse.Namespace) -> list[Path]:
     """The contact sheets, and the page of all grids in the folder."""
-    written = write_sheets(grid.folder, args, grid.axes)
-    if written:
-        try:
-            write_page(grid.folder.path)
-        except ValueError as error:  # the manifest of another family
-            raise BadInput(error) from error
+    with grid.folder.reporting():
+        written = write_sheets(grid.folder, args, grid.axes)
+        if written:
+            try:
+                write_page(grid.folder.path)
+            except ValueError as error:  # the manifest of another family
+                raise BadInput(error) from error
     return written
 
 

@@ -76,6 +76,19 @@ class RunFolder(NamedTuple):
         there = set(os.listdir(self.path))
         return {line["file"]: line for line in lines if {line["file"], self.part(line["file"]).name} & there}
 
+    def pictures(self) -> dict[str, dict[str, Any]]:
+        """As finished(), of those whose picture has its own name: another process may be about to give it that."""
+        there = set(os.listdir(self.path))
+        return {file: line for file, line in self.finished().items() if file in there}
+
+    @contextlib.contextmanager
+    def reporting(self) -> Iterator[None]:
+        """While one process reports on the folder no other does, so that the last report has seen the most."""
+        with self.manifest_path.open("r+b") as manifest:
+            if fcntl is not None:
+                fcntl.flock(manifest, fcntl.LOCK_EX)
+            yield
+
     def repair(self) -> None:
         """Finish renames, drop what is torn or double, and lines without a picture."""
         with self._locked_results() as results:

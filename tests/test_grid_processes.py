@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,8 @@ from test_render_grid import SDXL, saved_sdxl
 
 ROOT = Path(__file__).resolve().parents[1]
 LAUNCHERS = {
-    2: ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"],
-    4: ["-m", "torch.distributed.run", "--nproc_per_node", "4", "--standalone"],
+    2: ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port"],
+    4: ["-m", "torch.distributed.run", "--nproc_per_node", "4", "--master_port"],
 }
 
 # test.py, with SIGKILL for process 1 in its second picture.
@@ -44,7 +45,10 @@ def words(model, output, *argv):
 
 
 def launch(processes, script, *argv):
-    command = [sys.executable, *LAUNCHERS[processes], str(script), *argv]
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, *LAUNCHERS[processes], str(port), str(script), *argv]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100)
 

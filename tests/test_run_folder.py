@@ -13,6 +13,8 @@ import pytest
 import trivial_grid
 from PIL import Image
 
+import grid_options
+import grid_report
 import grid_run
 import run_folder
 from run_folder import RunFolder, differences, fingerprint, model_identity
@@ -353,3 +355,16 @@ def test_differences():
         "y: 1, 2 there, none here",
         "z: none there, new here",
     ]
+
+
+def test_a_report_leaves_out_a_picture_that_has_no_name_yet(tmp_path):
+    """Another process writes a cell's line before it gives the picture its name."""
+    assert trivial_grid.main(["--seeds", "0", "1", "--output", str(tmp_path)]) == 0
+    folder = RunFolder(tmp_path, "sdxl")
+    file = next(iter(folder.finished()))
+    (tmp_path / file).rename(folder.part(file))
+    assert file in folder.finished() and file not in folder.pictures()
+    cells = list(grid_report.page_cells(folder))
+    assert file not in {cell["file"] for cell in cells} and len(cells) == len(folder.finished()) - 1
+    args = trivial_grid.arguments(["--seeds", "0", "1", "--output", str(tmp_path)])
+    assert grid_report.write_sheets(folder, args, grid_options.axes(args, trivial_grid.SOLVERS))
