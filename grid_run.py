@@ -339,6 +339,13 @@ def progress(cells: int, main: bool, say: Callable) -> Iterator[tuple[Callable, 
         yield say_above, bar.update
 
 
+def say_line(line: str, file=None) -> None:
+    """As print, in one write: the lines of several processes stay whole."""
+    stream = file or sys.stdout
+    stream.write(f"{line}\n")
+    stream.flush()
+
+
 def one_line(error: BaseException) -> str:
     """The type and the first line of the message, 200 characters at most."""
     line = f"{type(error).__name__}: {error}".split("\n")[0]

@@ -18,9 +18,9 @@ import grid_run
 from adherence import adherence_of
 from grid_cells import Cell, Solver
 from grid_options import BadInput, options, parse
-from grid_run import Ranks, Rendered, Work, one_line
+from grid_run import Ranks, Rendered, Work, one_line, say_line
 
-__all__ = ["Script", "options", "parse", "run"]
+__all__ = ["Script", "options", "parse", "run", "say_line"]
 
 
 class Script(NamedTuple):

@@ -8,7 +8,6 @@ python test.py --model my/folder --offload                         a diffusers f
 """
 
 import argparse
-import functools
 import sys
 from pathlib import Path
 
@@ -78,10 +77,9 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     args = arguments(argv)
-    say = functools.partial(print, flush=True)
     if args.model == DEMO["model"] and render_grid.is_main():
-        say(f"the bundled demo model; for real weights: python test.py --model {REAL_MODEL}")
-    return render_grid.run(SCRIPT, args, say)
+        render_grid.say_line(f"the bundled demo model; for real weights: python test.py --model {REAL_MODEL}")
+    return render_grid.run(SCRIPT, args, render_grid.say_line)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ python test_flux.py --model my/folder --offload               a diffusers folder
 """
 
 import argparse
-import functools
 import sys
 from pathlib import Path
 
@@ -92,13 +91,14 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     args = arguments(argv)
-    say = functools.partial(print, flush=True)
     if args.negative_prompt and max(args.true_cfg_scale) <= 1:
-        say("error: --negative-prompt counts only with true CFG: give --true-cfg-scale 4, say", file=sys.stderr)
+        render_grid.say_line(
+            "error: --negative-prompt counts only with true CFG: give --true-cfg-scale 4, say", file=sys.stderr
+        )
         return 2
     if args.model == DEMO["model"] and render_grid.is_main():
-        say(f"the bundled demo model; for real weights: python test_flux.py --model {REAL_MODEL}")
-    return render_grid.run(SCRIPT, args, say)
+        render_grid.say_line(f"the bundled demo model; for real weights: python test_flux.py --model {REAL_MODEL}")
+    return render_grid.run(SCRIPT, args, render_grid.say_line)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ the engine's modules that runs; KILL_AT=loaded:n counts from where the first cel
 grow beyond n bytes, as on a full disk.
 """
 
-import functools
 import os
 import resource
 import signal
@@ -63,7 +62,7 @@ def arguments(argv: list[str] | None):
 
 def main(argv: list[str] | None = None, check=check, load=load) -> int:
     work = grid_run.Work("sdxl", "trivial_grid.py", check, load)
-    return grid_run.run(work, arguments(argv), functools.partial(print, flush=True))
+    return grid_run.run(work, arguments(argv), grid_run.say_line)
 
 
 def kill_at(count: int) -> None:
