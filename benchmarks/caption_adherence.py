@@ -10,7 +10,6 @@ Karras' for dpmpp_3m_sde. "flux, older" passes the velocity to the sampler in pl
 "sdxl, karras" gives another grid to the samplers that fall short on the scheduler's.
 """
 
-import argparse
 import sys
 import time
 from pathlib import Path
@@ -119,12 +118,6 @@ TITLES = {"sdxl": "SDXL demo", "flux": "FLUX demo", "flux, older": "FLUX demo, o
 SHADES = ("#f2b134", "#d1495b", "#30336b")  # by how many evaluations
 
 
-def rows_of(data: dict[str, Any], model: str, sampler: str) -> list[dict[str, Any]]:
-    """By evaluations."""
-    rows = [row for row in data["rows"] if (row["model"], row["sampler"]) == (model, sampler)]
-    return sorted(rows, key=lambda row: row["evaluations"])
-
-
 def shade(row: dict[str, Any]) -> int:
     """Which of SHADES: that of the budget, and for dpm_adaptive the upper two."""
     settings = (None, *TOLERANCES) if row["setting"] in TOLERANCES else BUDGETS
@@ -137,7 +130,7 @@ def model_table(data: dict[str, Any], model: str, samplers=SAMPLERS) -> str:
 
     rows = []
     for name in samplers:
-        cells, found = [""] * len(BUDGETS), rows_of(data, model, name)
+        cells, found = [""] * len(BUDGETS), figure_style.rows_of(data, model, name)
         for row in found:
             right = " ".join(str(row["right"][word]) for word in READ.values())
             taken = f" ({row['evaluations']:.0f})" if row["setting"] in TOLERANCES else ""
@@ -150,11 +143,8 @@ def model_table(data: dict[str, Any], model: str, samplers=SAMPLERS) -> str:
 
 
 def run_table(data: dict[str, Any]) -> str:
-    minutes = sum(row["seconds"] for row in data["rows"]) / 60
-    return (
-        f"Measured by `python benchmarks/caption_adherence.py` in {minutes:.0f} minutes, with other work on the "
-        f"machine: {data['machine']}. {CAPTIONS} captions, generator {SEED} + i for caption i."
-    )
+    measured = figure_style.measured_by("caption_adherence.py", data)
+    return f"{measured} {CAPTIONS} captions, generator {SEED} + i for caption i."
 
 
 def blocks(data: dict[str, Any]) -> dict[str, str]:
@@ -168,7 +158,7 @@ def draw_panel(axes, data: dict[str, Any], model: str, word: str) -> None:
     from score import wilson
 
     for place, name in enumerate(SAMPLERS):
-        for row in rows_of(data, model, name):
+        for row in figure_style.rows_of(data, model, name):
             height, hits = place + 0.26 * (shade(row) - 1), row["right"][word]
             colour = SHADES[shade(row)]
             axes.plot(wilson(hits, CAPTIONS), (height, height), color=colour, linewidth=1.0)
@@ -198,9 +188,7 @@ def draw_figure(data: dict[str, Any], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--draw", action="store_true", help="measure nothing")
-    if not parser.parse_args().draw:
+    if not figure_style.only_draw(__doc__):
         measure_missing(DATA, tuple(MODELS))
     data = figure_style.read_data(DATA, {})
     draw_figure(data, PICTURE)

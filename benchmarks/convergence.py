@@ -11,7 +11,6 @@ noise, over its RMS. Samplers that add noise: a distance in distribution. On the
 the sliced W1 of 2x2 patches to latents of fine runs, over their RMS.
 """
 
-import argparse
 import functools
 import math
 import sys
@@ -269,8 +268,7 @@ PANELS = ("mixture, SDXL", "demo, SDXL", "mixture, FLUX", "demo, FLUX")
 
 def points(data: dict[str, Any], model: str, sampler: str) -> list[tuple[float, float]]:
     """(evaluations, error), by evaluations."""
-    rows = [row for row in data["rows"] if (row["model"], row["sampler"]) == (model, sampler)]
-    return sorted((row["evaluations"], row["error"]) for row in rows)
+    return sorted((row["evaluations"], row["error"]) for row in figure_style.rows_of(data, model, sampler))
 
 
 def reference(data: dict[str, Any], model: str, stochastic: bool) -> dict[str, Any]:
@@ -341,11 +339,7 @@ def floor_table(data: dict[str, Any]) -> str:
 
 
 def run_table(data: dict[str, Any]) -> str:
-    minutes = sum(row["seconds"] for row in data["rows"]) / 60
-    return (
-        f"Measured by `python benchmarks/convergence.py` in {minutes:.0f} minutes, with other work on the machine: "
-        f"{data['machine']}. Seed {SEED}; picture i has generator {SEED} + i."
-    )
+    return f"{figure_style.measured_by('convergence.py', data)} Seed {SEED}; picture i has generator {SEED} + i."
 
 
 def blocks(data: dict[str, Any]) -> dict[str, str]:
@@ -420,9 +414,7 @@ def draw_figure(data: dict[str, Any], stochastic: bool, path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--draw", action="store_true", help="measure nothing")
-    if not parser.parse_args().draw:
+    if not figure_style.only_draw(__doc__):
         torch.set_num_threads(1)
         measure_missing(DATA)
     data = figure_style.read_data(DATA, {})

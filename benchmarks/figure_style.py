@@ -1,5 +1,6 @@
 """What the scripts of docs/convergence.md and docs/adherence.md share: demo models, data files, looks, tables."""
 
+import argparse
 import io
 import json
 import os
@@ -65,6 +66,28 @@ def machine() -> str:
 def _cpuinfo() -> list[str]:
     path = Path("/proc/cpuinfo")
     return path.read_text().splitlines() if path.exists() else []
+
+
+def measured_by(script: str, data: dict[str, Any]) -> str:
+    """How, for how long and on what the rows of a data file were measured."""
+    minutes = sum(row["seconds"] for row in data["rows"]) / 60
+    return (
+        f"Measured by `python benchmarks/{script}` in {minutes:.0f} minutes, with other work on the machine: "
+        f"{data['machine']}."
+    )
+
+
+def rows_of(data: dict[str, Any], model: str, sampler: str) -> list[dict[str, Any]]:
+    """By evaluations."""
+    rows = [row for row in data["rows"] if (row["model"], row["sampler"]) == (model, sampler)]
+    return sorted(rows, key=lambda row: row["evaluations"])
+
+
+def only_draw(description: str) -> bool:
+    """Whether the command line asks for the figures alone."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--draw", action="store_true", help="measure nothing")
+    return parser.parse_args().draw
 
 
 def read_data(path: Path, settings: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -31,15 +30,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+import figure_style  # noqa: E402
+
 import grid_cells  # noqa: E402
 import grid_options  # noqa: E402
 import render_grid  # noqa: E402
 import test  # noqa: E402
 import test_flux  # noqa: E402
 from closed_form import OracleTransformer, OracleUNet, oracle_flux, oracle_sdxl  # noqa: E402
-from flux_comfy_pipeline import FluxPipeline  # noqa: E402
 from samplers_patch import SAMPLERS  # noqa: E402
-from sdxl_comfy_pipeline import StableDiffusionXLPipeline  # noqa: E402
 
 TURNS, FEW, MANY = 7, 5, 25
 SDE = {"dpmpp_sde": 2, "dpmpp_2m_sde": 1, "dpmpp_3m_sde": 1}  # draws in a step
@@ -159,11 +158,10 @@ def peak_bytes(pipe, sampler) -> int:
 
 
 def memory() -> dict[str, list[str]]:
-    """Table rows: ours over diffusers', for each sampler the larger, on both demo models."""
+    """Table rows: ours over diffusers', by sampler, on both demo models."""
     rows = {}
-    for pipeline_class, name in ((StableDiffusionXLPipeline, "sdxl-shapes"), (FluxPipeline, "flux-shapes")):
-        pipe = pipeline_class.from_pretrained(ROOT / "demo_models" / name)
-        pipe.set_progress_bar_config(disable=True)
+    for demo in ("demo", "demo-flux"):
+        pipe = figure_style.demo_pipeline(demo)
         parts = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
         weights = sum(tensor.nbytes for part in parts for tensor in part.state_dict().values())
         peak_bytes(pipe, None)  # what is made at the first call only
@@ -198,17 +196,10 @@ def grid() -> dict[str, list[str]]:
     return {"time of a grid over a call for each": found}
 
 
-def machine() -> str:
-    """What the figures were taken on."""
-    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line), "a CPU")
-    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "diffusers", "k-diffusion"))
-    return f"One thread of {cpu}; Python {sys.version.split()[0]}, {packages}."
-
-
 def main() -> None:
     torch.set_num_threads(1)
     pipes = pipelines()
-    print("# What a step costs outside the network\n\nMade by `make bench`. " + machine() + "\n")
+    print("# What a step costs outside the network\n\nMade by `make bench`. " + figure_style.machine() + ".\n")
     print("\n".join(__doc__.split("\n")[2:]))
     print("| | SDXL | FLUX |\n| --- | ---: | ---: |")
     cells = {}

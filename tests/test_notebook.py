@@ -19,7 +19,7 @@ def code_cells() -> list[str]:
 
 
 def value_of(source: str, names: dict):
-    """Run a cell; the value of its last line, if that is an expression, as a notebook would show it."""
+    """Run a cell (of our own notebook, so nothing foreign is run); the value that a notebook would show, if any."""
     *body, last = ast.parse(source).body
     if not isinstance(last, ast.Expr):
         body, last = [*body, last], None
