@@ -30,18 +30,6 @@ from sampler_trace import Trace, active_trace
 from sampling_run import SamplingRun, check_call, check_diffusers_loop
 from sigma_grids import flow_grid
 
-OWN_PARAMETERS = {  # and their defaults
-    "comfy_sampler": "sample_euler",
-    "sampler_options": None,
-    "sigma_grid": None,
-    "flow_coordinates": "auto",
-    "guidance_interval": None,
-    "batch_guidance": False,
-    "noise": "torch",
-    "seeds": None,
-    "trace": None,
-}
-
 
 class FluxPipeline(diffusers.FluxPipeline):
     """diffusers' `FluxPipeline`, with the sampling algorithm given as a function.
@@ -130,7 +118,7 @@ class FluxPipeline(diffusers.FluxPipeline):
         trace = trace or active_trace()
         if comfy_sampler is None:
             arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
-            check_diffusers_loop(arguments, OWN_PARAMETERS)
+            check_diffusers_loop(FluxPipeline.__call__, arguments)
             return super().__call__(**arguments)
 
         # 1. Check everything that can be checked before a model runs.
@@ -183,6 +171,9 @@ class FluxPipeline(diffusers.FluxPipeline):
         device = self._execution_device
 
         # 2. Everything the denoiser closes over.
+        guidance = None
+        if self.transformer.config.guidance_embeds:
+            guidance = torch.full([images], guidance_scale, device=device, dtype=torch.float32)
         encoding = {
             "device": device,
             "num_images_per_prompt": num_images_per_prompt,
@@ -193,7 +184,7 @@ class FluxPipeline(diffusers.FluxPipeline):
             prompt, prompt_2, prompt_embeds=prompt_embeds, pooled_prompt_embeds=pooled_prompt_embeds, **encoding
         )
         conditioning = {"prompt_embeds": prompt_embeds}
-        positive = {"pooled_projections": pooled_prompt_embeds, "txt_ids": text_ids}
+        positive = {"pooled_projections": pooled_prompt_embeds, "txt_ids": text_ids, "guidance": guidance}
         negative = None
         if true_cfg:
             negative_prompt_embeds, negative_pooled_prompt_embeds, negative_text_ids = self.encode_prompt(
@@ -203,23 +194,21 @@ class FluxPipeline(diffusers.FluxPipeline):
                 pooled_prompt_embeds=negative_pooled_prompt_embeds,
                 **encoding,
             )
-            negative = {"pooled_projections": negative_pooled_prompt_embeds, "txt_ids": negative_text_ids}
+            negative = positive | {"pooled_projections": negative_pooled_prompt_embeds, "txt_ids": negative_text_ids}
             if batch_guidance:
                 if negative_prompt_embeds.shape != prompt_embeds.shape:
                     shapes = f"{tuple(negative_prompt_embeds.shape)} and {tuple(prompt_embeds.shape)}"
                     raise ValueError(f"batch_guidance=True cannot join prompts of the shapes {shapes}: leave it out")
-                both_pooled = torch.cat([negative_pooled_prompt_embeds, pooled_prompt_embeds])
+                both = positive | {
+                    "pooled_projections": torch.cat([negative_pooled_prompt_embeds, pooled_prompt_embeds]),
+                    "guidance": None if guidance is None else guidance.repeat(2),
+                }
         dtype = prompt_embeds.dtype
         image_embeds, negative_image_embeds = self._ip_adapter_embeds(
             (ip_adapter_image, ip_adapter_image_embeds),
             (negative_ip_adapter_image, negative_ip_adapter_image_embeds),
             (height, width), device, images,
         )  # fmt: skip
-        guidance = None
-        if self.transformer.config.guidance_embeds:
-            rows = 2 * images if true_cfg and batch_guidance else images
-            guidance = torch.full([rows], guidance_scale, device=device, dtype=torch.float32)
-
         # 3. The state at the first noise level: unit noise, whatever that level is.
         streams = noise_streams(noise, generator, seeds, images, device)
         drawn = None if latents is not None else self._pack_latents(streams.initial(shape, device, dtype), *shape)
@@ -242,7 +231,6 @@ class FluxPipeline(diffusers.FluxPipeline):
                 return self.transformer(
                     hidden_states=net_input,
                     timestep=timestep,
-                    guidance=guidance if guidance is None or rows == images else guidance[: len(net_input)],
                     encoder_hidden_states=prompt_embeds,
                     img_ids=image_ids,
                     joint_attention_kwargs=kwargs,
@@ -265,8 +253,7 @@ class FluxPipeline(diffusers.FluxPipeline):
                 images_of = image_embeds
                 if image_embeds is not None:
                     images_of = [torch.cat(pair) for pair in zip(negative_images, image_embeds, strict=True)]
-                text = {**positive, "pooled_projections": both_pooled}
-                uncond, velocity = transformer("both", *twice, prompts, images_of, text).chunk(2)
+                uncond, velocity = transformer("both", *twice, prompts, images_of, both).chunk(2)
             else:
                 velocity = transformer("cond", net_input, timestep, prompt_embeds, image_embeds, positive)
                 uncond = transformer("uncond", net_input, timestep, negative_prompt_embeds, negative_images, negative)

@@ -277,11 +277,11 @@ def comfy_initial_scale(sigma_0, sigma_max) -> torch.Tensor:
     return torch.sqrt(1.0 + sigma**2.0) if at_top else sigma
 
 
-def initial_scale(noise: str, sigma_0, sigma_max) -> torch.Tensor | None:
-    """What the program reproduced multiplies unit noise by, where data are x0 + sigma eps; None: as diffusers does.
+def initial_scale(noise: str, grid, sigma_max) -> torch.Tensor | float:
+    """What the program reproduced multiplies unit noise by, where data are x0 + sigma eps: else the grid's own scale.
 
-    A1111's web UI: sigma_0, unless told to use its "SGM noise multiplier".
+    A1111's web UI: the first sigma, unless told to use its "SGM noise multiplier".
     """
     if noise == "comfy":
-        return comfy_initial_scale(sigma_0, sigma_max)
-    return torch.as_tensor(sigma_0) if noise == "a1111" else None
+        return comfy_initial_scale(grid.sigmas[0], sigma_max)
+    return grid.sigmas[0] if noise == "a1111" else grid.initial_scale

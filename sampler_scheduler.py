@@ -274,8 +274,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         schedule = noise_schedule(source)
         grid_scheduler = self._sampler.grid_scheduler or source
         grid = discrete_grid(grid_scheduler, schedule, n, self._sigma_grid, timesteps, sigmas, self._drop)
-        rescaled = initial_scale(self.config.noise, grid.sigmas[0], schedule.sigmas[-1])
-        grid = grid if rescaled is None else grid._replace(initial_scale=rescaled)
+        grid = grid._replace(initial_scale=initial_scale(self.config.noise, grid, schedule.sigmas[-1]))
         return discrete_view(schedule, preconditioning(source), grid), grid.sigmas
 
     def _flow_grid(self, source, n, timesteps, sigmas, mu) -> tuple[View, torch.Tensor]:

@@ -77,12 +77,14 @@ def check_call(
     return sampler
 
 
-def check_diffusers_loop(arguments: dict[str, Any], own_parameters: dict[str, Any]) -> None:
-    """For comfy_sampler=None: take our own parameters, given with their defaults, out of `arguments`; ValueError if
-    one is set."""
-    for name, default in own_parameters.items():
-        value = arguments.pop(name)
-        if value is not None and value != default:
+def check_diffusers_loop(call: Callable, arguments: dict[str, Any]) -> None:
+    """For comfy_sampler=None: take our own parameters, the keyword-only ones of `call`, out of `arguments`; ValueError
+    if one has another value than its default."""
+    for parameter in inspect.signature(call).parameters.values():
+        if parameter.kind is not parameter.KEYWORD_ONLY or parameter.name not in arguments:
+            continue
+        name, value = parameter.name, arguments.pop(parameter.name)
+        if value is not None and value != parameter.default:
             raise ValueError(f"{name}={value!r} needs a sampler, and comfy_sampler=None runs diffusers' own loop")
     if "denoised" in (arguments["callback_on_step_end_tensor_inputs"] or []):
         raise ValueError("diffusers' own loop (comfy_sampler=None) has no 'denoised' to give to a callback")

@@ -31,18 +31,6 @@ from sigma_grids import discrete_grid
 
 logger = logging.get_logger(f"diffusers.{__name__}")  # under diffusers' verbosity settings
 
-OWN_PARAMETERS = {  # and their defaults
-    "comfy_sampler": "sample_euler",
-    "sampler_options": None,
-    "sigma_grid": None,
-    "quantize": False,
-    "guidance_interval": None,
-    "batch_guidance": True,
-    "noise": "torch",
-    "seeds": None,
-    "trace": None,
-}
-
 
 class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
     """diffusers' `StableDiffusionXLPipeline`, with the sampling algorithm given as a function.
@@ -134,8 +122,8 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         trace = trace or active_trace()
         if comfy_sampler is None:
             arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
-            check_diffusers_loop(arguments, OWN_PARAMETERS)
             legacy = {name: arguments.pop(name) for name in ("callback", "callback_steps")}
+            check_diffusers_loop(StableDiffusionXLPipeline.__call__, arguments)
             return super().__call__(**arguments, **{name: v for name, v in legacy.items() if v is not None})
 
         # 1. Check everything that can be checked before a model runs.
@@ -175,8 +163,7 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         drop = drops_penultimate(noise, sampler.name)
         grid_scheduler = sampler.grid_scheduler or self.scheduler
         grid = discrete_grid(grid_scheduler, schedule, num_inference_steps, sigma_grid, timesteps, sigmas, drop)
-        rescaled = initial_scale(noise, grid.sigmas[0], schedule.sigmas[-1])
-        grid = grid if rescaled is None else grid._replace(initial_scale=rescaled)
+        grid = grid._replace(initial_scale=initial_scale(noise, grid, schedule.sigmas[-1]))
         steps = self._steps_before(denoising_end, grid, schedule)
         levels = grid.sigmas[: steps + 1]
         if quantize:
