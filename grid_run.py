@@ -141,8 +141,7 @@ def prepare(work: Work, args: argparse.Namespace, say: Callable) -> Grid:
     What is asked for is compared with the folder's manifest before anything is imported to look at it.
     """
     wanted = asked(args)
-    folder, there = choose_folder(work.family, args, wanted, say)
-    unlike = compared(there, wanted) if there else []
+    folder, there, unlike = choose_folder(work.family, args, wanted, say)
     if there and not unlike:
         grid = grid_in(folder, axes(args, [Solver(*facts) for facts in there["solvers"]]))
         if grid.complete:
@@ -152,8 +151,7 @@ def prepare(work: Work, args: argparse.Namespace, say: Callable) -> Grid:
     if there and not unlike:
         unlike = differences({"samplers": there["solvers"]}, {"samplers": facts})
     if unlike:
-        lines = "".join(f"\n  {line}" for line in unlike)
-        raise BadInput(f"--output {folder.path} holds another grid: give another folder{lines}")
+        raise another_grid(folder, unlike)
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -163,16 +161,29 @@ def prepare(work: Work, args: argparse.Namespace, say: Callable) -> Grid:
     return grid_in(folder, axes(args, solvers))
 
 
-def choose_folder(family: str, args: argparse.Namespace, wanted: dict, say: Callable) -> tuple[RunFolder, dict | None]:
-    """The folder of the grid and the manifest there; another than `output` if that holds another grid."""
+def choose_folder(
+    family: str, args: argparse.Namespace, wanted: dict, say: Callable
+) -> tuple[RunFolder, dict | None, list[str]]:
+    """The folder of the grid, the manifest there, and in what that differs from what is asked for; another folder than
+    `output` if that holds another grid."""
     folder = RunFolder(args.output or OUTPUT, family)
-    there = manifest_of(folder)
-    unlike = compared(there, wanted) if there else []
+    there, unlike = held(folder, wanted)
     if args.output is not None or not unlike:
-        return folder, there
+        return folder, there, unlike
     folder = folder._replace(path=OUTPUT / f"{family}-{digest(wanted | {'model': steady(wanted['model'])})}")
     say(f"{OUTPUT} holds another grid ({unlike[0]}): this one goes to {folder.path}")
-    return folder, manifest_of(folder)
+    return folder, *held(folder, wanted)
+
+
+def held(folder: RunFolder, wanted: dict[str, Any]) -> tuple[dict | None, list[str]]:
+    """The manifest of a folder, and in what it differs from what is asked for."""
+    there = manifest_of(folder)
+    return there, compared(there, wanted) if there else []
+
+
+def another_grid(folder: RunFolder, unlike: list[str]) -> BadInput:
+    lines = "".join(f"\n  {line}" for line in unlike)
+    return BadInput(f"--output {folder.path} holds another grid: give another folder{lines}")
 
 
 def manifest_of(folder: RunFolder) -> dict[str, Any] | None:
@@ -262,7 +273,7 @@ def note_weights(folder: RunFolder, args: argparse.Namespace) -> None:
         with on_disk(folder):
             folder.write_manifest(there | {"model": model})
     elif unlike := compared({"model": there["model"]}, {"model": model}):
-        raise BadInput(f"--output {folder.path} holds another grid: give another folder\n  {unlike[0]}")
+        raise another_grid(folder, unlike[:1])
 
 
 def render_batch(render: Render, batch: list[tuple[str, Cell]], grid: Grid, args, say: Callable) -> int:
