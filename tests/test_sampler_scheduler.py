@@ -719,7 +719,6 @@ def test_inference_mode():
 
 
 # Pickled, since multiprocessing does so with what it hands over; no file is read or written.
-# Users copy schedulers so; what is unpickled is our own object, made in the line.
 @pytest.mark.parametrize("through", [copy.deepcopy, lambda scheduler: pickle.loads(pickle.dumps(scheduler))])
 def test_copies_begin_anew(through):
     scheduler = fresh()
