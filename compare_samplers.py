@@ -1,11 +1,11 @@
 """Runs two samplers on the same model, noise and sigmas, and says where they part first.
 
-python compare_samplers.py k:dpmpp_2m diffusers:DPMSolverMultistepScheduler --steps 20
+python compare_samplers.py dpmpp_2m DPMSolverMultistepScheduler --steps 20
 python compare_samplers.py k:euler diffusers:FlowMatchEulerDiscreteScheduler --model demo-flux --html
-python compare_samplers.py k:heun my_samplers.py:sample_heun --grid karras --tolerance 1e-5
+python compare_samplers.py heun my_samplers.py:sample_heun --sigma-grid karras --tolerance 1e-5
 python compare_samplers.py my_samplers.py:sample_heun --oracle sdxl     on a closed-form model: right or wrong?
 
-A sampler is k:NAME, diffusers:CLASS, comfy:NAME (ComfyUI's folder on PYTHONPATH) or path/to/file.py:FUNCTION, each
+A sampler is [k:]NAME, [diffusers:]CLASS, comfy:NAME (ComfyUI's folder on PYTHONPATH) or path/to/file.py:FUNCTION, each
 with ,option=value after it. Exit code: 0 within --tolerance (or right), 1 if they part (or wrong), 2 for bad input.
 """
 
@@ -145,7 +145,8 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--oracle", choices=("sdxl", "flux"), help="judge on this closed-form model instead")
     add("--prompt")
     add("--steps", type=int, default=20)
-    add("--grid", default="scheduler", help="scheduler (its grid for both), own (each its own), or karras, simple, ...")
+    grids = "scheduler (its grid for both; the default), own (each its own), or karras, simple, ..."
+    add("--sigma-grid", "--grid", dest="grid", default="scheduler", metavar="NAME", help=grids)
     add("--seed", type=int, default=0)
     add("--noise", default="torch", metavar="NAME", help="torch, cpu, philox, comfy, a1111 or brownian_tree, for both")
     add("--tolerance", type=float, help="of |a - b| / |a|; default 5e-4")

@@ -6,6 +6,7 @@ diffusers:UniPCMultistepScheduler  a scheduler, made from the config of the pipe
 diffusers:EulerDiscreteScheduler,timestep_spacing=trailing
 comfy:er_sde                       a function of ComfyUI's comfy.k_diffusion.sampling, from the user's own install
 path/to/file.py:my_sampler         a function in a file
+dpmpp_2m, UniPCMultistepScheduler  a name alone is one of k_diffusion's, or of diffusers if it ends in Scheduler
 """
 
 import ast
@@ -29,7 +30,7 @@ import diffusers
 from scheduler_bridge import as_sampler
 
 PIPELINE_KEYWORDS = ("flow_coordinates", "quantize")
-FORMS = "k:NAME, diffusers:CLASS, comfy:NAME or path/to/file.py:FUNCTION, each with ,option=value after it"
+FORMS = "[k:]NAME, [diffusers:]CLASS, comfy:NAME or path/to/file.py:FUNCTION, each with ,option=value after it"
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,9 @@ def find_source(text: str | Callable, scheduler=None, own_sigmas: bool = False) 
     name, *settings = text.split(",")
     values = dict(_setting(setting, text) for setting in settings)
     keywords = {key: values.pop(key) for key in PIPELINE_KEYWORDS if key in values}
-    kind, _, rest = name.rpartition(":")
+    kind, colon, rest = name.rpartition(":")
+    if not colon and not name.endswith(".py"):
+        kind = "diffusers" if name.endswith("Scheduler") else "k"
     if kind == "diffusers":
         return Source(text, as_sampler(_scheduler(rest, values, scheduler), own_sigmas=own_sigmas), {}, keywords)
     if kind == "k":

@@ -287,8 +287,10 @@ def test_a_users_file(demo, tmp_path, capsys):
 @pytest.mark.parametrize(
     "sampler, expected",
     [
-        ("euler", "unknown sampler source 'euler'"),
-        ("x:euler", "give k:NAME"),
+        ("mine.py", "unknown sampler source 'mine.py': give "),
+        ("x:euler", "unknown sampler source 'x:euler': give "),
+        ("eular", "did you mean 'euler'"),
+        ("EulerDiskreteScheduler", "EulerDiscreteScheduler"),
         ("k:eular", "did you mean 'euler'"),
         ("k:euler,eta=1", "euler has no option 'eta'"),
         ("k:euler,eta", "is not option=value"),
@@ -301,6 +303,12 @@ def test_a_users_file(demo, tmp_path, capsys):
 def test_bad_sources(sampler, expected):
     with pytest.raises((ValueError, TypeError), match=expected):
         find_source(sampler, EulerDiscreteScheduler())
+
+
+@pytest.mark.parametrize("name, source", [("heun,s_churn=1", "k:"), ("UniPCMultistepScheduler", "diffusers:")])
+def test_names_alone(name, source):
+    found, known = (find_source(text, EulerDiscreteScheduler()) for text in (name, source + name))
+    assert found.options == known.options and found.sampler.__name__ == known.sampler.__name__
 
 
 def test_bad_files(tmp_path):
@@ -323,8 +331,9 @@ def test_comfyui_that_is_not_there():
 def test_bad_command_lines(demo, capsys):
     assert compare_samplers.main(["k:euler"]) == 2
     assert "give two samplers" in capsys.readouterr().err
-    assert compare_samplers.main(["k:euler", "k:heun", "--grid", "karas"]) == 2
-    assert "did you mean 'karras'" in capsys.readouterr().err
+    for option in ("--sigma-grid", "--grid"):
+        assert compare_samplers.main(["euler", "heun", option, "karas"]) == 2
+        assert "did you mean 'karras'" in capsys.readouterr().err
     assert compare_samplers.main(["k:euler", "k:heun", "--noise", "comfi"]) == 2
     assert "did you mean 'comfy'" in capsys.readouterr().err
 
