@@ -47,7 +47,7 @@ PAGES = ["README.md", "demo_models/README.md", *(f"docs/{path.name}" for path in
 @pytest.mark.parametrize("page", PAGES)
 def test_links_and_pictures_exist(page):
     page = ROOT / page
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     targets = re.findall(r'\]\(([^)#:]+)\)|src="([^"]+)"', text)
     missing = [a or b for a, b in targets if not (page.parent / (a or b)).exists()]
     assert not missing

@@ -9,9 +9,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 from PIL import Image, ImageChops
-from tiny_models import tiny_flux, tiny_sdxl
+from tiny_models import seeded_weights, tiny_flux, tiny_sdxl
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
 import contact_sheet
@@ -39,8 +38,8 @@ def script(name):
 SDXL, FLUX = script("test"), script("test_flux")
 
 
+@seeded_weights()
 def clip(model_class, width, tokenizer):
-    torch.manual_seed(0)
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=width,
@@ -67,13 +66,14 @@ def saved_sdxl(folder):
 
 def saved_flux(folder):
     pipe, words, pieces = tiny_flux(FluxPipeline), clip_tokenizer(WORDS), t5_tokenizer(WORDS)
-    torch.manual_seed(0)
-    t5 = T5Config(vocab_size=len(pieces), d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    config = T5Config(vocab_size=len(pieces), d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    with seeded_weights():
+        t5 = T5EncoderModel(config).eval()
     pipe.register_modules(
         tokenizer=words,
         tokenizer_2=pieces,
         text_encoder=clip(CLIPTextModel, 16, words),
-        text_encoder_2=T5EncoderModel(t5).eval(),
+        text_encoder_2=t5,
     )
     pipe.save_pretrained(folder)
 

@@ -217,6 +217,14 @@ def test_full_disk(tmp_path, limit):
     assert_whole(tmp_path / "grid", 20)
 
 
+@pytest.fixture
+def sigint():
+    """Python's handler, also where this process was started with SIGINT ignored, as under nohup."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def interrupting(times, at=3):
     """load() of a renderer that sends SIGINT to this process in its at-th picture."""
     calls = []
@@ -230,7 +238,7 @@ def interrupting(times, at=3):
     return lambda *_: render
 
 
-def test_ctrl_c_finishes_the_picture_at_work(tmp_path, capsys):
+def test_ctrl_c_finishes_the_picture_at_work(tmp_path, capsys, sigint):
     handler = signal.getsignal(signal.SIGINT)
     assert trivial_grid.main(["--output", str(tmp_path), *SEEDS], load=interrupting(1)) == 130
     assert signal.getsignal(signal.SIGINT) is handler
@@ -241,7 +249,7 @@ def test_ctrl_c_finishes_the_picture_at_work(tmp_path, capsys):
     assert_whole(tmp_path, 20)
 
 
-def test_a_second_ctrl_c_stops_at_once(tmp_path):
+def test_a_second_ctrl_c_stops_at_once(tmp_path, sigint):
     assert trivial_grid.main(["--output", str(tmp_path), *SEEDS], load=interrupting(2)) == 130
     assert len(lines_of(tmp_path)) == 2 and not (tmp_path / "index.html").exists()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
