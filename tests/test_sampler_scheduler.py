@@ -479,6 +479,47 @@ def test_the_null_run_draws_nothing():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+DRAWS = {
+    "randn_like": torch.randn_like,
+    "randn": lambda x: torch.randn(x.shape),
+    "rand": lambda x: torch.rand(x.shape, dtype=torch.float64),
+    "rand_like": torch.rand_like,
+    "randint": lambda x: torch.randint(2, 9, x.shape),
+    "randint_like": lambda x: torch.randint_like(x, 2, 9),
+    "randperm": lambda x: torch.randperm(3)[0],
+    "normal_": lambda x: torch.empty(x.shape).normal_(),
+    "normal": lambda x: torch.normal(x, 1.0),
+    "bernoulli": lambda x: torch.bernoulli(x.clamp(0, 1)),
+    "multinomial": lambda x: torch.multinomial(torch.ones(4), 1),
+    "dropout": torch.nn.functional.dropout,
+    "distribution": lambda x: torch.distributions.Normal(0.0, 1.0).sample(x.shape),
+    "tree": lambda x: k_sampling.BrownianTreeNoiseSampler(x, 1.0, 9.0)(torch.tensor(8.0), torch.tensor(2.0)),
+}
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_the_null_run_leaves_the_generators_to_other_threads(name):
+    """The global generator's values, drawn by another thread while timesteps are set, are those of its sequence: it is
+    neither advanced nor put back. Nor is a user's generator advanced."""
+    own, drawn = seeded(), []
+
+    def sampler(model, x, sigmas, extra_args=None, callback=None, disable=None):
+        for sigma in sigmas[:-1]:
+            x = x + 0 * DRAWS[name](x) * torch.randn(x.shape, generator=own)
+            thread = threading.Thread(target=lambda: drawn.append(torch.rand(1)))
+            thread.start(), thread.join()
+            x = model(x, sigma * x.new_ones(len(x)))
+        return x
+
+    torch.manual_seed(5)
+    scheduler = fresh(sampler)
+    scheduler.set_begin_index(1)
+    drawn.append(torch.rand(1))
+    torch.manual_seed(5)
+    assert torch.equal(torch.cat(drawn), torch.cat([torch.rand(1) for _ in drawn])) and len(drawn) > 2 * STEPS
+    assert torch.equal(own.get_state(), seeded().get_state())
+
+
 def draws_for_itself(model, x, sigmas, extra_args=None, callback=None, disable=None):
     for sigma in sigmas[:-1]:
         x = x + 0 * torch.randn_like(x) * model(x, sigma * x.new_ones(len(x)))
