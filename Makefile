@@ -1,4 +1,5 @@
 # make samples: every sampler through both pipelines, into output/.   make test: the tests.
+# make published: the pictures of make samples made anew, as those that the project publishes.
 # make parity: docs/parity.md, measured anew.   make bench: docs/step_cost.md.
 # make figures: all pictures of README and docs. Measurements that docs/*.json lack are made: two hours if all do.
 # All make the virtual environment .venv first; a second call re-uses it.
@@ -6,11 +7,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: samples test parity bench figures lint clean
+.PHONY: samples published test parity bench figures lint clean
 
 samples: $(VENV)/.installed
 	$(BIN)/python test.py
 	$(BIN)/python test_flux.py
+
+published: $(VENV)/.installed
+	rm -f output/published.sha256 output/*-manifest.json
+	$(BIN)/python test.py
+	$(BIN)/python test_flux.py
+	$(BIN)/python published.py
 
 test: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from contact_sheet import contact_sheet, png, table_sheet
 from grid_cells import OF_A_SOLVER, Axes, Cell, named_cells, number, several, tag, values
 from grid_options import cell_command
+from published import as_published, is_published
 from run_folder import RunFolder, shown
 from whole_file import write_whole
 
@@ -75,11 +76,20 @@ def sheets(family: str, axes: Axes) -> Iterator[Sheet]:
 
 
 def write_sheets(folder: RunFolder, args: argparse.Namespace, axes: Axes) -> list[Path]:
-    """Write a sheet wherever there is at least one picture for it. Raises OSError."""
+    """Write a sheet wherever there is at least one picture for it. Raises OSError.
+
+    The published sheet of published pictures stays.
+    """
     done, fields = folder.pictures(), several(axes)
-    files = {key(cell, fields): file for file, cell in named_cells(folder.family, axes).items() if file in done}
+    named = named_cells(folder.family, axes)
+    files = {key(cell, fields): file for file, cell in named.items() if file in done}
+    whole = args.samplers is None and all(as_published(done.get(file, {})) for file in named)
     written = []
     for sheet in sheets(folder.family, axes):
+        if whole and is_published(folder.path / sheet.file):
+            (folder.path / sheet.file).touch()  # newer than the results: it shows them
+            written.append(folder.path / sheet.file)
+            continue
         picture = draw(folder, args, axes, sheet, functools.partial(find, files, done, fields, folder.path))
         if picture is not None:
             grid = shown(args.sigma_grid) if args.sigma_grid else None

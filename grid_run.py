@@ -19,10 +19,9 @@ from PIL import Image
 from contact_sheet import png
 from grid_cells import Axes, Cell, Solver, batches, named_cells
 from grid_options import BadInput, asked, axes, plain_command
-from grid_report import png_text, sheets, write_page, write_sheets
+from grid_report import png_text, programs, sheets, write_page, write_sheets
+from published import OUTPUT, as_published, levels_apart
 from run_folder import RunFolder, differences, digest, model_identity
-
-OUTPUT = Path("output")
 
 
 class Rendered(NamedTuple):
@@ -261,6 +260,9 @@ def render_missing(work: Work, args: argparse.Namespace, grid: Grid, ranks: Rank
     if ranks.rank == 0 and written:
         more = f" and {len(written) - 1} more" if len(written) > 1 else ""
         say(f"all of them: {written[0]}{more}, {grid.folder.path / 'index.html'}")
+        compared = [line for line in grid.folder.pictures().values() if "levels_from_published" in line]
+        if compared:
+            say(f"{sum(map(as_published, compared))} of {len(compared)} pictures as published")
     if stopped:
         raise KeyboardInterrupt
     return int(failed > 0)
@@ -286,12 +288,27 @@ def render_batch(render: Render, batch: list[tuple[str, Cell]], grid: Grid, args
         say(f"{grid.label(batch[0][0])} failed: {one_line(error)}", file=sys.stderr)
         return 1
     for i, (file, cell) in enumerate(batch):
-        line = result(cell, rendered, i, len(batch))
+        line, text = result(cell, rendered, i, len(batch)), cell_text(args, grid.axes, cell, rendered)
         with on_disk(grid.folder):
-            grid.folder.record(file, png(rendered.pictures[i], cell_text(args, grid.axes, cell, rendered)), line)
-        seconds, path = line["seconds"], grid.folder.path / file
-        say(f"{grid.label(file)} {seconds:6.2f} s {rendered.evaluations:4d} evaluations  {path}")
+            told = record(grid.folder, file, rendered.pictures[i], text, line)
+        say(f"{grid.label(file)} {line['seconds']:6.2f} s {rendered.evaluations:4d} evaluations  {told}")
     return 0
+
+
+def record(folder: RunFolder, file: str, picture: Image.Image, text: dict[str, str], line: dict[str, Any]) -> str:
+    """A finished cell; where its picture is, and how it compares with what is published there, if anything is.
+
+    A published file stays, if the render is that picture again.
+    """
+    path, settings = folder.path / file, {name: text[name] for name in text.keys() - {"evaluations", *programs()}}
+    levels = levels_apart(path, picture, settings)
+    line = line if levels is None else line | {"levels_from_published": levels}
+    same = as_published(line)
+    folder.record(file, path.read_bytes() if same else png(picture, text), line)
+    if levels is None:
+        return str(path)
+    by = f" to {levels} of 255" if levels else ""
+    return f"{path}, as published{by}" if same else f"{path}, differs from the published picture by {levels} of 255"
 
 
 def cell_text(args: argparse.Namespace, axes: Axes, cell: Cell, rendered: Rendered) -> dict[str, str]:

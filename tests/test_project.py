@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-SCRIPTS = {"test", "test_flux", "render_grid", "contact_sheet", "conftest"}
+SCRIPTS = {"test", "test_flux", "render_grid", "contact_sheet", "published", "conftest"}
 SCRIPTS |= {"adherence", "grid_cells", "grid_options", "grid_page", "grid_report", "grid_run", "run_folder"}
 
 
