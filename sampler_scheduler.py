@@ -43,9 +43,19 @@ from suspended_run import Run
 logger = logging.get_logger(f"diffusers.{__name__}")  # under diffusers' verbosity settings
 
 
+class _Written(str):
+    """What JSON holds of `value`, which it cannot hold: known in memory, and lost with the file."""
+
+    value: Any
+
+
+def _is_path(value) -> bool:
+    return isinstance(value, str) and ":" in value
+
+
 def _imported(value):
     """The object of an import path "module:name"; anything else as it is. ValueError if there is none."""
-    if not isinstance(value, str) or ":" not in value:
+    if not _is_path(value):
         return value
     module, _, name = value.partition(":")
     try:
@@ -54,13 +64,35 @@ def _imported(value):
         raise ValueError(f"{value!r} cannot be imported ({error}): pass the function itself") from error
 
 
-def _named(value):
+def _written(value):
     """What JSON can hold of a setting: for a callable its import path, whether it leads there or not."""
     if isinstance(value, dict):
-        return {key: _named(item) for key, item in value.items()}
-    if callable(value):
-        return f"{value.__module__}:{getattr(value, '__qualname__', type(value).__qualname__)}"
-    return value if value is None or isinstance(value, (str, bool, int, float)) else repr(value)
+        return {key: _written(item) for key, item in value.items()}
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    name = f"{value.__module__}:{getattr(value, '__qualname__', type(value).__qualname__)}" if callable(value) else None
+    written = _Written(name or repr(value))
+    written.value = value
+    return written
+
+
+def _read(value):
+    """The setting that was `_written`; of one that was in a file since, what JSON holds."""
+    if isinstance(value, dict):
+        return {key: _read(item) for key, item in value.items()}
+    return value.value if isinstance(value, _Written) else value
+
+
+def _check_paths(config: dict[str, Any]) -> None:
+    """Raise ValueError for an import path in a config: whoever wrote it would choose what is run here."""
+    for name in ("sampler", "sigma_grid"):
+        path = config.get(name)
+        if _is_path(path) and not isinstance(path, _Written):
+            raise ValueError(
+                f"the config says {name}={path!r}, and what a config names is not imported, as anyone may have written "
+                f"it. If it is to be run, pass it in the call: SamplerScheduler.from_config(config, {name}={path!r}), "
+                f"or from_pretrained(folder, subfolder='scheduler', {name}=...), with the path or the function itself"
+            )
 
 
 def _class_of(config: dict[str, Any]) -> str:
@@ -72,7 +104,7 @@ def _class_of(config: dict[str, Any]) -> str:
         parameters = {name: _parameters(name) for name in KINDS}
         fitting = [name for name in KINDS if set(parameters[name]) == set(keys[: len(parameters[name])])]
         name = max(fitting, key=lambda name: len(parameters[name]), default=None)
-    if name not in KINDS:
+    if not isinstance(name, str) or name not in KINDS:
         raise ValueError(
             f"the config is of {name or 'no scheduler class we know'}; SamplerScheduler knows the noise schedules of "
             f"{', '.join(KINDS)}: pass scheduler_class= one of these that means the same by its settings"
@@ -96,9 +128,10 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
 
     Args:
         sampler: the name of a k_diffusion sampler, a callable with that signature, or its import path "module:name".
+            Paths are followed where a call passes them, never from a config that was loaded.
         sampler_options: given to the sampler: eta, s_noise, s_churn, solver_type, order, ...
         sigma_grid: "karras", ... (`sigma_grids.SIGMA_GRIDS`), or a function (schedule, n) -> n + 1 sigmas; None: the
-            grid of the config.
+            grid of the config. Its import path will do too.
         flow_coordinates: "auto", "flow" or "ve", as in our FluxPipeline; for flow-matching models.
         noise: where the steps' noise comes from (`noise.NOISE_SOURCES`); that of the initial latents is the pipeline's
             own. "philox", "comfy" and "a1111" take the generator's seed and go on as if they had drawn those too; they
@@ -123,6 +156,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         noise: str = "torch",
         scheduler_class: str = "EulerDiscreteScheduler",
     ):
+        sampler, sampler_options, sigma_grid = map(_read, (sampler, sampler_options, sigma_grid))
         self._sampler, self._sigma_grid = find_sampler(_imported(sampler)), _imported(sigma_grid)
         self._options = sampler_options or {}
         check_options(self._sampler, sampler_options)
@@ -141,7 +175,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
             "sigma_grid": self._sigma_grid,
         }
         scheduler_class = _class_of({"scheduler_class": scheduler_class})
-        self.register_to_config(**_parameters(scheduler_class) | {k: _named(v) for k, v in self._given.items()})
+        self.register_to_config(**_parameters(scheduler_class) | {k: _written(v) for k, v in self._given.items()})
         self._drop = drops_penultimate(noise, self._sampler.name)
         self.generator: Generators = None
         self.timesteps = self.sigmas = self.num_inference_steps = None
@@ -167,8 +201,9 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
     def from_config(cls, config: dict[str, Any] = None, return_unused_kwargs: bool = False, **kwargs):
         """From the config of any scheduler of `compatibles`, or of a SamplerScheduler.
 
-        kwargs: settings of ours, and changes to those of the scheduler that the config came from. Raises TypeError
-        for a setting that neither has.
+        kwargs: settings of ours, and changes to those of the scheduler that the config came from. A config that was
+        saved has no more than the import paths of functions, and those have to be passed again, here or to
+        from_pretrained. Raises TypeError for a setting that neither has, ValueError for an import path in the config.
         """
         if not isinstance(config, dict):
             raise TypeError(
@@ -185,11 +220,16 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         if unknown and not return_unused_kwargs:
             choices = ", ".join([*list(own)[1:], *known])
             raise TypeError(f"SamplerScheduler has no setting {unknown[0]!r}; its settings, of {name}: {choices}")
+        _check_paths({key: value for key, value in settings.items() if key not in kwargs})
         settings |= {"scheduler_class": name, "_class_name": cls.__name__}
         return super().from_config(settings, return_unused_kwargs, **kwargs)
 
     def save_config(self, save_directory, push_to_hub: bool = False, **kwargs) -> None:
-        """As diffusers' own; ValueError if the sampler, its options or the grid could not be loaded again."""
+        """As diffusers' own; ValueError for a sampler, options or a grid that a file cannot hold or name.
+
+        Of functions their import paths are saved, and loading takes them again:
+        SamplerScheduler.from_pretrained(folder, sampler=..., sigma_grid=...).
+        """
         for name, value in self._given.items():
             path = self.config[name]
             try:
