@@ -134,12 +134,14 @@ class Plan:
 
         Raises ValueError if the sampler would call the network at other levels than planned.
         """
+        if begin == 0:
+            return 0, self.grid
         calls = len(self.levels) - 1
         start = min((call for call in self.starts if call >= begin), default=calls)
         if self.sampler.takes == "sigma_range" and start == calls - 1:
             start = calls  # no range is left, only the Euler step to 0
-        if begin == 0 or start == calls:
-            return start, self.grid if begin == 0 else self.levels[-1:]
+        if start == calls:
+            return start, self.levels[-1:]
         sigmas = self.levels[start:] if self.sampler.takes == "sigma_range" else self.grid[self.starts.index(start) :]
         levels = torch.tensor(self._null_run(sigmas, torch.zeros_like)[0])
         if len(levels) != calls - start or not torch.allclose(levels, self.levels[start:-1], rtol=1e-4):

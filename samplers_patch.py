@@ -33,6 +33,7 @@ class Sampler:
     its default options. derivative_only: uses the model only as (x - denoised) / sigma. noise: the kind it draws,
     "churn" (only if s_churn > 0), "gaussian", "brownian" or None. takes: "sigmas" (a grid) or "sigma_range"
     (sigma_min, sigma_max and, unless adaptive, n). sigma_grid: the named grid it is known to need, or None.
+    single_step: whether the function, if it takes a grid, can go from sigma to 0 in its first step.
     flow_coordinates: "flow" if it is written for those. grid_scheduler: whose sigmas it wants where the user gives
     none; None: those of the pipeline's scheduler.
     """
@@ -47,6 +48,7 @@ class Sampler:
     takes: str = "sigmas"
     adaptive: bool = False
     sigma_grid: str | None = None
+    single_step: bool = True
     custom: bool = False
     flow_coordinates: str | None = None
     grid_scheduler: Any = None
@@ -66,9 +68,9 @@ SAMPLERS = {
     "dpmpp_2s_ancestral": Sampler("dpmpp_2s_ancestral", k_sampling.sample_dpmpp_2s_ancestral, 2, 2),
     "dpmpp_sde": Sampler("dpmpp_sde", k_sampling.sample_dpmpp_sde, 2, 2, noise="brownian"),
     "dpmpp_2m": Sampler("dpmpp_2m", k_sampling.sample_dpmpp_2m, 2, 1, False, noise=None),
-    "dpmpp_2m_sde": Sampler("dpmpp_2m_sde", k_sampling.sample_dpmpp_2m_sde, 2, 1, noise="brownian"),
+    "dpmpp_2m_sde": Sampler("dpmpp_2m_sde", k_sampling.sample_dpmpp_2m_sde, 2, 1, noise="brownian", single_step=False),
     "dpmpp_3m_sde": Sampler(
-        "dpmpp_3m_sde", k_sampling.sample_dpmpp_3m_sde, 3, 1, noise="brownian", sigma_grid="karras"
+        "dpmpp_3m_sde", k_sampling.sample_dpmpp_3m_sde, 3, 1, noise="brownian", sigma_grid="karras", single_step=False
     ),
 }
 
@@ -191,11 +193,20 @@ def to_d(x: torch.Tensor, sigma: torch.Tensor, denoised: torch.Tensor) -> torch.
 def step_count(sampler: Sampler, sigmas: torch.Tensor) -> int | None:
     """The number of steps a sampler takes on `sigmas` (n + 1 values); None where it depends on the model."""
     steps = len(sigmas) - 1
+    if _is_single_step(sampler, sigmas):
+        return 1
     if sampler.adaptive or (sampler.custom and sampler.takes == "sigma_range"):
         return None
     if sampler.takes == "sigma_range":
         return _fast_evaluations(sigmas) // 3 + 1 + int(sigmas[-1] == 0)
     return steps
+
+
+def _is_single_step(sampler: Sampler, sigmas: torch.Tensor) -> bool:
+    """Whether all there is to do is one step to 0 that k_diffusion's function cannot take: it is left no range, or
+    lacks a variable of an earlier step."""
+    cannot = sampler.takes == "sigma_range" or not sampler.single_step
+    return cannot and not sampler.custom and len(sigmas) == 2 and float(sigmas[-1]) == 0
 
 
 def _fast_evaluations(sigmas: torch.Tensor) -> int:
@@ -302,13 +313,16 @@ def run_sampler(
 
     denoiser: (x, sigma) -> denoised, x of shape [B, ...] in float32 or wider, sigma of shape [B].
     sigmas: n + 1 decreasing values on the CPU (0-dim CPU tensors mix with any device without a sync), the last
-    one usually 0. A sampler that takes a range stops at the last sigma above 0; if the grid ends at 0, one
-    Euler step goes on from there. generator: source of all step noise, one or one per image; None: torch's
-    global one. noise(x, sigmas, kind): makes the noise_sampler(sigma, sigma_next) in its place. derivative: stands
-    in for `to_d`. observer: its `begin_step(index, x, sigma)` is called with the state at the start of every step,
-    before any network evaluation in it, and may change x in place. watch_noise: makes of the noise_sampler about to
-    be used the one that is; churn is drawn for (sigma, None).
+    one usually 0. A single step to 0 is one evaluation, and its result the denoised latents. A sampler that takes a
+    range stops at the last sigma above 0; if the grid ends at 0, one Euler step goes on from there. generator: source
+    of all step noise, one or one per image; None: torch's global one. noise(x, sigmas, kind): makes the
+    noise_sampler(sigma, sigma_next) in its place. derivative: stands in for `to_d`. observer: its
+    `begin_step(index, x, sigma)` is called with the state at the start of every step, before any network evaluation in
+    it, and may change x in place. watch_noise: makes of the noise_sampler about to be used the one that is; churn is
+    drawn for (sigma, None).
     """
+    if _is_single_step(sampler, sigmas):
+        return _single_step(denoiser, x, sigmas[0], derivative, _StepWatch(observer, denoiser, sigmas, None).begin)
     options = dict(options or {})
     noise = _noise_for(sampler, x, sigmas, options, noise or partial(step_noise, generator=generator), watch_noise)
     if sampler.custom:
@@ -338,6 +352,13 @@ def _range(sampler: Sampler, sigmas: torch.Tensor) -> tuple:
     sigma_range = (float(sigmas[sigmas > 0].min()), float(sigmas.max()))
     needs_n = "n" in _parameters(sampler.function)
     return (*sigma_range, _fast_evaluations(sigmas)) if needs_n else sigma_range
+
+
+def _single_step(denoiser, x, sigma, derivative, begin) -> torch.Tensor:
+    """From sigma to 0; with a derivative of its own (flow coordinates) the denoiser may return what is not denoised."""
+    begin(x, sigma)
+    denoised = denoiser(x, sigma * x.new_ones(len(x)))
+    return denoised if derivative is to_d else x - sigma * derivative(x, sigma, denoised)
 
 
 def _last_step(denoiser, x, sigmas, derivative, begin) -> torch.Tensor:
