@@ -133,7 +133,7 @@ def _plot_distance(axes, difference, ink: str, red: str) -> None:
     axes.axhline(difference.tolerance, color=ink, lw=1, ls="--", label=f"tolerance {difference.tolerance:g}")
     if difference.first and difference.first.step < len(difference.rows):
         sigma = difference.rows[difference.first.step].sigma[0]
-        axes.axvline(sigma, color=red, lw=2, label=f"they part: step {difference.first.step}")
+        axes.axvline(sigma, color=red, lw=2, label=f"they part: {difference.unit} {difference.first.step}")
 
 
 def figure_png(comparison, dark: bool = False) -> bytes:
@@ -155,7 +155,7 @@ def page(comparison, strips: tuple[Image.Image, Image.Image] | None = None) -> s
             _verdict(comparison),
             f'<div class="columns">\n{_run(comparison)}\n{_pictures(comparison)}\n</div>',
             _section("Trajectories", _figure(comparison)),
-            _section("Steps", _table(comparison.difference)),
+            _section(f"{comparison.difference.unit.capitalize()}s", _table(comparison.difference)),
             _section("Findings", _findings(comparison.difference)),
             _section("Denoised estimates", _strips(comparison.labels, strips)) if strips else "",
             f"<script>{SCRIPT}</script>\n</body>\n</html>\n",
@@ -178,7 +178,9 @@ def _data(png: bytes | Image.Image) -> str:
 
 def _verdict(comparison) -> str:
     found, first = comparison.difference, comparison.difference.first
-    kind, sign, said = ("agree", "✓", found.verdict) if found.agree else ("part", "≠", f"part at step {first.step}")
+    kind, sign, said = "agree", "✓", found.verdict
+    if first:
+        kind, sign, said = "part", "≠", f"part at {found.unit} {first.step}"
     names = " and ".join(f"<code>{escape(label)}</code>" for label in comparison.labels)
     largest = f"{found.largest:.1e} at most, " if math.isfinite(found.largest) else ""
     sizes = f"{largest}{found.result:.1e} in the result; tolerance {found.tolerance:g}"
@@ -193,7 +195,8 @@ def _run(comparison) -> str:
     """What was run."""
     lines = []
     for name, label, trace in zip("ab", comparison.labels, comparison.traces, strict=True):
-        size = f"{trace.step_count} steps, {len(trace.calls)} network calls"
+        size = f"{trace.step_count} steps, " if trace.steps_from else ""
+        size += f"{len(trace.calls)} network calls"
         lines.append(f'<dt class="{name}">{name}</dt><dd><code>{escape(label)}</code><br>{size}</dd>')
     for name, value in comparison.call.items():
         lines.append(f"<dt>{escape(name)}</dt><dd>{escape(str(value)) or '(empty)'}</dd>")
@@ -233,10 +236,10 @@ def _table(found) -> str:
         rows.append(_row(cells, row.parted, found.first if found.first and found.first.step == row.step else None))
     late = found.first if found.first and found.first.step == len(rows) else None  # one run has no such step
     rows.append(_row(["end", "", "", "", "", f"{found.result:.1e}", ""], None, late))
-    return f"""<p class="quiet">x at the start of each step, and the first denoised estimate in it</p>
-<div class="scroll" tabindex="0" role="region" aria-label="Table of the steps">
-<table><thead><tr><th rowspan="2">step</th><th colspan="2">sigma</th><th colspan="2">timestep</th>
-<th colspan="2">|a − b| / |a|</th><th class="found" rowspan="2">what differs first in the step</th></tr>
+    return f"""<p class="quiet">x at the start of each {found.unit}, and the first denoised estimate in it</p>
+<div class="scroll" tabindex="0" role="region" aria-label="Table of the {found.unit}s">
+<table><thead><tr><th rowspan="2">{found.unit}</th><th colspan="2">sigma</th><th colspan="2">timestep</th>
+<th colspan="2">|a − b| / |a|</th><th class="found" rowspan="2">what differs first in the {found.unit}</th></tr>
 <tr><th>a</th><th>b</th><th>a</th><th>b</th><th>x</th><th>denoised</th></tr></thead>
 <tbody>
 {"".join(rows)}</tbody></table></div>"""
@@ -254,7 +257,7 @@ def _row(cells: list, differs: str | None, parting) -> str:
 def _findings(found) -> str:
     if not found.findings:
         return "<p>No quantity differs.</p>"
-    lines = [f"<li>Step {one.step}, {escape(str(one))}</li>" for one in found.findings]
+    lines = [f"<li>{found.unit.capitalize()} {one.step}, {escape(str(one))}</li>" for one in found.findings]
     return "\n".join(["<ol>", *lines, "</ol>"])
 
 

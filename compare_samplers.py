@@ -46,8 +46,9 @@ class Comparison:
         return self.difference.verdict
 
     def table(self) -> str:
-        """The steps, a line each."""
-        lines = [f"{'step':>4} {'sigma':>10} {'timestep':>10} {'|x_a-x_b|':>10} {'|denoised|':>10}  parted first"]
+        """The steps (or network calls), a line each."""
+        unit = self.difference.unit.split()[-1]
+        lines = [f"{unit:>4} {'sigma':>10} {'timestep':>10} {'|x_a-x_b|':>10} {'|denoised|':>10}  parted first"]
         for row in self.difference.rows:
             cells = (f"{row.sigma[0]:10.4f}", f"{row.timestep[0]:10.3f}", f"{row.x:10.1e}", f"{row.denoised:10.1e}")
             lines.append(f"{row.step:4d} {' '.join(cells)}  {row.parted or ''}".rstrip())
@@ -58,7 +59,7 @@ class Comparison:
         found = self.difference
         texts = {"a": self.labels[0], "b": self.labels[1], "verdict": self.verdict, "agree": found.agree}
         texts |= {"tolerance": found.tolerance, "largest": found.largest, "result": found.result}
-        texts |= {"notes": self.notes, "findings": [asdict(one) for one in found.findings]}
+        texts |= {"unit": found.unit, "notes": self.notes, "findings": [asdict(one) for one in found.findings]}
         texts |= {"rows": [asdict(row) for row in found.rows], "call": self.call}
         texts["versions"] = {name: version(name) for name in ("torch", "diffusers", "k-diffusion")}
         return json.dumps(texts, indent=1)

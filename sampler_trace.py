@@ -10,14 +10,16 @@ import contextvars
 import html
 import json
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from bisect import bisect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
 
+from step_starts import step_starts
 from whole_file import write_whole
 
 _ACTIVE = contextvars.ContextVar("active_trace", default=None)
@@ -79,12 +81,16 @@ class NetworkCall:
 
 @dataclass
 class Draw:
-    """Unit noise drawn in a step for the interval from sigma to sigma_next; either may be unknown (None)."""
+    """Unit noise drawn in a step for the interval from sigma to sigma_next; either may be unknown (None).
+
+    calls: how many network calls came before it in the run.
+    """
 
     step: int
     sigma: torch.Tensor | None
     sigma_next: torch.Tensor | None
     noise: Reading
+    calls: int = 0
 
     @property
     def churn(self) -> bool:
@@ -110,6 +116,8 @@ class Trace:
     sigmas: the grid, in the sampler's coordinates: "ve" (x = x0 + sigma eps) or "flow" (x = (1 - t) x0 + t eps,
     sigma = t). calls, draws: in the order in which they were made. states[i]: at the start of step i; the last one
     is the result. size: (height, width) in pixels. model: the pipeline's class and where it was loaded from.
+    steps_from: "sampler", which told where its steps begin; "calls", for one without a callback whose network calls
+    show it; None where they leave it open: then all is one step.
     """
 
     tensors: bool = False
@@ -119,6 +127,7 @@ class Trace:
     coordinates: str = "ve"
     size: tuple[int, int] | None = None
     sigmas: torch.Tensor | None = None
+    steps_from: str | None = "sampler"
     calls: list[NetworkCall] = field(default_factory=list)
     draws: list[Draw] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
@@ -136,13 +145,13 @@ class Trace:
         """A run of a pipeline begins; what was noted of an earlier one is dropped."""
         self.sampler, self.sigmas, self.coordinates, self.size = sampler, sigmas, coordinates, size
         self.model = f"{type(pipe).__name__} {pipe.name_or_path or ''}".strip()
-        self.calls, self.draws, self.states = [], [], []
+        self.calls, self.draws, self.states, self.steps_from = [], [], [], "sampler"
 
     def begin_step(self, index: int, x: torch.Tensor, sigma: torch.Tensor, late: bool = False) -> None:
         """Step `index` begins at x; late: the latest network call was the first in it already."""
         if late and self.calls:
             self.calls[-1].step, self.calls[-1].stage = index, 0
-            if self.draws and self.draws[-1].churn:
+            if self.draws and self.draws[-1].churn and self.draws[-1].calls == len(self.calls) - 1:
                 self.draws[-1].step = index
         self.states.append(State(torch.as_tensor(sigma), Reading.of(x, self.tensors)))
 
@@ -168,27 +177,35 @@ class Trace:
         def watched(sigma, sigma_next):
             drawn = noise(sigma, sigma_next) if self.replay is None else self.replay(self, noise, sigma, sigma_next)
             reading = Reading.of(drawn, self.tensors)
-            self.draws.append(Draw(max(len(self.states) - 1, 0), sigma, sigma_next, reading))
+            self.draws.append(Draw(max(len(self.states) - 1, 0), sigma, sigma_next, reading, len(self.calls)))
             return drawn
 
         return watched
 
     def end(self, x: torch.Tensor, sigma: torch.Tensor) -> None:
         """The run is over, or was left, at x."""
-        if not self.states:
-            self._find_steps()
+        told = bool(self.states)
         self.states.append(State(torch.as_tensor(sigma), Reading.of(x, self.tensors)))
+        if told or not self.calls:
+            return
+        starts = step_starts([float(call.sigma) for call in self.calls], self.sigmas.tolist())
+        self.steps_from = None if starts is None else "calls"
+        found = self.with_steps(starts, self.sigmas) if starts else self.with_steps([0], [self.calls[0].sigma])
+        self.calls, self.draws, self.states = found.calls, found.draws, found.states
 
-    def _find_steps(self) -> None:
-        """For a sampler that told of no steps: a call at the next sigma of the grid begins one."""
-        stage = 0
-        for call in self.calls:
-            step = len(self.states)
-            if step < len(self.sigmas) and torch.isclose(call.sigma.cpu().float(), self.sigmas[step].float()):
-                self.states.append(State(call.sigma, call.x))
-                stage = 0
-            call.step, call.stage = max(len(self.states) - 1, 0), stage
-            stage += 1
+    def with_steps(self, starts: list[int], sigmas: Sequence) -> "Trace":
+        """The same run, told in steps that begin with these of its network calls, at these noise levels."""
+        steps = [max(bisect(starts, call) - 1, 0) for call in range(len(self.calls))]
+        calls = [
+            replace(call, step=step, stage=number - starts[step])
+            for number, (call, step) in enumerate(zip(self.calls, steps, strict=True))
+        ]
+        draws = []
+        for draw in self.draws:  # churn comes before the call that it belongs to
+            call = draw.calls if draw.churn else draw.calls - 1
+            draws.append(replace(draw, step=steps[min(max(call, 0), len(steps) - 1)]))
+        states = [State(torch.as_tensor(sigma), calls[i].x) for i, sigma in zip(starts, sigmas, strict=False)]
+        return replace(self, calls=calls, draws=draws, states=[*states, self.states[-1]])
 
     # What a user asks of it.
 
@@ -268,7 +285,7 @@ class Trace:
         path, tensors, texts = Path(path), {}, {}
         for name in ("calls", "draws", "states"):
             texts[name] = [_to_json(entry, f"{name}.{i}", tensors) for i, entry in enumerate(getattr(self, name))]
-        texts |= {name: getattr(self, name) for name in ("sampler", "model", "coordinates", "size")}
+        texts |= {name: getattr(self, name) for name in ("sampler", "model", "coordinates", "size", "steps_from")}
         texts["sigmas"] = None if self.sigmas is None else self.sigmas.tolist()
         if tensors:
             write_whole(path.with_suffix(".safetensors"), save(tensors))
@@ -284,7 +301,7 @@ class Trace:
         beside = path.with_suffix(".safetensors")
         tensors = load_file(beside) if beside.exists() else {}
         known = {name: texts[name] for name in ("sampler", "model", "coordinates")}
-        trace = cls(tensors=bool(tensors), **known)
+        trace = cls(tensors=bool(tensors), steps_from=texts.get("steps_from", "sampler"), **known)
         trace.size = None if texts["size"] is None else tuple(texts["size"])
         trace.sigmas = None if texts["sigmas"] is None else torch.tensor(texts["sigmas"])
         for name, kind in (("calls", NetworkCall), ("draws", Draw), ("states", State)):

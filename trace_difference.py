@@ -4,12 +4,13 @@
     print(difference.verdict)
 
 Quantities are looked at in the order in which a run makes them, so that the first one that differs is the cause
-and not a consequence. Runs in VE and in flow coordinates are compared in flow coordinates.
+and not a consequence. Runs in VE and in flow coordinates are compared in flow coordinates. Runs are compared step by
+step; where one does not tell its steps and its network calls leave them open, call by call.
 """
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -24,7 +25,8 @@ TIMESTEP_TOLERANCE = 0.02  # of the 1000; interpolation in float32 differs by 0.
 
 @dataclass(frozen=True)
 class Finding:
-    """A quantity that differs in `step`; text: its values in a and b; cause: what would make just this, if known."""
+    """A quantity that differs in `step` (or network call); text: its values in a and b; cause: what would make just
+    this, if known."""
 
     step: int
     quantity: str
@@ -37,8 +39,8 @@ class Finding:
 
 @dataclass(frozen=True)
 class Row:
-    """One step. sigma, timestep: (a, b); x, denoised: |a - b| / |a| of the state and the first estimate in it;
-    parted: the quantity that parts first in this step, if one does."""
+    """One step (or network call). sigma, timestep: (a, b); x, denoised: |a - b| / |a| of the state and the first
+    estimate in it; parted: the quantity that parts first in it, if one does."""
 
     step: int
     sigma: tuple[float, float]
@@ -50,7 +52,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Difference:
-    """What came of comparing two traces. largest: the largest |a - b| / |a| of any state; result: the last one's."""
+    """What came of comparing two traces. largest: the largest |a - b| / |a| of any state; result: the last one's.
+
+    unit: what the rows are, "step" or "network call". whole: whether they are all of both runs; if not, they are the
+    calls up to the first at other sigmas, and agreement is that of the results.
+    """
 
     rows: list[Row]
     findings: list[Finding]
@@ -58,6 +64,8 @@ class Difference:
     result: float
     tolerance: float
     notes: list[str] = field(default_factory=list)
+    unit: str = "step"
+    whole: bool = True
 
     @property
     def agree(self) -> bool:
@@ -72,27 +80,89 @@ class Difference:
     def verdict(self) -> str:
         """One line, without the notes."""
         if self.agree:
-            return f"agree to {self.largest:.1e} over {len(self.rows)} steps"
-        return f"part at step {self.first.step}: {self.first}"
+            return f"agree to {self.largest:.1e} " + (f"over {self.count}" if self.whole else "in the result")
+        return f"part at {self.unit} {self.first.step}: {self.first}"
+
+    @property
+    def count(self) -> str:
+        return f"{len(self.rows)} {self.unit}{'s' * (len(self.rows) != 1)}"
 
 
 def trace_difference(a: Trace, b: Trace, tolerance: float = TOLERANCE) -> Difference:
     """Compare two runs. Raises ValueError if they cannot be: no tensors, other shapes, no network calls."""
     check_comparable(a, b)
-    a, b = _Run(a, in_flow=a.coordinates != b.coordinates), _Run(b, in_flow=a.coordinates != b.coordinates)
+    in_flow = a.coordinates != b.coordinates
+    runs = _with_the_same_steps(_Run(a, in_flow), _Run(b, in_flow))
+    traces = [run.trace for run in runs]
+    if all(trace.steps_from for trace in traces):
+        found = _by_steps(*runs, tolerance)
+        told = all(trace.steps_from == "sampler" for trace in traces)
+        if found.agree or told or found.result > tolerance:
+            return found
+    return _by_calls(*(_Run(_each_call_a_step(trace), in_flow) for trace in traces), tolerance, traces)
+
+
+def _with_the_same_steps(a: "_Run", b: "_Run") -> tuple["_Run", "_Run"]:
+    """Where both make the same network calls, the steps that one of them tells hold for the other too."""
+    if _same_calls(a, b) < max(len(a.trace.calls), len(b.trace.calls)):
+        return a, b
+    if a.trace.steps_from != "sampler" and b.trace.steps_from == "sampler":
+        return _in_steps_of(b, a), b
+    return a, (_in_steps_of(a, b) if a.trace.steps_from else b)
+
+
+def _same_calls(a: "_Run", b: "_Run") -> int:
+    """How many network calls the two make at the same noise levels, from the first."""
+    levels = [[run.sigma(call.sigma) for call in run.trace.calls] for run in (a, b)]
+    differ = (call for call, pair in enumerate(zip(*levels, strict=False)) if not _close(*pair))
+    return next(differ, min(map(len, levels)))
+
+
+def _in_steps_of(known: "_Run", other: "_Run") -> "_Run":
+    """The other run, which makes the same calls, in the steps of the known one."""
+    steps = [call.step for call in known.trace.calls]
+    if sorted(set(steps)) != list(range(known.steps)) or steps == [call.step for call in other.trace.calls]:
+        return other
+    starts = [steps.index(step) for step in range(known.steps)]
+    levels = [other.own_sigma(known.level(step)) for step in range(known.steps)]
+    return _Run(replace(other.trace.with_steps(starts, levels), steps_from="sampler"), other.in_flow)
+
+
+def _each_call_a_step(trace: Trace) -> Trace:
+    return trace.with_steps(list(range(len(trace.calls))), [call.sigma for call in trace.calls])
+
+
+def _by_steps(a: "_Run", b: "_Run", tolerance: float) -> Difference:
     findings = list(_findings(a, b, min(tolerance, SENSITIVITY)))
     rows = [_row(a, b, step, findings) for step in range(min(a.steps, b.steps))]
-    same_length = a.steps == b.steps
     result = distance(a.x(-1), b.x(-1))
-    largest = max([distance(a.x(i), b.x(i)) for i in range(min(a.steps, b.steps))] + [result])
-    if largest <= tolerance and same_length:
-        notes = [f"without effect above {tolerance:g}: step {one.step}, {one}" for one in _one_of_each(findings)]
-        return Difference(rows, findings, largest, result, tolerance, notes)
-    if not findings:
+    largest = max([row.x for row in rows] + [result])
+    return _difference(rows, findings, largest if a.steps == b.steps else math.inf, result, tolerance)
+
+
+def _by_calls(a: "_Run", b: "_Run", tolerance: float, traces: list[Trace]) -> Difference:
+    """Of runs of which each call was made a step. traces: as they were told."""
+    same, result = _same_calls(a, b), distance(a.x(-1), b.x(-1))
+    whole = same == a.steps == b.steps
+    findings = list(_findings(a, b, min(tolerance, SENSITIVITY), None if whole else same))
+    rows = [_row(a, b, call, findings) for call in range(same)]
+    largest = max([row.x for row in rows] + [result]) if whole else result
+    silent = [name for name, trace in zip("ab", traces, strict=True) if trace.steps_from != "sampler"]
+    note = f"{' and '.join(silent)} called no callback, and network calls alone leave open where steps begin"
+    found = _difference(rows, findings, largest, result, tolerance, "network call", whole)
+    return replace(found, notes=[f"{note}: compared call by call", *found.notes])
+
+
+def _difference(rows, findings, largest, result, tolerance, unit: str = "step", whole: bool = True) -> Difference:
+    notes = []
+    if largest <= tolerance:
+        ones = _one_of_each(findings)
+        notes = [f"without effect above {tolerance:g}: {unit} {one.step}, {one}" for one in ones]
+    elif not findings:
         first = next(row.step for row in rows if row.x > tolerance or row is rows[-1])
-        text = f"it grows from {rows[min(1, len(rows) - 1)].x:.1e} after the first step to {largest:.1e}"
-        findings = [Finding(first, "rounding", text, "no step stands out")]
-    return Difference(rows, findings, largest if same_length else math.inf, result, tolerance)
+        text = f"it grows from {rows[min(1, len(rows) - 1)].x:.1e} after the first {unit} to {largest:.1e}"
+        findings = [Finding(first, "rounding", text, f"no {unit} stands out")]
+    return Difference(rows, findings, largest, result, tolerance, notes, unit, whole)
 
 
 def check_comparable(a: Trace, b: Trace) -> None:
@@ -120,12 +190,16 @@ class _Run:
     """A trace, read in coordinates that two runs share: its own, or flow coordinates."""
 
     def __init__(self, trace: Trace, in_flow: bool):
-        self.trace, self.steps = trace, trace.step_count
+        self.trace, self.steps, self.in_flow = trace, trace.step_count, in_flow
         self.convert = in_flow and trace.coordinates == "ve"
 
     def sigma(self, sigma: torch.Tensor) -> float:
         sigma = float(sigma)
         return sigma / (1 + sigma) if self.convert else sigma
+
+    def own_sigma(self, sigma: float) -> float:
+        """The way back from `sigma`."""
+        return sigma / max(1 - sigma, 1e-12) if self.convert else sigma
 
     def scaled(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         return x.double() / (1 + float(sigma)) if self.convert else x.double()
@@ -167,23 +241,36 @@ def _one_of_each(findings: list[Finding]) -> list[Finding]:
     return list({one.quantity: one for one in reversed(findings)}.values())[::-1]
 
 
-def _findings(a: _Run, b: _Run, tolerance: float) -> Iterator[Finding]:
+def _findings(a: _Run, b: _Run, tolerance: float, same_calls: int | None = None) -> Iterator[Finding]:
     """All quantities that differ, in the order in which the runs made them; none after a step that parts the states.
 
     tolerance: of a quantity whose inputs are equal; where they differ already, GROWTH times as much is allowed.
+    same_calls: of runs told call by call, how many are made at the same sigmas, if not all are.
     """
     if distance(a.x(0), b.x(0)) > tolerance and _close(a.level(0), b.level(0)):
         yield _initial_finding(a, b)
-    for step in range(min(a.steps, b.steps)):
-        yield from _grid_finding(a, b, step)
+    for step in range(min(a.steps, b.steps) if same_calls is None else same_calls):
+        if same_calls is None:
+            yield from _grid_finding(a, b, step)
         before = distance(a.x(step), b.x(step))
         yield from _call_findings(a, b, step, max(tolerance, GROWTH * before))
+        if step + 1 == same_calls:
+            break
         allowed = max(tolerance, GROWTH * max(before, _denoised_distance(a, b, step)))
         if distance(a.x(step + 1), b.x(step + 1)) > allowed:
             yield _update_finding(a, b, step)
-            break
-    if a.steps != b.steps:
+            return
+    if same_calls is not None:
+        yield _other_calls_finding(a, b, same_calls)
+    elif a.steps != b.steps:
         yield Finding(min(a.steps, b.steps), "sigma grid", f"a takes {a.steps} steps, b {b.steps}")
+
+
+def _other_calls_finding(a: _Run, b: _Run, call: int) -> Finding:
+    """Runs told call by call, the first calls of which are made at the same sigmas."""
+    if call == min(a.steps, b.steps):
+        return Finding(call, "network calls", f"a makes {a.steps}, b {b.steps}")
+    return Finding(call, "sigma of the call", f"{a.level(call):.6g} in a, {b.level(call):.6g} in b")
 
 
 def _denoised_distance(a: _Run, b: _Run, step: int) -> float:
