@@ -7,20 +7,24 @@ trace.plot()      # sigma, sizes of x and denoised, step sizes
 """
 
 import contextvars
+import hashlib
 import html
 import json
 import math
 from bisect import bisect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load, save
 
 from step_starts import step_starts
 from whole_file import write_whole
+
+SHOWN = 40  # lines of a trace that is printed
 
 _ACTIVE = contextvars.ContextVar("active_trace", default=None)
 
@@ -36,7 +40,7 @@ class Reading:
 
     stats: torch.Tensor
     dtype: torch.dtype
-    values: torch.Tensor | None = None
+    values: torch.Tensor | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, tensor: torch.Tensor, keep: bool) -> "Reading":
@@ -106,7 +110,7 @@ class State:
     x: Reading
 
 
-@dataclass
+@dataclass(repr=False)
 class Trace:
     """One run of a sampler, the latest that was given this trace.
 
@@ -228,16 +232,31 @@ class Trace:
             rows.append(row)
         return rows
 
+    @property
+    def caption(self) -> str:
+        """One line about the run."""
+        if not self.calls:
+            return "Trace: no run yet"
+        steps = "steps not told" if self.steps_from is None else f"{self.step_count} steps"
+        return f"{self.sampler}: {steps}, {len(self.calls)} network calls, {self.coordinates}"
+
+    def __repr__(self) -> str:
+        """The caption and `rows` as a table, of a long one the beginning and the end."""
+        rows = self.rows()
+        lines = ["".join(f"{name:>14}" for name in row) for row in rows[:1]]
+        lines += ["".join(f"{_number(value):>14}" for value in row.values()) for row in rows]
+        if len(lines) > SHOWN:
+            left_out = f"{'...':>14}   ({len(lines) - SHOWN + 1} more)"
+            lines = [*lines[: SHOWN // 2], left_out, *lines[SHOWN // 2 + 1 - SHOWN :]]
+        return "\n".join([self.caption, *lines])
+
     def _repr_html_(self) -> str:
         rows = self.rows()
         if not rows:
-            return "<p>Trace: no run yet</p>"
+            return f"<p>{self.caption}</p>"
         head = "".join(f"<th>{name}</th>" for name in rows[0])
-        cells = (
-            "".join(f"<td>{'' if value != value else f'{value:.5g}'}</td>" for value in row.values()) for row in rows
-        )
-        body = "".join(f"<tr>{row}</tr>" for row in cells)
-        caption = html.escape(f"{self.sampler}: {self.step_count} steps, {len(rows)} network calls, {self.coordinates}")
+        body = "".join(f"<tr>{''.join(f'<td>{_number(value)}</td>' for value in row.values())}</tr>" for row in rows)
+        caption = html.escape(self.caption)
         return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
     def plot(self):
@@ -281,33 +300,53 @@ class Trace:
         return strip
 
     def save(self, path: str | Path) -> None:
-        """Write path (JSON) and, if tensors were kept, the same name with .safetensors; each whole or not at all."""
+        """Write path (JSON) and, if tensors were kept, the same name with .safetensors; each whole or not at all.
+
+        Of an earlier trace saved there nothing is left.
+        """
         path, tensors, texts = Path(path), {}, {}
         for name in ("calls", "draws", "states"):
             texts[name] = [_to_json(entry, f"{name}.{i}", tensors) for i, entry in enumerate(getattr(self, name))]
         texts |= {name: getattr(self, name) for name in ("sampler", "model", "coordinates", "size", "steps_from")}
         texts["sigmas"] = None if self.sigmas is None else self.sigmas.tolist()
-        if tensors:
-            write_whole(path.with_suffix(".safetensors"), save(tensors))
+        content = save(tensors, metadata=WRITER) if tensors else None
+        texts["tensors"] = None if content is None else hashlib.sha256(content).hexdigest()
+        beside = path.with_suffix(".safetensors")
+        if content is not None:
+            write_whole(beside, content)
         write_whole(path, json.dumps(texts).encode())
+        if content is None and _is_ours(beside):
+            beside.unlink()
 
     @classmethod
     def load(cls, path: str | Path) -> "Trace":
-        """The trace that `save` wrote. Raises ValueError for a file that is none."""
+        """The trace that `save` wrote. Raises ValueError, with what is wrong, for whatever else there is at path."""
         path = Path(path)
-        texts = json.loads(path.read_text())
-        if not isinstance(texts, dict) or "calls" not in texts:
-            raise ValueError(f"{path} is not a trace: give the .json file that Trace.save wrote")
-        beside = path.with_suffix(".safetensors")
-        tensors = load_file(beside) if beside.exists() else {}
-        known = {name: texts[name] for name in ("sampler", "model", "coordinates")}
-        trace = cls(tensors=bool(tensors), steps_from=texts.get("steps_from", "sampler"), **known)
-        trace.size = None if texts["size"] is None else tuple(texts["size"])
-        trace.sigmas = None if texts["sigmas"] is None else torch.tensor(texts["sigmas"])
-        for name, kind in (("calls", NetworkCall), ("draws", Draw), ("states", State)):
-            entries = enumerate(texts[name])
-            setattr(trace, name, [kind(**_from_json(entry, f"{name}.{i}", tensors)) for i, entry in entries])
-        return trace
+        try:
+            return _trace(json.loads(path.read_bytes()), path.with_suffix(".safetensors"))
+        except KeyError as error:
+            reason = f"it has no {error}"
+        except (OSError, ValueError, OverflowError, RecursionError) as error:
+            reason = f"{type(error).__name__}: {error}" if isinstance(error, OSError) else str(error)
+        raise ValueError(f"{path} is not a trace: {reason}; give the .json file that Trace.save wrote")
+
+
+# Of the files of a trace.
+
+WRITER = {"format": "pt", "written by": "Trace.save"}  # "format" as transformers has it
+
+
+def _number(value: float) -> str:
+    return "" if value != value else f"{value:.5g}"
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether it is a safetensors file that a trace wrote."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() == WRITER
+    except (OSError, SafetensorError):
+        return False
 
 
 def _to_json(entry: Any, key: str, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
@@ -316,19 +355,80 @@ def _to_json(entry: Any, key: str, tensors: dict[str, torch.Tensor]) -> dict[str
     for name, value in vars(entry).items():
         if isinstance(value, Reading):
             texts[name] = {"stats": value.stats.tolist(), "dtype": str(value.dtype).removeprefix("torch.")}
-            if value.values is not None:
-                tensors[f"{key}.{name}"] = value.values.contiguous()
+            if value.values is not None:  # a file may not have one tensor under two names
+                twice = any(value.values is other for other in tensors.values())
+                tensors[f"{key}.{name}"] = value.values.clone() if twice else value.values.contiguous()
         else:
             texts[name] = float(value) if isinstance(value, torch.Tensor) else value
     return texts
 
 
-def _from_json(texts: dict[str, Any], key: str, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
-    fields = {}
-    for name, value in texts.items():
-        if isinstance(value, dict):
-            kept = tensors.get(f"{key}.{name}")
-            fields[name] = Reading(torch.tensor(value["stats"]), getattr(torch, value["dtype"]), kept)
+def _trace(texts: Any, beside: Path) -> Trace:
+    """The trace that these texts and the file of tensors beside them hold; ValueError or KeyError if they hold none."""
+    _check(isinstance(texts, dict), "it is a JSON file of something else")
+    tensors = None
+    if texts["tensors"] is not None:
+        content = beside.read_bytes()
+        whole = hashlib.sha256(content).hexdigest() == texts["tensors"]
+        _check(whole, f"{beside} is damaged, or holds the tensors of another run")
+        tensors = load(content)
+    trace = Trace(tensors=tensors is not None)
+    for name in ("sampler", "model"):
+        _check(texts[name] is None or isinstance(texts[name], str), f"{name} is {texts[name]!r}, not a text")
+        setattr(trace, name, texts[name])
+    for name, choices in (("coordinates", ("ve", "flow")), ("steps_from", ("sampler", "calls", None))):
+        _check(texts[name] in choices, f"{name} is {texts[name]!r}, not one of {choices}")
+        setattr(trace, name, texts[name])
+    if texts["size"] is not None:
+        trace.size = tuple(_whole(value, "size") for value in _list(texts["size"], "size", 2))
+    if texts["sigmas"] is not None:
+        trace.sigmas = torch.tensor([_real(value, "sigmas") for value in _list(texts["sigmas"], "sigmas")])
+    for name, kind in (("calls", NetworkCall), ("draws", Draw), ("states", State)):
+        entries = enumerate(_list(texts[name], name))
+        setattr(trace, name, [_entry(kind, entry, f"{name}.{i}", tensors) for i, entry in entries])
+    return trace
+
+
+def _entry(kind: type, texts: Any, key: str, tensors: dict[str, torch.Tensor] | None) -> Any:
+    """A NetworkCall, Draw or State, by the types of its fields."""
+    _check(isinstance(texts, dict), f"{key} is {texts!r:.40}")
+    values = {}
+    for one in fields(kind):
+        name, value = f"{key}.{one.name}", texts[one.name]
+        if one.type is Reading:
+            values[one.name] = _reading(value, name, tensors)
+        elif one.type is int:
+            values[one.name] = _whole(value, name)
         else:
-            fields[name] = torch.tensor(value) if isinstance(value, float) else value
-    return fields
+            unknown = value is None and one.type is not torch.Tensor
+            values[one.name] = None if unknown else torch.tensor(_real(value, name))
+    return kind(**values)
+
+
+def _reading(texts: Any, key: str, tensors: dict[str, torch.Tensor] | None) -> Reading:
+    _check(isinstance(texts, dict), f"{key} is {texts!r:.40}")
+    stats = torch.tensor([_real(value, key) for value in _list(texts["stats"], key, 3)])
+    dtype = getattr(torch, texts["dtype"], None) if isinstance(texts["dtype"], str) else None
+    _check(isinstance(dtype, torch.dtype), f"{key} has the dtype {texts['dtype']!r:.40}")
+    return Reading(stats, dtype, None if tensors is None else tensors[key])
+
+
+def _check(right: bool, reason: str) -> None:
+    if not right:
+        raise ValueError(reason)
+
+
+def _list(value: Any, key: str, length: int | None = None) -> list:
+    right = isinstance(value, list) and length in (None, len(value))
+    _check(right, f"{key} is {value!r:.40}, not a list" + (f" of {length}" if length else ""))
+    return value
+
+
+def _whole(value: Any, key: str) -> int:
+    _check(type(value) is int and 0 <= value < 2**63, f"{key} is {value!r:.40}, not a count")
+    return value
+
+
+def _real(value: Any, key: str) -> float:
+    _check(type(value) in (int, float), f"{key} is {value!r:.40}, not a number")
+    return float(value)
