@@ -124,7 +124,9 @@ def _run(pipe, source, call, sigma_grid, steps: int, seed: int, trace):
 def _shared_grid(pipe, sigma_grid, call: dict[str, Any], steps: int):
     """A grid that both runs can start from. On flow models that is the one VE coordinates have, whose first time is
     less than 1: it is found by a run of a sampler that does nothing but look."""
-    if "FlowMatch" not in type(pipe.scheduler).__name__:
+    from denoisers import is_flow
+
+    if not is_flow(pipe.scheduler):
         return sigma_grid
     seen = []
 

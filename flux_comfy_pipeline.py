@@ -163,6 +163,14 @@ class FluxPipeline(diffusers.FluxPipeline):
                 raise ValueError(
                     "prompt_embeds and negative_prompt_embeds must have the same shape when passed directly: " + shapes
                 )
+        if true_cfg and batch_guidance:
+            texts = (negative_prompt_2 or negative_prompt, negative_prompt_embeds), (prompt_2 or prompt, prompt_embeds)
+            shapes = [self._embeds_shape(*text, num_images_per_prompt, max_sequence_length) for text in texts]
+            if shapes[0] != shapes[1]:
+                raise ValueError(
+                    f"batch_guidance=True cannot join prompts of the shapes {shapes[0]} and {shapes[1]}: leave it out, "
+                    "or pass as many negative prompts as prompts, with embeddings of max_sequence_length tokens"
+                )
 
         self._guidance_scale = guidance_scale
         self._joint_attention_kwargs = joint_attention_kwargs or {}
@@ -196,9 +204,6 @@ class FluxPipeline(diffusers.FluxPipeline):
             )
             negative = positive | {"pooled_projections": negative_pooled_prompt_embeds, "txt_ids": negative_text_ids}
             if batch_guidance:
-                if negative_prompt_embeds.shape != prompt_embeds.shape:
-                    shapes = f"{tuple(negative_prompt_embeds.shape)} and {tuple(prompt_embeds.shape)}"
-                    raise ValueError(f"batch_guidance=True cannot join prompts of the shapes {shapes}: leave it out")
                 both = positive | {
                     "pooled_projections": torch.cat([negative_pooled_prompt_embeds, pooled_prompt_embeds]),
                     "guidance": None if guidance is None else guidance.repeat(2),
@@ -323,6 +328,13 @@ class FluxPipeline(diffusers.FluxPipeline):
         image = latents.to(dtype) if output_type == "latent" else self.decode(latents, height, width, output_type)
         self.maybe_free_model_hooks()
         return FluxPipelineOutput(images=image) if return_dict else (image,)
+
+    def _embeds_shape(self, prompt, embeds: torch.Tensor | None, images_per_prompt: int, tokens: int) -> tuple:
+        """Of a prompt's embeddings: of those given, or of what the encoder will make of the prompt."""
+        if embeds is not None:
+            return tuple(embeds.shape)
+        prompts = 1 if isinstance(prompt, str) else len(prompt)
+        return prompts * images_per_prompt, tokens, self.transformer.config.joint_attention_dim
 
     def _dynamic_shift(self, height: int, width: int, latents: torch.Tensor | None) -> float:
         """mu, the log of the time shift that the scheduler's config asks for at this number of image tokens."""

@@ -27,6 +27,7 @@ from samplers_patch import check_options, find_sampler
 # isort: split
 import diffusers
 
+from denoisers import is_flow
 from scheduler_bridge import as_sampler
 
 PIPELINE_KEYWORDS = ("flow_coordinates", "quantize")
@@ -93,7 +94,7 @@ def _scheduler(name: str, values: dict[str, Any], scheduler):
     for option in values:
         if option not in known:
             raise ValueError(f"{name} has no setting {option!r}; its settings: {', '.join(list(known)[1:])}")
-    if scheduler is not None and "FlowMatch" in type(scheduler).__name__ and "use_flow_sigmas" in known:
+    if scheduler is not None and is_flow(scheduler) and "use_flow_sigmas" in known:
         config |= {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
     return kind.from_config(config, **values)
 

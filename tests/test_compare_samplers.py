@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler, EulerDiscreteScheduler
-from tiny_models import flux_prompt, sdxl_prompt, seeded, tiny_flux, tiny_sdxl
+from diffusers import DPMSolverMultistepScheduler, EulerDiscreteScheduler, UniPCMultistepScheduler
+from tiny_models import flux_prompt, largest_difference, sdxl_prompt, seeded, tiny_flux, tiny_sdxl
 
 import compare_samplers
 from closed_form import SDXL_SCHEDULE
@@ -104,6 +104,19 @@ def test_counterparts_agree(a, b):
     # The tool's own tolerance: the same method in another order of operations, float32.
     assert comparison.difference.agree, comparison.verdict
     assert comparison.verdict.startswith("agree to ") and not comparison.notes
+
+
+@pytest.mark.parametrize("kind", [DPMSolverMultistepScheduler, UniPCMultistepScheduler])
+def test_flow_schedulers_of_any_class_share_a_grid(kind):
+    """flow_coordinates="ve" begins below t = 1, and so must the run that it is compared with."""
+    pipe = tiny_flux(FluxPipeline, kind(use_flow_sigmas=True, prediction_type="flow_prediction"))
+    comparison = compare(pipe, "k:euler", "k:euler,flow_coordinates=ve", {**flux_prompt(), **SIZE}, steps=6)
+    assert comparison.difference.agree, comparison.verdict
+    times = [
+        trace.sigmas if trace.coordinates == "flow" else trace.sigmas / (1 + trace.sigmas)
+        for trace in comparison.traces
+    ]
+    assert largest_difference(*times) < 1e-6  # float32, there and back
 
 
 @pytest.mark.parametrize(

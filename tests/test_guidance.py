@@ -196,25 +196,35 @@ def test_diffusers_own_loop_has_neither(family, pipes):
             run(pipes[family], family, None, **options)
 
 
-def test_prompts_of_two_lengths_in_one_batch(pipes):
+@pytest.mark.parametrize(
+    "tokens, prompts, shape",
+    [(9, "a", r"\(1, 9, 16\)"), (5, ["a", "b"], r"\(2, 5, 16\)")],
+    ids=["length", "number"],
+)
+def test_prompts_of_two_shapes_in_one_batch(pipes, monkeypatch, tokens, prompts, shape):
+    """Told before an encoder runs: what it makes of a text is max_sequence_length tokens long."""
+
+    def refuse(*_, **__):
+        raise AssertionError("an encoder ran on bad input")
+
+    given = {name: embeds for name, embeds in flux_prompt(negative=True).items() if name.startswith("negative")}
+    monkeypatch.setattr(pipes["flux"], "encode_prompt", refuse, raising=False)
+    with pytest.raises(ValueError, match=rf"shapes \(1, 5, 16\) and {shape}"):
+        pipes["flux"](prompts, **given, batch_guidance=True, true_cfg_scale=3.0, max_sequence_length=tokens, **SIZE)
+
+
+def test_a_text_beside_embeddings_in_one_batch(pipes, monkeypatch):
+    """Where the lengths fit, they are joined, with the result of two calls."""
     embeds = flux_prompt(negative=True)
-    embeds["prompt_embeds"] = None
-    pipe = pipes["flux"]
-    original = pipe.encode_prompt
+    given = {name: embeds.pop(name) for name in list(embeds) if name.startswith("negative")}
+    pipe, original = pipes["flux"], pipes["flux"].encode_prompt
 
-    def longer(prompt, *args, prompt_embeds=None, pooled_prompt_embeds=None, **kwargs):
-        if prompt is None:
-            return original(
-                prompt, *args, prompt_embeds=prompt_embeds, pooled_prompt_embeds=pooled_prompt_embeds, **kwargs
-            )
-        return torch.zeros(1, 9, 16), torch.zeros(1, 16), torch.zeros(9, 3)
+    def encode_prompt(prompt, *args, **kwargs):
+        return original(None, None, **(kwargs | (embeds if prompt else {})))
 
-    pipe.encode_prompt = longer
-    try:
-        with pytest.raises(ValueError, match=r"shapes \(1, 5, 16\) and \(1, 9, 16\)"):
-            pipe(
-                "a", negative_prompt_embeds=embeds["negative_prompt_embeds"], batch_guidance=True, true_cfg_scale=3.0,
-                negative_pooled_prompt_embeds=embeds["negative_pooled_prompt_embeds"], **SIZE,
-            )  # fmt: skip
-    finally:
-        del pipe.encode_prompt
+    monkeypatch.setattr(pipe, "encode_prompt", encode_prompt, raising=False)
+    call = {**SIZE, "true_cfg_scale": 3.0, "max_sequence_length": 5, "num_inference_steps": 2, "output_type": "latent"}
+    one, two = (
+        pipe("a", **given, **call, generator=seeded(), batch_guidance=joined).images for joined in (True, False)
+    )
+    assert (one - two).abs().max() < 1e-5  # float32, rows of one batch against rows of two
