@@ -9,6 +9,7 @@ from tiny_models import flux_prompt, largest_difference, sdxl_prompt, seeded, ti
 
 import sampling_run
 from flux_comfy_pipeline import FluxPipeline
+from sampler_trace import Trace
 from samplers_patch import SAMPLERS, run_sampler, step_count
 from sdxl_comfy_pipeline import StableDiffusionXLPipeline
 
@@ -212,6 +213,50 @@ def test_denoised_belongs_to_the_step(pipes, sampler):
     assert all(torch.equal(a, b) for a, b in zip(seen, expected, strict=True))
 
 
+CUSTOM_AND_KNOWN = (custom_euler, "euler")
+
+
+def guide_more(pipe, i, t, kwargs):
+    if i == 2:
+        pipe._guidance_scale = 9.0
+    return {}
+
+
+def test_guidance_changed_in_a_custom_samplers_callback(pipes):
+    """As for the samplers whose steps are known beforehand: from the next step on, its first evaluation included."""
+    ours, _, prompt = pipes["sdxl"]
+    custom, known = (call(ours, prompt, comfy_sampler=one, callback_on_step_end=guide_more) for one in CUSTOM_AND_KNOWN)
+    assert largest_difference(custom, known) == 0.0
+    assert largest_difference(custom, call(ours, prompt)) > 1e-2
+
+
+def custom_churn(model, x, sigmas, extra_args=None, callback=None, disable=None):
+    """A sampler that calls the network above the grid's levels; of churn's noise it has none."""
+    for i in range(len(sigmas) - 1):
+        sigma_hat = 1.25 * sigmas[i]
+        denoised = model(x, sigma_hat * x.new_ones([len(x)]))
+        callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigma_hat, "denoised": denoised})
+        x = x + (x - denoised) / sigma_hat * (sigmas[i + 1] - sigma_hat)
+    return x
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+def test_an_evaluation_is_repeated_at_the_level_it_was_made_at(pipes, change):
+    ours, _, prompt = pipes["sdxl"]
+    trace = Trace(tensors=True)
+    call(
+        ours, prompt, comfy_sampler=custom_churn, trace=trace, callback_on_step_end=change,
+        callback_on_step_end_tensor_inputs=["latents", "prompt_embeds"],
+    )  # fmt: skip
+    made, repeated = trace.calls[3:5]
+    assert len(trace.calls) == STEPS + 1 and repeated.sigma == made.sigma == 1.25 * trace.sigmas[3]
+    assert largest_difference(repeated.denoised.values, made.denoised.values) > 1e-2
+    # 1e-5: float32, latents of size 10, in the order of operations of custom_churn
+    x, denoised, sigma = repeated.x.values, repeated.denoised.values, repeated.sigma
+    following = x + (x - denoised) / sigma * (trace.sigmas[4] - sigma)
+    assert largest_difference(trace.calls[5].x.values, following) < 1e-5
+
+
 class Bar:
     """Stands in for tqdm: counts ticks."""
 
@@ -267,6 +312,17 @@ def test_nan_stops_with_step_sigma_sampler_and_dtype(model, sampler):
     network.register_forward_hook(spoil)
     with pytest.raises(FloatingPointError, match=rf"step \d.*sigma .*{sampler}.*float32"):
         call(pipe, prompt, comfy_sampler=sampler)
+
+
+def returns_nan(model, x, sigmas):
+    return model(x, sigmas[0] * x.new_ones([len(x)])) * float("nan")
+
+
+@pytest.mark.parametrize("model", PIPELINES)
+def test_nan_that_only_the_result_has(pipes, model):
+    ours, _, prompt = pipes[model]
+    with pytest.raises(FloatingPointError, match="returns_nan"):
+        call(ours, prompt, comfy_sampler=returns_nan)
 
 
 def test_step_count_is_known_beforehand():

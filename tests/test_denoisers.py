@@ -135,6 +135,19 @@ def test_edm_timesteps():
         schedule.timestep(sigmas, quantize=True)
 
 
+def test_continuous_v_prediction_is_told_the_logarithm():
+    """As the timesteps of diffusers' own: off its grid too."""
+    scheduler = euler(prediction_type="v_prediction", timestep_type="continuous")
+    schedule = noise_schedule(scheduler)
+    scheduler.set_timesteps(10)
+    assert torch.equal(schedule.timestep(scheduler.sigmas[:-1]), scheduler.timesteps)
+    sigma = torch.tensor([0.05, 1.0, 3.3])
+    assert torch.equal(schedule.timestep(sigma), 0.25 * sigma.log())
+    assert torch.equal(schedule.sigmas, noise_schedule(euler()).sigmas)
+    epsilon = noise_schedule(euler(timestep_type="continuous"))
+    assert torch.equal(epsilon.timestep(epsilon.sigmas), torch.arange(1000.0))  # diffusers keeps these discrete
+
+
 @pytest.mark.parametrize("name", FLOW_MATCH)
 def test_flow_match_schedules(name):
     scheduler = getattr(diffusers, name)(shift=3.0)
@@ -229,6 +242,17 @@ def test_rows_undo_what_a_perfect_network_does(sigma):
     assert largest_difference(row.denoised(x, output, sigma), x0) < 1e-13
 
 
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample", "edm epsilon", "edm v_prediction"])
+@pytest.mark.parametrize("sigma", [0.03, 1.0, 14.6])
+def test_output_is_the_inverse_of_denoised(prediction_type, sigma):
+    edm = prediction_type.startswith("edm ")
+    config = {"prediction_type": prediction_type.removeprefix("edm ")}
+    row = preconditioning(diffusers.EDMEulerScheduler(**config) if edm else euler(**config))
+    x, output, sigma = random(4, 8).double(), random(4, 8, seed=1).double(), torch.tensor(sigma, dtype=torch.float64)
+    again = row.output(x, row.denoised(x, output, sigma), sigma)
+    assert largest_difference(again, output) < 1e-12  # float64; sigma 0.03 divides by c_out, which is as small
+
+
 # Flow coordinates.
 
 
@@ -258,6 +282,25 @@ def test_ve_grid_decreases(n, shift):
     assert sigmas.isfinite().all() and (sigmas.diff() < 0).all() and sigmas[-1] == 0
     assert sigmas.dtype == torch.float32
     assert sigmas[0] >= LARGEST_FLOW_TIME / (1 - LARGEST_FLOW_TIME) * 0.999
+
+
+FIRST_TIMES = {  # of (first, second), the time that the first becomes
+    (1.0, 0.9): LARGEST_FLOW_TIME,
+    (0.999, 0.9): LARGEST_FLOW_TIME,
+    (1.0, 0.994): 0.997,  # half-way to 1
+    (0.997, 0.996): 0.997,  # half-way to 1 would be above the user's own
+    (0.9955, 0.9952): 0.9955,
+    (LARGEST_FLOW_TIME, 0.994): LARGEST_FLOW_TIME,
+    (0.9949, 0.9): 0.9949,
+}
+
+
+@pytest.mark.parametrize("first, second", FIRST_TIMES)
+def test_ve_grid_of_a_first_time_near_one(first, second):
+    sigmas = variance_exploding(torch.tensor([first, second, 0.0], dtype=torch.float64))
+    times = sigmas / (1 + sigmas)
+    # 3e-7: float32, at times near 1
+    assert times.tolist() == pytest.approx([FIRST_TIMES[first, second], second, 0.0], abs=3e-7)
 
 
 def test_ve_grid_keeps_a_first_time_below_one():

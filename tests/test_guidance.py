@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from tiny_models import flux_prompt, largest_difference, sdxl_prompt, seeded, tiny_flux, tiny_sdxl
 
 import guidance
@@ -105,6 +106,45 @@ def test_the_interval_in_sigma_and_in_fractions_is_the_same_one(pipes):
     for rows, t in seen.calls:
         assert rows == (2 if 0.5 < sigmas[int(t)] <= 5.0 else 1)
     assert 20 < seen.rows < 40
+
+
+LEVELS = [0.9, 0.7, 0.5, 0.3, 0.1]
+TINY_BIT, BIT = 4e-6, 1e-4  # relative, within and beyond guidance.ROUNDING
+ENDS = {  # of an interval in sigma: at which of LEVELS the network is guided
+    (0.7, 0.3): [0.7, 0.5],
+    (0.9, 0.1): [0.9, 0.7, 0.5, 0.3],
+    (0.5, 0.0): [0.5, 0.3, 0.1],
+    (0.5, 0.499): [0.5],
+    (0.7 * (1 - TINY_BIT), 0.3 * (1 - TINY_BIT)): [0.7, 0.5],
+    (0.7 * (1 + TINY_BIT), 0.3 * (1 + TINY_BIT)): [0.7, 0.5],
+    (0.7 * (1 - BIT), 0.3 * (1 - BIT)): [0.5, 0.3],
+    (0.7 * (1 + BIT), 0.3 * (1 + BIT)): [0.7, 0.5],
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("ends", ENDS)
+def test_an_interval_includes_its_start_and_not_its_end(family, ends, pipes):
+    """Where a level of the grid is an end, or is one but for rounding."""
+    pipe, sigmas = pipes["sdxl"], [*LEVELS, 0.0]
+    if family == "flux":
+        pipe, sigmas = tiny_flux(FluxPipeline, FlowMatchEulerDiscreteScheduler()), LEVELS
+    _, seen = run(pipe, family, steps=5, sigmas=sigmas, guidance_interval={"sigma": ends}, batch_guidance=True)
+    assert [level for level, (rows, _) in zip(LEVELS, seen.calls, strict=True) if rows == 2] == ENDS[ends]
+
+
+def test_the_ends_of_all_levels():
+    """Infinity (t = 1 in VE coordinates) is a start that is in the interval, and 0 an end that is not."""
+    guides = guidance.guidance_at({"sigma": (math.inf, 0.0)}, None)
+    assert guides(torch.tensor(math.inf)) and not guides(torch.tensor(0.0))
+
+
+def test_fractions_count_the_intervals_between_timesteps(pipes):
+    """The 1000 timesteps have 999 intervals, so 0.3 of them end at timestep 699.3."""
+    timesteps = [900, 700, 699, 300]
+    for interval, guided in (((0.0, 0.3), [900, 700]), ((0.3, 1.0), [699, 300])):
+        _, seen = run(pipes["sdxl"], "sdxl", steps=None, timesteps=timesteps, guidance_interval=interval)
+        assert [t for rows, t in seen.calls if rows == 2] == guided and len(seen.calls) == 4
 
 
 @pytest.mark.parametrize("family", FAMILIES)

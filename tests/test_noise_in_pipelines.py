@@ -59,6 +59,20 @@ def test_no_picture_depends_on_its_batch(pipes, family, noise, sampler):
 
 @pytest.mark.parametrize("family", ["sdxl", "flux"])
 @pytest.mark.parametrize("noise", NOISE_SOURCES)
+def test_after_the_largest_seed_comes_zero(pipes, family, noise):
+    last = 2**64 - 1
+    pair = run(pipes, family, images=2, noise=noise, seeds=last)
+    if noise == "comfy":  # one seed for the batch; its steps' noise is of the seed after it
+        trace = traced(pipes, family, noise=noise, seeds=last)
+        drawn = torch.randn((1, 4, 8, 8), generator=seeded(0))
+        drawn = drawn if family == "sdxl" else FluxPipeline._pack_latents(drawn, 1, 4, 8, 8)
+        assert torch.equal(trace.draws[0].noise.values, drawn)
+    else:
+        assert torch.equal(pair, run(pipes, family, images=2, noise=noise, seeds=[last, 0]))
+
+
+@pytest.mark.parametrize("family", ["sdxl", "flux"])
+@pytest.mark.parametrize("noise", NOISE_SOURCES)
 def test_the_global_generator_is_left_alone(pipes, family, noise):
     state = torch.get_rng_state()
     first, again, other = (run(pipes, family, "dpmpp_sde", noise=noise, seeds=seed) for seed in (1, 1, 2))

@@ -542,6 +542,44 @@ def test_changed_latents_are_gone_on_from(sampler):
     assert largest_difference(changed, stepped(fresh(sampler))) > 0.01
 
 
+def euler_in_place(model, x, sigmas, extra_args=None, callback=None, disable=None):
+    for i in range(len(sigmas) - 1):
+        d = (x - model(x, sigmas[i] * x.new_ones(len(x)))) / sigmas[i]
+        x.add_(d * (sigmas[i + 1] - sigmas[i]))
+    return x
+
+
+@pytest.mark.parametrize("change", [lambda call, x: x, half_at_3], ids=["as it is", "changed"])
+def test_the_pipelines_first_latents_are_not_written_to(change):
+    """Neither by a sampler that writes to its state nor by the change of one."""
+    given = X.clone()
+    results = [stepped(fresh(sampler), given, change) for sampler in ("euler", euler_in_place)]
+    assert torch.equal(given, X)
+    # float32 rounding in another order of operations, on latents of size 40
+    assert largest_difference(*results) < 1e-4
+
+
+def test_options_of_a_former_sampler_are_dropped():
+    """Of the same name too, whatever they were."""
+    former = SamplerScheduler.from_config(EULER.config, sampler="heun", sampler_options={"s_churn": 3.0})
+    assert fresh_from(former.config, "dpmpp_2m").config.sampler_options is None
+    former = SamplerScheduler.from_config(EULER.config, sampler="euler_ancestral", sampler_options={"eta": 0.5})
+    assert torch.equal(stepped(fresh_from(former.config, "dpmpp_sde")), stepped(fresh("dpmpp_sde")))
+    kept = SamplerScheduler.from_config(former.config, sigma_grid="karras")
+    assert kept.config.sampler_options == {"eta": 0.5}
+    other = fresh_from(former.config, "dpmpp_sde", sampler_options={"eta": 0.2})
+    assert other.config.sampler_options == {"eta": 0.2}
+
+
+def test_the_generator_given_to_step_comes_first():
+    """Before that of the scheduler, which is taken where a pipeline gives none."""
+    expected = stepped(fresh("euler_ancestral"))  # gives seeded() to every step
+    scheduler = fresh("euler_ancestral")
+    scheduler.generator = seeded(8)
+    assert torch.equal(stepped(scheduler), expected)
+    assert torch.equal(scheduler.generator.get_state(), seeded(8).get_state())
+
+
 def in_place(call, x):
     return x.mul_(0.5) if call == 3 else x
 

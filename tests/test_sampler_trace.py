@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 from tiny_models import flux_prompt, sdxl_prompt, seeded, tiny_flux, tiny_sdxl
 
+from denoisers import noise_schedule
 from flux_comfy_pipeline import FluxPipeline
 from sampler_trace import Trace, active_trace
 from samplers_patch import SAMPLERS
@@ -115,6 +116,35 @@ def test_draws_of_noise(pipes, sampler, options, draws):
     assert all(0.5 < draw.noise.rms < 1.5 for draw in trace.draws)  # unit noise, 256 values
     assert all(draw.churn == ("s_churn" in options) for draw in trace.draws)
     assert [draw.step for draw in trace.draws] == sorted(draw.step for draw in trace.draws)
+
+
+CHURN = ["euler", "heun", "dpm_2"]
+
+
+@pytest.mark.parametrize("family", ["sdxl", "flux"])
+@pytest.mark.parametrize("sampler", CHURN)
+def test_churn_raises_the_level_that_the_network_is_told(pipes, family, sampler):
+    """A step begins at sigma_hat = (1 + gamma) sigma, gamma = s_churn / steps (Karras et al. 2022, algorithm 2)."""
+    trace = Trace(tensors=True)
+    run(pipes, family, sampler, sampler_options={"s_churn": 0.25 * STEPS}, trace=trace)
+    first = [call for call in trace.calls if call.stage == 0]
+    raised = 1.25 * trace.sigmas[:-1]
+    assert torch.stack([call.sigma for call in first]).allclose(raised, rtol=1e-6)
+    told = torch.stack([call.timestep for call in first])
+    if family == "sdxl":
+        expected, scale = noise_schedule(pipes["sdxl"][0].scheduler).timestep(raised), 1 / (raised**2 + 1) ** 0.5
+    else:
+        expected, scale = 1000 * raised / (1 + raised), 1 / (1 + raised)
+    assert told.allclose(expected, rtol=1e-5)
+    assert torch.tensor([call.input_scale for call in first]).allclose(scale, rtol=1e-5)
+
+
+@pytest.mark.parametrize("sampler", CHURN)
+def test_the_level_of_churn_noise_is_that_of_its_step(pipes, sampler):
+    trace = Trace()
+    run(pipes, comfy_sampler=sampler, sampler_options={"s_churn": 3.0}, trace=trace)
+    assert [float(draw.sigma) for draw in trace.draws] == trace.sigmas[:-1].tolist()
+    assert [draw.step for draw in trace.draws] == list(range(STEPS))
 
 
 def test_a_replay_stands_in_for_the_noise(pipes):

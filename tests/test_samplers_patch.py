@@ -1,7 +1,9 @@
 """The records of the samplers, how they are found and checked, their noise, and the scope of what is patched."""
 
 import inspect
+import itertools
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from k_diffusion_import import k_sampling
 from samplers_patch import SAMPLERS, check_options, find_sampler, run_sampler, sampler_options, step_noise
 from sigma_grids import k_sampling as grids_k_sampling
 
+to_d = k_sampling.to_d  # a global that run_sampler binds anew
 SIGMAS = k_sampling.get_sigmas_karras(8, 0.03, 14.6)
 
 
@@ -132,6 +135,31 @@ def test_brownian_increments_are_those_of_one_path():
     parts = noise(a, b) * (a - b).sqrt() + noise(b, c) * (b - c).sqrt()
     assert (whole - parts).abs().max() < 1e-4  # float32 sums of increments of size 2
     assert abs(float(noise(a, b).std()) - 1) < 0.02 and abs(float(noise(a, c).mean())) < 0.03
+
+
+def test_rejected_attempts_are_no_steps():
+    """dpm_adaptive tells how many steps it accepted; the one to sigma 0 is ours."""
+    options, steps = {"h_init": 3.0, "rtol": 0.002}, []
+    observer = SimpleNamespace(begin_step=lambda index, x, sigma: steps.append((index, float(sigma))))
+    low, high = float(SIGMAS[-2]), float(SIGMAS[0])
+    _, info = k_sampling.sample_dpm_adaptive(denoiser, start(), low, high, disable=True, return_info=True, **options)
+    run_sampler(SAMPLERS["dpm_adaptive"], denoiser, start(), SIGMAS, options=options, observer=observer)
+    assert info["n_reject"] > 1 and len(steps) == info["n_accept"] + 1
+    assert [index for index, _ in steps] == list(range(len(steps)))
+    assert all(a > b for (_, a), (_, b) in itertools.pairwise(steps))
+
+
+def keyword_only(model, x, sigmas, *, gain=3.0):
+    return gain * to_d(x, sigmas[0], model(x, sigmas[:1].expand(len(x))))
+
+
+def test_a_copy_with_other_globals_keeps_keyword_only_defaults():
+    ours = lambda x, sigma, denoised: x - denoised  # noqa: E731
+    expected = start() - denoiser(start(), SIGMAS[:1].expand(2))
+    for options, gain in (({}, 3.0), ({"gain": 2.0}, 2.0)):
+        sampler = find_sampler(keyword_only)
+        result = run_sampler(sampler, denoiser, start(), SIGMAS, derivative=ours, options=options)
+        assert torch.equal(result, gain * expected)
 
 
 def test_names_with_and_without_prefix_records_and_functions():
