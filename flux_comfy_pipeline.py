@@ -28,6 +28,7 @@ from guidance import GuidanceInterval, guidance_at
 from noise import check_noise, drops_penultimate, noise_streams
 from sampler_trace import Trace, active_trace
 from sampling_run import SamplingRun, check_call, check_diffusers_loop
+from scheduler_bridge import warn_of_bounds
 from sigma_grids import flow_grid
 
 
@@ -150,6 +151,7 @@ class FluxPipeline(diffusers.FluxPipeline):
         coordinates = FLOW_COORDINATES[chosen]
         mu = self._dynamic_shift(height, width, latents)
         schedule = flow_schedule(self.scheduler, mu)
+        warn_of_bounds(self, sampler, self.scheduler)
         guides = guidance_at(guidance_interval, schedule)
         drop = drops_penultimate(noise, sampler.name)
         grid_scheduler = sampler.grid_scheduler or self.scheduler

@@ -36,7 +36,7 @@ from denoisers import (
 from latent_view import View, discrete_view, flow_view
 from noise import check_source, drops_penultimate, initial_scale, noise_streams
 from sampler_plan import ADAPTIVE, Plan
-from scheduler_bridge import KINDS
+from scheduler_bridge import KINDS, warn_of_bounds
 from sigma_grids import check_grid_choice, check_steps, discrete_grid, flow_grid
 from suspended_run import Run
 
@@ -286,6 +286,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         if timesteps is None and sigmas is None:
             check_steps(num_inference_steps)
         source = self._source()
+        warn_of_bounds(self, self._sampler, source)
         make = self._flow_grid if is_flow(source) else self._discrete_grid
         view, grid = make(source, num_inference_steps, timesteps, sigmas, mu)
         self._plan = Plan(self._sampler, self._options, view, grid)

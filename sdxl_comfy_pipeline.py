@@ -27,6 +27,7 @@ from guidance import GuidanceInterval, guidance_at
 from noise import check_noise, drops_penultimate, initial_scale, noise_streams
 from sampler_trace import Trace, active_trace
 from sampling_run import SamplingRun, check_call, check_diffusers_loop
+from scheduler_bridge import warn_of_bounds
 from sigma_grids import discrete_grid
 
 logger = logging.get_logger(f"diffusers.{__name__}")  # under diffusers' verbosity settings
@@ -159,6 +160,7 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
             )
         schedule = noise_schedule(self.scheduler)
         row = preconditioning(self.scheduler)
+        warn_of_bounds(self, sampler, self.scheduler)
         guides = guidance_at(guidance_interval, schedule)
         drop = drops_penultimate(noise, sampler.name)
         grid_scheduler = sampler.grid_scheduler or self.scheduler

@@ -341,6 +341,27 @@ def test_euler_on_ddim_equals_ddim():
     assert float(theirs.init_noise_sigma) == 1
 
 
+def test_a_bound_that_is_left_out_is_told_once(warnings_of_bounds):
+    """By each scheduler; one whose sampler is the scheduler itself keeps it. Rounding: 1e-6 of x, whose size is 20."""
+    ddim = DDIMScheduler.from_config(native("SDXL").config, clip_sample=True)
+    kept = SamplerScheduler.from_config(ddim.config, sampler=as_sampler(ddim))
+    expected = latents("SDXL", ddim)
+    assert largest_difference(latents("SDXL", kept), expected) <= 5e-5
+    assert largest_difference(latents("SDXL", scheduler_from(ddim, clip_sample=False)), expected) > 0.1
+    assert warnings_of_bounds == []
+    clipped = scheduler_from(ddim)
+    for _ in range(2):
+        latents("SDXL", clipped)
+    (message,) = warnings_of_bounds
+    assert "clip_sample=True in the config of DDIMScheduler" in message
+    scheduler_from(ddim, thresholding=True).set_timesteps(STEPS)
+    assert len(warnings_of_bounds) == 3 and "thresholding=True" in warnings_of_bounds[-1]
+
+
+def scheduler_from(scheduler, **settings) -> SamplerScheduler:
+    return SamplerScheduler.from_config(scheduler.config, sampler="euler", **settings)
+
+
 @pytest.mark.parametrize("name", ["SDXL", "SDXL img2img"])
 def test_there_and_back(name):
     """diffusers' UniPC as a sampler as a scheduler; rounding as in test_scheduler_bridge."""

@@ -14,6 +14,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from diffusers import EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
 from diffusers.schedulers.scheduling_dpmsolver_sde import BrownianTreeNoiseSampler
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from tiny_models import SDXL_SCHEDULE, flux_prompt, largest_difference, sdxl_prompt, seeded, tiny_flux, tiny_sdxl
@@ -153,6 +154,26 @@ def test_equals_diffusers_loop(name, config):
         assert relative_difference(bridged, diffusers_loop(scheduler, noise, steps)) <= ROUNDING
 
 
+BOUNDED = [
+    (name, setting)
+    for name in NOT_FLOW
+    for setting in ("clip_sample", "thresholding")
+    if setting in inspect.signature(getattr(diffusers, name).__init__).parameters
+]
+
+
+@pytest.mark.parametrize("name, setting", BOUNDED, ids=label)
+def test_bounds_of_the_denoised_sample_equal_diffusers_loop(name, setting):
+    """They belong to the scheduler's own step, which is the one that is run."""
+    noise, results = torch.randn(2, 4, 8, 8, generator=seeded()), []
+    for config in ({setting: True, "sample_max_value": 1.0}, {}):
+        scheduler = make(name, **SHORT, **config)
+        grid = discrete_grid(scheduler, noise_schedule(scheduler), 6)
+        results.append(bridged_loop(as_sampler(scheduler), scheduler, grid, noise))
+        assert relative_difference(results[-1], diffusers_loop(scheduler, noise, 6)) <= ROUNDING
+    assert relative_difference(*results) > 0.1
+
+
 # The same in the pipelines, with networks that are told the time.
 
 
@@ -186,6 +207,37 @@ def test_sdxl_equals_diffusers_loop(sdxl, name):
         options = {"noise_sampler": own_tree(torch.zeros(1, 4, 8, 8), grid)}
     ours = sdxl_latents(sdxl, scheduler, as_sampler(scheduler), sampler_options=options)
     assert relative_difference(ours, sdxl_latents(sdxl, scheduler, None)) <= ROUNDING
+
+
+WITH_BOUNDS = {
+    "SDXL clip_sample": "DDIMScheduler",
+    "SDXL thresholding": "UniPCMultistepScheduler",
+    "FLUX thresholding": "DPMSolverMultistepScheduler",
+}
+
+
+@pytest.mark.parametrize("case", WITH_BOUNDS)
+def test_a_sampler_that_leaves_bounds_out_says_so_once(case, warnings_of_bounds):
+    """For each pipeline and setting; not where the scheduler itself runs, nor for a setting that its class has not."""
+    (model, setting), name = case.split(), WITH_BOUNDS[case]
+    make_pipe, pipeline_class, latents, flow = {
+        "SDXL": (tiny_sdxl, StableDiffusionXLPipeline, sdxl_latents, {}),
+        "FLUX": (tiny_flux, FluxPipeline, flux_latents, FLOW),
+    }[model]
+    bounded, plain = make(name, **flow, **{setting: True}), make(name, **flow)
+    another = FlowMatchEulerDiscreteScheduler if flow else EulerDiscreteScheduler
+    not_its_own = another.from_config(bounded.config)
+    assert not_its_own.config[setting]
+    pipe, other = make_pipe(pipeline_class), make_pipe(pipeline_class)
+    for scheduler, sampler in ((plain, "euler"), (not_its_own, "euler"), (bounded, as_sampler(bounded))):
+        latents(pipe, scheduler, sampler)
+    assert warnings_of_bounds == []
+    for sampler in ("euler", "euler", "dpmpp_2m"):
+        latents(pipe, bounded, sampler)
+    (message,) = warnings_of_bounds
+    assert f"{setting}=True" in message and name in message and "as_sampler" in message
+    latents(other, bounded, "euler")
+    assert len(warnings_of_bounds) == 2
 
 
 THIRD_ORDER = {"solver_order": 3}
