@@ -57,7 +57,8 @@ def options(description: str) -> argparse.ArgumentParser:
     add("--dtype", choices=("float32", "float16", "bfloat16"))
     add("--device", help="cpu, cuda, cuda:1, mps, ...")
     add("--offload", action="store_true", help="keep on the device only the part of the model that is at work")
-    add("--batch-size", type=int, default=1, metavar="N", help="pictures at a time, of one sampler and several seeds")
+    batches = "pictures at a time, of one sampler and several seeds: the same as one by one, to a level or two of 255"
+    add("--batch-size", type=int, default=1, metavar="N", help=batches)
     add("--output", type=Path, metavar="FOLDER", help="output if left out, or a new folder in it for another grid")
     return parser
 
