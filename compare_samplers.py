@@ -210,7 +210,8 @@ def call_keywords(args: argparse.Namespace) -> dict[str, Any]:
 
 def write(comparison: Comparison, pipe, folder: Path, html: bool) -> list[Path]:
     """JSON, figure and, if asked for, the page; each whole or not at all."""
-    from compare_page import figure_png, page
+    from compare_figure import figure_png
+    from compare_page import page
     from whole_file import write_whole
 
     folder.mkdir(parents=True, exist_ok=True)

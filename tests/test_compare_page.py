@@ -5,20 +5,21 @@ import io
 import re
 import sys
 from dataclasses import replace
-from html import escape
 
 import pytest
+from markupsafe import escape
+from page_elements import HOSTILE, Elements
 from PIL import Image
 from tiny_models import flux_prompt, sdxl_prompt, tiny_flux, tiny_sdxl
 
-from compare_page import figure, figure_png, page
+from compare_figure import figure, figure_png
+from compare_page import page
 from compare_samplers import compare
 from flux_comfy_pipeline import FluxPipeline
 from sdxl_comfy_pipeline import StableDiffusionXLPipeline
 from trace_difference import Finding
 
 SIZE = {"height": 16, "width": 16}
-HOSTILE = """</title><script>alert(1)</script><img src=x onerror='alert("$2")'>"""
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +80,13 @@ def test_a_run_that_ends_before_the_other_parts_at_the_end(parting, no_matplotli
     assert ["parting" in row for row in rows] == [False, False, False, False, True]
 
 
+def test_runs_told_call_by_call_speak_of_calls(parting, no_matplotlib):
+    traces = tuple(replace(trace, steps_from=None) for trace in parting.traces)
+    text = page(replace(parting, traces=traces, difference=replace(parting.difference, unit="network call")))
+    assert "part at network call 0</h1>" in text and "<h2>Network calls</h2>" in text and "<li>Network call 0," in text
+    assert "<br>4 network calls</dd>" in text and "<br>7 network calls</dd>" in text
+
+
 def test_runs_that_agree_are_not_marked(agreeing, no_matplotlib):
     text = page(agreeing)
     assert '<header class="agree">' in text and agreeing.verdict in text and 'class="parting"' not in text
@@ -90,11 +98,24 @@ def test_nothing_is_fetched(text):
     assert requests('<script src="https://example.org/a.js">')
 
 
-def test_what_users_wrote_is_escaped(parting, no_matplotlib):
-    call = {**parting.call, "prompt": HOSTILE}
-    text = page(replace(parting, labels=(HOSTILE, "k:heun"), call=call, notes=[HOSTILE]))
-    assert "alert" in text and "<img src=x" not in text and text.count("<script>") == 1
-    assert not re.search(r"""alt="[^"]*[<>']""", text)
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_users_wrote_is_escaped(parting, no_matplotlib, text):
+    def written(text):
+        rows = [replace(row, parted=text) for row in parting.difference.rows]
+        found = replace(parting.difference, rows=rows, findings=[Finding(1, text, text, text)])
+        changed = {
+            "labels": (text, "k:heun"),
+            "call": {**parting.call, text: text},
+            "notes": [text],
+            "difference": found,
+        }
+        return page(replace(parting, **changed), (Image.new("RGB", (64, 16)),) * 2)
+
+    found, usual = Elements(written(text)), Elements(written("plain"))
+    assert found.tags() == usual.tags() and not found.handlers() and not found.addresses()
+    assert written(text).count("</script") == 1 and f"picture of a, {text}" in [one["alt"] for one in found.all("img")]
+    for tag in ("title", "code", "dt", "dd", "td", "strong", "li"):
+        assert any(text in told for inner, told in found.texts if inner == tag), tag
 
 
 def test_film_strips_are_made_smaller_alike_and_can_be_left_out(parting, no_matplotlib):

@@ -1,0 +1,1 @@
+"""k_diffusion's samplers in diffusers pipelines."""
