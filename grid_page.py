@@ -78,6 +78,8 @@ def _text(value, digits: int = 10) -> str:
             return "(empty)"
         case bool():
             return "yes" if value else "no"
+        case float() if 10**digits <= abs(value) < 10**15:
+            return str(round(value))
         case float():
             return f"{value:.{digits}g}"
         case dict():
@@ -95,9 +97,14 @@ def _record(cell: dict, axes: dict) -> dict:
         "at": [list(axes[name]).index(text) for name, text in texts.items()],
         "label": ", ".join(axes[name][text] for name, text in texts.items()) or Path(cell["file"]).name,
         "settings": list(settings.items()),
-        "results": [(name, _text(value, digits=4)) for name, value in cell["result"].items()],
+        "results": [_result(name, value) for name, value in cell["result"].items()],
         "command": cell["command"],
     }
+
+
+def _result(name: str, value) -> tuple[str, str]:
+    """A result as a reader would name it, with its unit if the name does not say it."""
+    return name.replace("_", " "), _text(value, digits=4) + (" MiB" if name == "peak_memory" else "")
 
 
 def _thumbnail(path: Path) -> tuple[str, tuple[int, int]]:

@@ -78,6 +78,12 @@ def test_settings_results_and_the_command_are_told(cell):
     assert told["command"] == "python x" and "55 evaluations" in text
 
 
+def test_memory_has_its_unit_and_no_exponent(cell):
+    result = {"network_seconds": 0.25, "peak_memory": 20480.4}
+    told = data(grid_page("t", [cell(result=result)]))["cells"][0]
+    assert told["results"] == [["network seconds", "0.25"], ["peak memory", "20480 MiB"]]
+
+
 def test_what_all_pictures_share_is_said_once(cell):
     text = grid_page("t", [cell(steps=5), cell(steps=10)])
     assert "2 pictures · model shapes · sampler euler · seed 0 · prompt a square</p>" in text
