@@ -6,7 +6,6 @@ figure_png(comparison)    # bytes; needs matplotlib
 import io
 import math
 from operator import itemgetter
-from textwrap import shorten
 
 from k_diffusing.web.pages import palette
 
@@ -20,7 +19,7 @@ def figure(comparison, dark: bool = False):
 
     paper, ink, *colors, red = itemgetter("paper", "ink", "a", "b", "bad")(palette(dark))
     drawn = figures.Figure(figsize=(5, 6.2), dpi=200, layout="constrained", facecolor=paper)
-    labels = [f"{name}: {shorten(label, 60)}" for name, label in zip("ab", comparison.labels, strict=True)]
+    labels = [f"{name}: {_brief(label)}" for name, label in zip("ab", comparison.labels, strict=True)]
     drawn.suptitle("\n".join(labels), color=ink, fontsize=10, parse_math=False)
     top, bottom = drawn.subplots(2, 1, sharex=True)
     flow = "flow" in {trace.coordinates for trace in comparison.traces}
@@ -39,6 +38,11 @@ def figure(comparison, dark: bool = False):
         axes.spines[:].set_color(ink)
         axes.legend(facecolor=paper, edgecolor="none", labelcolor=ink, fontsize=9)
     return drawn
+
+
+def _brief(label: str, longest: int = 60) -> str:
+    """What fits into the width of the figure: a label may be one word."""
+    return label if len(label) <= longest else f"{label[: longest - 1]}…"
 
 
 def _trajectory(trace, flow: bool) -> list[tuple[list[float], list[float]]]:

@@ -143,6 +143,12 @@ def test_the_figure_shows_both_runs_their_distance_and_where_they_part(parting):
     assert Image.open(io.BytesIO(figure_png(parting))).width >= 800
 
 
+def test_a_label_of_one_long_word_stands_over_the_figure_in_brief(parting):
+    label = "diffusers:FlowMatchEulerDiscreteScheduler,use_karras_sigmas=True,invert_sigmas=True"
+    title = figure(replace(parting, labels=(label, "k:heun"))).get_suptitle()
+    assert title == "a: diffusers:FlowMatchEulerDiscreteScheduler,use_karras_sigmas…\nb: k:heun"
+
+
 def test_a_figure_without_any_distance_can_be_drawn(agreeing):
     assert not list(figure(agreeing).axes[1].lines[0].get_ydata())
     assert Image.open(io.BytesIO(figure_png(agreeing, dark=True))).getpixel((0, 0))[:3] == (21, 24, 28)
