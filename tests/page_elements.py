@@ -29,6 +29,11 @@ class Elements(HTMLParser):
     def all(self, tag):
         return [attributes for name, attributes in self.found if name == tag]
 
+    def slider(self):
+        """How many there are of what the slider's script looks for."""
+        classes = [name for _, attributes in self.found for name in (attributes.get("class") or "").split()]
+        return [classes.count(name) for name in ("compared", "wipe", "names", "flip")]
+
     def tags(self):
         return [tag for tag, _ in self.found]
 

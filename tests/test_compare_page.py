@@ -113,9 +113,15 @@ def test_what_users_wrote_is_escaped(parting, no_matplotlib, text):
 
     found, usual = Elements(written(text)), Elements(written("plain"))
     assert found.tags() == usual.tags() and not found.handlers() and not found.addresses()
-    assert written(text).count("</script") == 1 and f"picture of a, {text}" in [one["alt"] for one in found.all("img")]
+    assert written(text).count("<script>") == written(text).count("</script") == 1
+    assert not re.search(r"""alt="[^"]*[<>']""", written(text))
+    assert f"picture of a, {text}" in [one["alt"] for one in found.all("img")]
     for tag in ("title", "code", "dt", "dd", "td", "strong", "li"):
         assert any(text in told for inner, told in found.texts if inner == tag), tag
+
+
+def test_the_slider_has_what_its_script_needs(text):
+    assert Elements(text).slider() == [1, 1, 1, 1] and Elements(text).tags().count("output") == 1
 
 
 def test_film_strips_are_made_smaller_alike_and_can_be_left_out(parting, no_matplotlib):

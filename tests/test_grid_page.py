@@ -177,6 +177,11 @@ def test_what_users_wrote_cannot_break_out(cell, text):
     assert not set(re.search('id="data">(.*?)</script>', written)[1]) & set("<>&\u2028\u2029\x85")
 
 
+def test_the_slider_has_what_its_script_needs(cell):
+    page = Elements(grid_page("t", [cell(seed=0), cell(seed=1)]))
+    assert page.slider() == [1, 1, 1, 1] and page.tags().count("output") == 1
+
+
 def test_a_small_picture_is_embedded_as_it_is_and_shown_larger(cell, folder):
     text = grid_page("t", [cell()])
     [(_, shown)] = thumbnails(text)
