@@ -26,8 +26,8 @@ from comfy_model import ComfyModel, Levels, after_guidance, model_sampling
 from denoisers import FLOW_COORDINATES, flow_schedule
 from guidance import GuidanceInterval, guidance_at
 from noise import check_noise, drops_penultimate, noise_streams
-from sampler_trace import Trace, active_trace
-from sampling_run import SamplingRun, check_call, check_diffusers_loop
+from sampler_trace import Trace, chosen_trace
+from sampling_run import SamplingRun, check_call, check_diffusers_loop, count_images
 from scheduler_bridge import warn_of_bounds
 from sigma_grids import flow_grid
 
@@ -115,8 +115,9 @@ class FluxPipeline(diffusers.FluxPipeline):
         Raises:
             ValueError, TypeError: for input that cannot be right, before any model runs.
             FloatingPointError: where the transformer returned nan or inf.
+            RuntimeError: where dpm_adaptive finds no step that it accepts.
         """
-        trace = trace or active_trace()
+        trace = chosen_trace(trace)
         if comfy_sampler is None:
             arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
             check_diffusers_loop(FluxPipeline.__call__, arguments)
@@ -138,8 +139,7 @@ class FluxPipeline(diffusers.FluxPipeline):
             callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
             max_sequence_length=max_sequence_length,
         )  # fmt: skip
-        prompts = [prompt] if isinstance(prompt, str) else prompt if prompt is not None else prompt_embeds
-        images = len(prompts) * num_images_per_prompt
+        images = count_images(prompt, prompt_embeds, num_images_per_prompt)
         sampler = check_call(
             comfy_sampler, sampler_options, sigma_grid, num_inference_steps,
             watched=callback_on_step_end is not None, sigmas=sigmas,

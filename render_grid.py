@@ -11,6 +11,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,7 +66,7 @@ def check(script: Script, args: argparse.Namespace) -> list[Solver]:
     import torch
 
     from noise import check_noise
-    from samplers_patch import SAMPLERS, find_sampler
+    from samplers_patch import SAMPLERS, check_options, find_sampler, sampler_options
     from sigma_grids import check_grid_choice, check_steps
 
     try:
@@ -76,6 +77,9 @@ def check(script: Script, args: argparse.Namespace) -> list[Solver]:
             check_steps(steps)
         for seed in args.seeds:
             check_noise(args.noise, None, seed, images=1)
+        for eta, sampler in product(args.eta or (), samplers):
+            if "eta" in sampler_options(sampler):
+                check_options(sampler, {"eta": eta})
     except ValueError as error:
         raise BadInput(error) from error
     check_numbers(script, args)

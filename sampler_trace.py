@@ -34,6 +34,13 @@ def active_trace() -> "Trace | None":
     return _ACTIVE.get()
 
 
+def chosen_trace(trace: "Trace | None") -> "Trace | None":
+    """The user's trace of a call, or else the active one. Raises TypeError for what is none."""
+    if trace is not None and not isinstance(trace, Trace):
+        raise TypeError(f"trace={trace!r}: give a sampler_trace.Trace() of yours, to look into after the call")
+    return active_trace() if trace is None else trace
+
+
 @dataclass(frozen=True)
 class Reading:
     """A tensor's statistics: rms, mean, largest absolute value as one [3] tensor; the tensor itself if it was kept."""

@@ -21,6 +21,7 @@ from comfy_model import is_comfyui_function
 from denoisers import FLOW_COORDINATES
 from k_diffusion_import import k_sampling
 from noise import Generators, noise_streams
+from option_ranges import check_value
 
 Denoiser = Callable[..., torch.Tensor]
 
@@ -73,6 +74,8 @@ SAMPLERS = {
         "dpmpp_3m_sde", k_sampling.sample_dpmpp_3m_sde, 3, 1, noise="brownian", sigma_grid="karras", single_step=False
     ),
 }
+
+REJECTED = 100  # attempts in a row at one step of dpm_adaptive: each makes it smaller, by a fifth with its defaults
 
 # What the caller of a sampler provides; everything else in its signature is an option of the user's.
 _PROVIDED = {"model", "x", "sigmas", "sigma_min", "sigma_max", "n", "extra_args", "callback", "disable", "return_info"}
@@ -152,16 +155,19 @@ def sampler_options(sampler: Sampler) -> dict[str, Any]:
 
 
 def check_options(sampler: Sampler, options: dict[str, Any] | None) -> None:
-    """Raise TypeError for an option that the sampler does not have, naming those it has."""
+    """Raise TypeError for an option that the sampler does not have, naming those it has, or for a value of the wrong
+    kind; ValueError for one out of range. Of a user's function only the names are known."""
     if options is not None and not isinstance(options, dict):
         raise TypeError(f"sampler_options is a dict such as {{'eta': 0.5}}, not {options!r}")
     if any(p.kind is p.VAR_KEYWORD for p in _parameters(sampler.function).values()):
         return
     known = sampler_options(sampler)
-    for name in options or {}:
+    for name, value in (options or {}).items():
         if name not in known:
             choices = ", ".join(f"{key}={value!r}" for key, value in known.items()) or "none"
             raise TypeError(f"{sampler.name} has no option {name!r}; its options: {choices}")
+        if not sampler.custom:
+            check_value(sampler.name, name, value)
 
 
 def adds_noise(sampler: Sampler, options: dict[str, Any] | None) -> bool:
@@ -284,12 +290,21 @@ class _StepWatch:
 
     def DPMSolver(self, *args, **kwargs):  # noqa: N802 - the name it stands in for
         solver = k_sampling.DPMSolver(*args, **kwargs)
-        evaluate = solver.eps
+        evaluate, rejected = solver.eps, 0
 
         def eps(cache, key, x, t):
-            if key == "eps" and not cache and x is not self.state:  # the same state again: a rejected attempt
-                self.state = x
-                self.begin(x, solver.sigma(t))
+            nonlocal rejected
+            if key == "eps" and not cache:
+                rejected = rejected + 1 if x is self.state else 0  # the same state again: the attempt was rejected
+                if rejected == 0:
+                    self.state = x
+                    self.begin(x, solver.sigma(t))
+                elif rejected == REJECTED:
+                    raise RuntimeError(
+                        f"dpm_adaptive rejected {REJECTED} attempts in a row at its step from sigma "
+                        f"{float(solver.sigma(t)):.4g}, and would go on: raise its options rtol or atol, lower "
+                        "accept_safety, or take a sampler with fixed steps"
+                    )
             return evaluate(cache, key, x, t)
 
         solver.eps = eps
@@ -320,6 +335,8 @@ def run_sampler(
     `begin_step(index, x, sigma)` is called with the state at the start of every step, before any network evaluation in
     it, and may change x in place. watch_noise: makes of the noise_sampler about to be used the one that is; churn is
     drawn for (sigma, None).
+
+    Raises RuntimeError where dpm_adaptive finds no step that it accepts.
     """
     if _is_single_step(sampler, sigmas):
         return _single_step(denoiser, x, sigmas[0], derivative, _StepWatch(observer, denoiser, sigmas, None).begin)

@@ -9,6 +9,7 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -75,6 +76,16 @@ def check_call(
     if watched and not takes_callback:
         raise ValueError(f"{sampler.name} takes no `callback`, so no step-end callback can be called: add it")
     return sampler
+
+
+def count_images(prompt: str | list[str] | None, prompt_embeds: torch.Tensor | None, per_prompt: int) -> int:
+    """The images of a call; ValueError unless there is one at least."""
+    if not isinstance(per_prompt, Integral) or isinstance(per_prompt, bool) or per_prompt < 1:
+        raise ValueError(f"num_images_per_prompt={per_prompt!r}: give an integer of at least 1")
+    prompts = 1 if isinstance(prompt, str) else len(prompt_embeds if prompt is None else prompt)
+    if prompts == 0:
+        raise ValueError("prompt is an empty list: give one prompt at least")
+    return prompts * per_prompt
 
 
 def check_diffusers_loop(call: Callable, arguments: dict[str, Any]) -> None:
@@ -201,6 +212,12 @@ class SamplingRun:
             changed |= returned.get(name, tensors[name]) is not tensors[name]
             self.conditioning[name] = returned.get(name, tensors[name])
         replaced = returned.get("latents", latents)
+        if not isinstance(replaced, torch.Tensor) or replaced.shape != latents.shape:
+            found = f"of the shape {tuple(replaced.shape)}" if isinstance(replaced, torch.Tensor) else repr(replaced)
+            raise ValueError(
+                f"callback_on_step_end returned latents {found} after step {self.index}, and those of the run are of "
+                f"the shape {tuple(latents.shape)}: return a tensor of that shape, or no latents to go on as they are"
+            )
         if replaced is not latents or before is None or latents._version != before:
             x.copy_(self.to_state(replaced.to(x), sigma))
             changed = True

@@ -25,8 +25,8 @@ from comfy_model import ComfyModel, Levels, after_guidance, model_sampling
 from denoisers import noise_schedule, preconditioning
 from guidance import GuidanceInterval, guidance_at
 from noise import check_noise, drops_penultimate, initial_scale, noise_streams
-from sampler_trace import Trace, active_trace
-from sampling_run import SamplingRun, check_call, check_diffusers_loop
+from sampler_trace import Trace, chosen_trace
+from sampling_run import SamplingRun, check_call, check_diffusers_loop, count_images
 from scheduler_bridge import warn_of_bounds
 from sigma_grids import discrete_grid
 
@@ -119,8 +119,9 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         Raises:
             ValueError, TypeError: for input that cannot be right, before any model runs.
             FloatingPointError: where the UNet returned nan or inf.
+            RuntimeError: where dpm_adaptive finds no step that it accepts.
         """
-        trace = trace or active_trace()
+        trace = chosen_trace(trace)
         if comfy_sampler is None:
             arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
             legacy = {name: arguments.pop(name) for name in ("callback", "callback_steps")}
@@ -140,8 +141,7 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
             negative_prompt_embeds, pooled_prompt_embeds, negative_pooled_prompt_embeds, ip_adapter_image,
             ip_adapter_image_embeds, callback_on_step_end_tensor_inputs,
         )  # fmt: skip
-        prompts = [prompt] if isinstance(prompt, str) else prompt if prompt is not None else prompt_embeds
-        images = len(prompts) * num_images_per_prompt
+        images = count_images(prompt, prompt_embeds, num_images_per_prompt)
         watched = callback_on_step_end is not None or callback is not None
         sampler = check_call(
             comfy_sampler, sampler_options, sigma_grid, num_inference_steps, watched, timesteps=timesteps, sigmas=sigmas

@@ -150,6 +150,20 @@ def named_grid(sigma_grid: str | Callable) -> Callable[[NoiseSchedule, int], tor
     return sigma_grid if callable(sigma_grid) else SIGMA_GRIDS[sigma_grid]
 
 
+def _of_choice(sigma_grid: str | Callable, schedule: NoiseSchedule, n: int) -> torch.Tensor:
+    """The sigmas of a name or a function, which may return a list or an array. Raises TypeError for anything else."""
+    values = named_grid(sigma_grid)(schedule, n)
+    if isinstance(values, torch.Tensor):
+        return values
+    try:
+        array = np.array(values, dtype=np.float32)
+    except (TypeError, ValueError):
+        array = np.zeros(())
+    if array.ndim == 0:
+        raise TypeError(f"sigma_grid is a function that returns n + 1 decreasing numbers, and it returned {values!r}")
+    return torch.from_numpy(array)
+
+
 def check_grid_choice(sigma_grid: str | Callable | None, **explicit) -> None:
     """Raise ValueError for an unknown grid name, or for a name beside explicit `sigmas` or `timesteps`."""
     given = [name for name, value in explicit.items() if value is not None]
@@ -233,7 +247,7 @@ def discrete_grid(
         passed["sigmas"] = sigmas
     fresh.set_timesteps(**(passed or {"num_inference_steps": n}))
     if sigma_grid is not None:
-        levels, times = named_grid(sigma_grid)(schedule, n), None
+        levels, times = _of_choice(sigma_grid, schedule, n), None
     elif passed or (timesteps is None and sigmas is None):
         kept, times, last = _pairs(fresh) if hasattr(fresh, "sigmas") else _pairs_of_timesteps(fresh, schedule)
         levels = torch.cat([kept, last.reshape(1)])
@@ -269,7 +283,7 @@ def flow_grid(
 def _flow_levels(scheduler, schedule, n, sigma_grid, sigmas, mu) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Flow times, and the timesteps that the scheduler pairs with them, if it does."""
     if sigma_grid is not None:
-        return named_grid(sigma_grid)(schedule, n), None
+        return _of_choice(sigma_grid, schedule, n), None
     if sigmas is not None and max(sigmas) > 1:
         raise ValueError(f"sigmas[0] is {max(sigmas)}: the sigmas of a flow model are times, between 0 and 1")
     fresh = fresh_scheduler(scheduler)

@@ -52,6 +52,15 @@ BOTH = [
     ({"comfy_sampler": None, "sampler_options": {"eta": 1}}, ValueError, "sampler_options"),
     ({"comfy_sampler": None, "callback_on_step_end_tensor_inputs": ["denoised"]}, ValueError, "denoised"),
     ({"no_such_parameter": 1}, TypeError, "no_such_parameter"),
+    ({"comfy_sampler": "dpmpp_2m_sde", "sampler_options": {"eta": -1}}, ValueError, "eta=-1: give a finite number"),
+    ({"comfy_sampler": "heun", "sampler_options": {"s_noise": None}}, TypeError, "s_noise=None: give a finite number"),
+    ({"num_images_per_prompt": 0}, ValueError, "num_images_per_prompt=0: give an integer of at least 1"),
+    ({"num_images_per_prompt": -1}, ValueError, "num_images_per_prompt=-1"),
+    ({"num_images_per_prompt": 1.5}, ValueError, "num_images_per_prompt=1.5"),
+    ({"trace": True}, TypeError, r"trace=True: give a sampler_trace.Trace\(\)"),
+    ({"sigma_grid": lambda schedule, n: None}, TypeError, "returns n . 1 decreasing numbers, and it returned None"),
+    ({"sigma_grid": lambda schedule, n: ["a"]}, TypeError, r"returned \['a'\]"),
+    ({"sigma_grid": lambda schedule, n: [0.1, 0.9]}, ValueError, "decrease strictly"),
 ]
 
 SDXL_ONLY = [
@@ -87,6 +96,25 @@ def test_bad_calls(pipes, model, arguments, error, message):
     prompt = sdxl_prompt() if model == "sdxl" else flux_prompt()
     with pytest.raises(error, match=f"(?s){message}"):
         call(pipes[model], prompt, **arguments)
+
+
+@pytest.mark.parametrize("model", ["sdxl", "flux"])
+def test_no_prompt(pipes, model):
+    with pytest.raises(ValueError, match="prompt is an empty list"):
+        call(pipes[model], {"prompt": []})
+
+
+@pytest.mark.parametrize("model, prompt", [("sdxl", sdxl_prompt), ("flux", flux_prompt)])
+@pytest.mark.parametrize("latents", [lambda given: given[:1], lambda given: given[..., :1], lambda given: None])
+def test_latents_that_a_callback_cannot_return(model, prompt, latents):
+    """What could be broadcast to the run's shape would be the same for all images."""
+    pipe = tiny_sdxl(StableDiffusionXLPipeline) if model == "sdxl" else tiny_flux(FluxPipeline)
+
+    def callback(pipe, i, t, kwargs):
+        return {"latents": latents(kwargs["latents"])}
+
+    with pytest.raises(ValueError, match=r"_step_end returned latents .* after step 0, .* of the shape \(2, "):
+        call(pipe, prompt(2), callback_on_step_end=callback)
 
 
 @pytest.mark.parametrize(

@@ -307,6 +307,7 @@ def test_a_users_file(demo, tmp_path, capsys):
         ("k:eular", "did you mean 'euler'"),
         ("k:euler,eta=1", "euler has no option 'eta'"),
         ("k:euler,eta", "is not option=value"),
+        ("k:dpmpp_2m_sde,eta=-1", "eta=-1: give a finite number"),
         ("diffusers:EulerDiskreteScheduler", "EulerDiscreteScheduler"),
         ("diffusers:EulerDiscreteScheduler,spacing=1", "timestep_spacing"),
         ("diffusers:UNet2DModel", "has no scheduler"),

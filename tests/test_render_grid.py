@@ -285,6 +285,8 @@ BAD = {
     "batch size": (["--batch-size", "0"], ["--batch-size 0", "at least 1"]),
     "reference": (["--steps", "5", "6", "--reference", "-1"], ["--reference -1", "0 for no reference"]),
     "eta": (["--samplers", "euler", "heun", "--eta", "0.5"], ["--eta 0.5", "leave it out"]),
+    "negative eta": (["--eta", "1", "-1"], ["eta=-1.0", "at least 0"]),
+    "eta that is none": (["--eta", "nan"], ["eta=nan", "at least 0"]),
     "model": (["--model", "./nowhere"], ["./nowhere does not exist", ".safetensors file", "owner/name"]),
     "no pipeline": (["--model", str(ROOT / "tests")], ["no model_index.json", "owner/name"]),
     "no weights": (["--model", __file__], ["is not a .safetensors file"]),

@@ -1064,6 +1064,11 @@ BAD_INPUT = {
     "no config": (lambda: SamplerScheduler.from_config(EULER), TypeError, "pipe.scheduler.config"),
     "no calls": (lambda: fresh(lambda model, x, sigmas: x), ValueError, "never calls the model"),
     "unknown option": (lambda: fresh("euler", sampler_options={"eta": 1}), TypeError, "no option 'eta'"),
+    "option's value": (
+        lambda: fresh("dpmpp_2m_sde", sampler_options={"eta": -1}),
+        ValueError,
+        "eta=-1: give a finite number of at least 0",
+    ),
     "unknown sampler": (lambda: fresh("eular"), ValueError, "did you mean 'euler'"),
     "import path": (lambda: fresh("no_such_module:f"), ValueError, "cannot be imported.*pass the function"),
     "unknown class": (

@@ -1,6 +1,7 @@
 """Sigma grids: named ones against their sources, and those of diffusers' schedulers."""
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
@@ -207,3 +208,13 @@ def test_flow_scheduler_grid(config):
     own.set_timesteps(sigmas=[1 - i / n for i in range(n)], mu=mu)
     assert largest_difference(grid.sigmas, own.sigmas) < 2e-7  # the last bit of linspace in float32
     assert largest_difference(grid.timesteps, own.timesteps) < 2e-4  # a thousand times that
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array, torch.tensor, lambda values: np.array(values[::-1])[::-1]])
+def test_functions_return_what_holds_numbers(kind):
+    """A list, an array, a reversed one too, or a tensor."""
+    values = [0.9, 0.5, 0.1, 0.0]
+    discrete = discrete_grid(SDXL, SCHEDULES["sdxl"], 3, lambda schedule, n: kind(values))
+    flow = flow_grid(FLOW, SCHEDULES["flow"], 3, lambda schedule, n: kind(values))
+    for grid in (discrete, flow):
+        assert grid.sigmas.dtype == torch.float32 and torch.equal(grid.sigmas, torch.tensor(values))

@@ -1,0 +1,48 @@
+"""What k_diffusion's samplers take for their options: kinds, ranges and choices."""
+
+from collections.abc import Callable
+from math import inf
+from numbers import Integral, Real
+from typing import Any, NamedTuple
+
+
+class Rule(NamedTuple):
+    """What a value must be: of a kind, and such that `holds` (which nan never is). text: the same in words."""
+
+    kind: type | tuple[type, ...]
+    holds: Callable[[Any], bool]
+    text: str
+
+
+NOT_NEGATIVE = Rule(Real, lambda value: 0 <= value < inf, "a finite number of at least 0")
+RULES = {
+    "eta": NOT_NEGATIVE,
+    "s_noise": NOT_NEGATIVE,
+    "s_churn": NOT_NEGATIVE,
+    "s_tmin": NOT_NEGATIVE,
+    "s_tmax": Rule(Real, lambda value: value >= 0, "a number of at least 0"),
+    "order": Rule(Integral, lambda value: value >= 1, "a whole number of at least 1"),
+    "r": Rule(Real, lambda value: 0 < value <= 1, "a number above 0, of at most 1"),
+    "rtol": NOT_NEGATIVE,
+    "atol": NOT_NEGATIVE,
+    # A step of log sigma; dpm_adaptive's end is reached within this.
+    "h_init": Rule(Real, lambda value: 1e-5 <= value < inf, "a finite number of at least 1e-5"),
+    "pcoeff": NOT_NEGATIVE,
+    "icoeff": NOT_NEGATIVE,
+    "dcoeff": NOT_NEGATIVE,
+    "accept_safety": Rule(Real, lambda value: 0 <= value <= 1, "a number from 0 to 1"),
+    "solver_type": Rule(str, lambda value: value in ("midpoint", "heun"), "'midpoint' or 'heun'"),
+    "noise_sampler": Rule((Callable, type(None)), lambda value: True, "a function (sigma, sigma_next) -> unit noise"),
+}
+RULES_OF_ADAPTIVE = RULES | {"order": Rule(Integral, lambda value: value in (2, 3), "2 or 3")}
+
+
+def check_value(sampler: str, name: str, value: Any) -> None:
+    """Raise TypeError for a value of the wrong kind for this option of k_diffusion's sampler, ValueError for one out of
+    its range."""
+    rule = (RULES_OF_ADAPTIVE if sampler == "dpm_adaptive" else RULES)[name]
+    wrong = f"{sampler} cannot run with {name}={value!r}: give {rule.text}"
+    if not isinstance(value, rule.kind) or isinstance(value, bool):
+        raise TypeError(wrong)
+    if not rule.holds(value):
+        raise ValueError(wrong)
