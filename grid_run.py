@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from PIL import Image
 
 from contact_sheet import png
 from grid_cells import Axes, Cell, Solver, batches, named_cells
+from grid_claims import Share
 from grid_options import BadInput, asked, axes, plain_command
 from grid_report import png_text, programs, sheets, write_page, write_sheets
 from published import OUTPUT, as_published, levels_apart
@@ -75,7 +77,7 @@ class Grid(NamedTuple):
 
 
 class Ranks(NamedTuple):
-    """Which of the processes of one launch this is. They share a folder, and meet once, before the first picture."""
+    """Which of the processes of one launch this is: rank 0 speaks for all. They share a folder as any others do."""
 
     rank: int
     world: int
@@ -85,31 +87,20 @@ class Ranks(NamedTuple):
         world = int(os.environ.get("WORLD_SIZE", 1))
         return cls(int(os.environ.get("RANK", 0)) if world > 1 else 0, world)
 
-    def meet(self) -> None:
-        """Wait until all have read what is done, so that none takes a new cell for an old one."""
-        if self.world == 1:
-            return
-        from accelerate import PartialState
-
-        state = PartialState(cpu=True)  # gloo: nothing but this meeting goes through it, and no rank waits for a GPU
-        state.wait_for_everyone()
-        state.destroy_process_group()
-
 
 def run(work: Work, args: argparse.Namespace, say: Callable) -> int:
     """Render what is missing; `say` (as print) what came of it.
 
     Exit code: 0, 1 (a sampler or the disk failed), 2 (bad input), 130 (Ctrl-C).
     """
-    ranks, grid = Ranks.of_environment(), None
-    tell = say if ranks.rank == 0 else lambda *_, **__: None
+    main, grid = Ranks.of_environment().rank == 0, None
+    tell = say if main else lambda *_, **__: None
     try:
         grid = prepare(work, args, tell)
         if grid.complete:
             return nothing_left(grid, args, tell)
-        ranks.meet()
         tell = say  # from here on each process has its own troubles
-        return render_missing(work, args, grid, ranks, say)
+        return render_missing(work, args, grid, main, say)
     except BadInput as error:
         tell(f"error: {error}", file=sys.stderr)
         return 2
@@ -147,16 +138,16 @@ def prepare(work: Work, args: argparse.Namespace, say: Callable) -> Grid:
             return grid
     solvers = work.check(args)
     facts = [list(solver) for solver in solvers]
-    if there and not unlike:
-        unlike = differences({"samplers": there["solvers"]}, {"samplers": facts})
-    if unlike:
+    if there and (unlike := unlike or other_solvers(there, facts)):
         raise another_grid(folder, unlike)
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInput(f"--output {folder.path} cannot be made ({error.strerror}): give another folder") from error
     with on_disk(folder):
-        folder.begin({**wanted, "solvers": facts, "command": plain_command(work.program, args)})
+        there = folder.begin({**wanted, "solvers": facts, "command": plain_command(work.program, args)})
+    if unlike := compared(there, wanted) or other_solvers(there, facts):  # another launch was first
+        raise another_grid(folder, unlike)
     return grid_in(folder, axes(args, solvers))
 
 
@@ -200,6 +191,11 @@ def compared(there: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     return differences(there, wanted)
 
 
+def other_solvers(there: dict[str, Any], facts: list[list]) -> list[str]:
+    """In what a manifest's samplers differ from those that were looked up."""
+    return differences({"samplers": there["solvers"]}, {"samplers": facts})
+
+
 def steady(model: dict[str, str | None]) -> dict[str, str | None]:
     """A model's identity as far as it is the same before and after a download."""
     return model if model["revision"] is None and model["fingerprint"] else {"name": model["name"]}
@@ -216,66 +212,105 @@ def nothing_left(grid: Grid, args: argparse.Namespace, say: Callable) -> int:
     folder = grid.folder
     first = folder.path / next(sheets(folder.family, grid.axes)).file
     with on_disk(folder):
-        if any(folder.part(file).exists() for file in grid.cells):
-            folder.repair()
-        page, lines = folder.path / "index.html", folder.results_path.stat().st_mtime_ns
-        if any(not file.exists() or file.stat().st_mtime_ns < lines for file in (first, page)):
-            write_report(grid, args)
+        if folder.unsettled() or outdated(folder, first):
+            with folder.claims.locked():
+                if folder.settle() and outdated(folder, first):
+                    write_report(grid, args)
     say(
-        f"nothing left to do: {len(grid.cells)} pictures in {folder.path}, all of them: {first} "
+        f"nothing left to do: {len(grid.cells)} pictures in {folder.path}, see {first} "
         f"(to render them again, delete {folder.manifest_path})"
     )
     return 0
 
 
+def outdated(folder: RunFolder, sheet: Path) -> bool:
+    """Whether a sheet or the page lacks results."""
+    lines = folder.results_path.stat().st_mtime_ns
+    return any(not file.exists() or file.stat().st_mtime_ns < lines for file in (sheet, folder.path / "index.html"))
+
+
 def write_report(grid: Grid, args: argparse.Namespace) -> list[Path]:
-    """The contact sheets, and the page of all grids in the folder."""
-    with grid.folder.reporting():
-        written = write_sheets(grid.folder, args, grid.axes)
-        if written:
-            try:
-                write_page(grid.folder.path)
-            except ValueError as error:  # the manifest of another family
-                raise BadInput(error) from error
+    """The contact sheets, and the page of all grids in the folder. Called under the folder's lock."""
+    written = write_sheets(grid.folder, args, grid.axes)
+    if written:
+        try:
+            write_page(grid.folder.path)
+        except ValueError as error:  # the manifest of another family
+            raise BadInput(error) from error
     return written
 
 
-def render_missing(work: Work, args: argparse.Namespace, grid: Grid, ranks: Ranks, say: Callable) -> int:
-    """This process's share of the cells that are not finished, then sheets and page of what there is."""
-    todo = [(file, cell) for file, cell in grid.cells.items() if file not in grid.done]
-    alone = [solver.name for solver in grid.axes.solvers if solver.alone]
-    mine = batches(todo, args.batch_size, alone)[ranks.rank :: ranks.world]
-    failed, stopped = 0, False
-    if mine:
-        render = work.load(args, list(dict.fromkeys(cell.prompt for batch in mine for _, cell in batch)))
-        note_weights(grid.folder, args)
-        with ctrl_c() as stop, progress(sum(map(len, mine)), ranks.rank == 0, say) as (say_above, advance):
-            for batch in mine:
-                failed += render_batch(render, batch, grid, args, say_above)
-                advance(len(batch))
-                if stopped := stop.is_set():
-                    break
+def render_missing(work: Work, args: argparse.Namespace, grid: Grid, main: bool, say: Callable) -> int:
+    """Render what is not finished, beside whoever else does; the last one at work writes sheets and page."""
     with on_disk(grid.folder):
-        written = write_report(grid, args)
-    if ranks.rank == 0 and written:
-        more = f" and {len(written) - 1} more" if len(written) > 1 else ""
-        say(f"all of them: {written[0]}{more}, {grid.folder.path / 'index.html'}")
-        compared = [line for line in grid.folder.pictures().values() if "levels_from_published" in line]
-        if compared:
-            say(f"{sum(map(as_published, compared))} of {len(compared)} pictures as published")
+        finished, share = grid.folder.join()
+    try:
+        todo = {file: cell for file, cell in grid.cells.items() if file not in finished}
+        failed, stopped = render_share(work, args, grid, todo, share, main, say)
+    finally:
+        with on_disk(grid.folder):
+            share.leave()
+    if not share.others:
+        report(grid, args, say)
+    elif main:
+        cells = sum(map(len, share.others.values()))
+        say(
+            f"still at work in {grid.folder.path}: other processes ({len(share.others)}), on pictures ({cells}); "
+            "the last one writes the sheets"
+        )
     if stopped:
         raise KeyboardInterrupt
     return int(failed > 0)
 
 
+def render_share(
+    work: Work, args: argparse.Namespace, grid: Grid, todo: dict[str, Cell], share: Share, main: bool, say: Callable
+) -> tuple[int, bool]:
+    """Render cells until none is free, or Ctrl-C: the number of those that failed, and whether it was that."""
+    size, alone, failed = args.batch_size, [solver.name for solver in grid.axes.solvers if solver.alone], 0
+
+    def first_free(taken: set[str]) -> list[str]:
+        free = islice(((file, cell) for file, cell in todo.items() if file not in taken), size)
+        return [file for file, _ in next(iter(batches(free, size, alone)), [])]
+
+    def claim() -> list[tuple[str, Cell]]:
+        with on_disk(grid.folder):
+            return [(file, todo[file]) for file in share.claim(first_free)]
+
+    if not (batch := claim()):
+        return 0, False
+    render = work.load(args, list(dict.fromkeys(cell.prompt for cell in todo.values())))
+    note_weights(grid.folder, args)
+    with ctrl_c() as stop, progress(len(todo), main, say) as (say_above, show):
+        while batch:
+            failed += render_batch(render, batch, grid, args, say_above)
+            batch = [] if stop.is_set() else claim()
+            show(len(share.finished) + failed)
+    return failed, stop.is_set()
+
+
+def report(grid: Grid, args: argparse.Namespace, say: Callable) -> None:
+    """Put the folder in order, write sheets and page of what there is, and say where they are."""
+    with on_disk(grid.folder), grid.folder.claims.locked():
+        grid.folder.settle()
+        written = write_report(grid, args)
+    if written:
+        more = f" and {len(written) - 1} more" if len(written) > 1 else ""
+        say(f"all of them: {written[0]}{more}, {grid.folder.path / 'index.html'}")
+    compared = [line for line in grid.folder.pictures().values() if "levels_from_published" in line]
+    if compared:
+        say(f"{sum(map(as_published, compared))} of {len(compared)} pictures as published")
+
+
 def note_weights(folder: RunFolder, args: argparse.Namespace) -> None:
     """Complete the manifest with what only loading could tell: the commit of weights from the hub."""
-    there, model = manifest_of(folder), model_identity(args.model)
-    if there["model"]["fingerprint"] is None and model["fingerprint"]:
-        with on_disk(folder):
+    model = model_identity(args.model)
+    with on_disk(folder), folder.claims.locked():
+        there = manifest_of(folder)
+        if there["model"]["fingerprint"] is None and model["fingerprint"]:
             folder.write_manifest(there | {"model": model})
-    elif unlike := compared({"model": there["model"]}, {"model": model}):
-        raise another_grid(folder, unlike[:1])
+        elif unlike := compared({"model": there["model"]}, {"model": model}):
+            raise another_grid(folder, unlike[:1])
 
 
 def render_batch(render: Render, batch: list[tuple[str, Cell]], grid: Grid, args, say: Callable) -> int:
@@ -352,7 +387,8 @@ def ctrl_c() -> Iterator[threading.Event]:
 
 @contextlib.contextmanager
 def progress(cells: int, main: bool, say: Callable) -> Iterator[tuple[Callable, Callable]]:
-    """A bar on a terminal's stderr with the time left: how to say a line above it, and how to move it on."""
+    """A bar on a terminal's stderr with the time left: how to say a line above it, and how to show that so many of the
+    cells are done, by whomever."""
     if not main or not sys.stderr.isatty():
         yield say, lambda _: None
         return
@@ -364,7 +400,7 @@ def progress(cells: int, main: bool, say: Callable) -> Iterator[tuple[Callable, 
             with tqdm.external_write_mode(file=file or sys.stdout):
                 say(line, file=file or sys.stdout)
 
-        yield say_above, bar.update
+        yield say_above, lambda done: bar.update(done - bar.n)
 
 
 def say_line(line: str, file=None) -> None:

@@ -17,14 +17,14 @@ LAUNCHERS = {
     4: ["-m", "torch.distributed.run", "--nproc_per_node", "4", "--master_port"],
 }
 
-# test.py, with SIGKILL for process 1 in its second picture.
+# test.py, with SIGKILL for process 1 in its second picture; process 0 waits in its own, so that both have some.
 KILLED = """
 import os, runpy, signal, sys
 import grid_run
 record, recorded = grid_run.RunFolder.record, []
 def dying(*args):
-    if os.environ["RANK"] == "1" and recorded:
-        os.kill(os.getpid(), signal.SIGKILL)
+    if recorded:
+        os.kill(os.getpid(), signal.SIGKILL) if os.environ["RANK"] == "1" else signal.pause()
     recorded.append(args)
     record(*args)
 grid_run.RunFolder.record = dying

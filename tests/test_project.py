@@ -11,7 +11,16 @@ import pytest
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 SCRIPTS = {"test", "test_flux", "render_grid", "contact_sheet", "published", "conftest"}
-SCRIPTS |= {"adherence", "grid_cells", "grid_options", "grid_page", "grid_report", "grid_run", "run_folder"}
+SCRIPTS |= {
+    "adherence",
+    "grid_cells",
+    "grid_claims",
+    "grid_options",
+    "grid_page",
+    "grid_report",
+    "grid_run",
+    "run_folder",
+}
 
 
 def test_every_library_module_is_installed_and_no_script():

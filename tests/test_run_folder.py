@@ -17,9 +17,11 @@ import grid_options
 import grid_report
 import grid_run
 import run_folder
+from contact_sheet import png
 from run_folder import RunFolder, differences, fingerprint, model_identity
 
 SCRIPT = Path(trivial_grid.__file__)
+PICTURE = png(Image.new("RGB", (1, 1)), {})
 SEEDS = ["--seeds", "0", "1", "2", "3", "4"]  # with four samplers: 20 cells
 
 
@@ -40,8 +42,9 @@ def lines_of(folder):
 
 def finished(folder):
     """What counts as finished: a line and a picture, under its own or its temporary name."""
-    there = {path.name.removeprefix(".").removesuffix(".part") for path in folder.glob("*") if ".png" in path.name}
-    there |= {path.name.removeprefix(".").removesuffix(".part") for path in folder.glob(".*.png.part")}
+    there = {
+        path.name.removeprefix(".").partition(".png")[0] + ".png" for path in folder.glob("*") if ".png" in path.name
+    }
     return {(one["sampler"], one["steps"], one["seed"]) for one in lines_of(folder) if one["file"] in there}
 
 
@@ -96,13 +99,13 @@ def test_each_moment_of_recording(tmp_path, moment):
     folder.begin({})
     line = json.dumps({"file": "sdxl-a.png", "seed": 1})
     path = folder.part("sdxl-a.png") if where == "part" else tmp_path / "sdxl-a.png"
-    path.write_bytes(b"picture")
+    path.write_bytes(PICTURE)
     results = {"picture": "", "torn": line[:-5], "line": line + "\n", "all": line + "\n"}
     folder.results_path.write_text(results[moment])
     assert ("sdxl-a.png" in folder.finished()) == done
     folder.begin({})
     assert (tmp_path / "sdxl-a.png").exists() == done and ("sdxl-a.png" in folder.finished()) == done
-    folder.record("sdxl-b.png", b"b", {"seed": 2})
+    folder.record("sdxl-b.png", PICTURE, {"seed": 2})
     assert set(folder.finished()) == {"sdxl-b.png"} | ({"sdxl-a.png"} if done else set())
     assert folder.results_path.read_bytes().count(b"\n") == len(folder.finished())
 
@@ -110,10 +113,10 @@ def test_each_moment_of_recording(tmp_path, moment):
 def test_line_torn_by_another_process_is_cut_off(tmp_path):
     folder = RunFolder(tmp_path, "sdxl")
     folder.begin({})
-    folder.record("sdxl-a.png", b"a", {})
+    folder.record("sdxl-a.png", PICTURE, {})
     with folder.results_path.open("a") as results:
         results.write('{"file": "sdxl-b')
-    folder.record("sdxl-c.png", b"c", {})
+    folder.record("sdxl-c.png", PICTURE, {})
     assert folder.finished().keys() == {"sdxl-a.png", "sdxl-c.png"}
     assert all(json.loads(line) for line in folder.results_path.read_text().splitlines())
 

@@ -23,6 +23,7 @@ import grid_run  # noqa: E402
 from grid_cells import Cell, Solver  # noqa: E402
 
 ENGINE = {"grid_run.py", "run_folder.py", "grid_report.py", "contact_sheet.py", "published.py", "whole_file.py"}
+ENGINE |= {"grid_claims.py"}
 SOLVERS = [Solver("euler"), Solver("heun", 2), Solver("dpmpp_sde", 2, has_eta=True), Solver("dpmpp_2m")]
 DEFAULTS = {
     "model": __file__,

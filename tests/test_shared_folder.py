@@ -1,0 +1,195 @@
+"""Launches that share a folder: each cell once, whoever dies, of whom nothing stays. On a trivial renderer."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trivial_grid
+from test_run_folder import SCRIPT, SEEDS, assert_whole, finished, lines_of, logged, start
+
+from run_folder import RunFolder
+
+# The trivial script; in its third picture, when half of that is on the disk, it says so and waits.
+STUCK = """
+import sys
+sys.path.insert(0, {tests!r})
+import trivial_grid
+from run_folder import RunFolder
+record, recorded = RunFolder.record, []
+def waiting(folder, file, picture, line):
+    recorded.append(file)
+    if len(recorded) == 3:
+        folder.part(file).write_bytes(picture[: len(picture) // 2])
+        print("waiting", flush=True)
+        sys.stdin.read()
+    record(folder, file, picture, line)
+RunFolder.record = waiting
+sys.exit(trivial_grid.main(sys.argv[1:]))
+"""
+
+
+def spawn(*argv, **environment):
+    """The trivial script, not waited for."""
+    environment = os.environ | {name: str(value) for name, value in environment.items()}
+    command = [sys.executable, str(SCRIPT), *argv]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def stuck(tmp_path):
+    """A launch of 20 cells, 2 of them finished, that holds a third."""
+    command = [sys.executable, "-c", STUCK.format(tests=str(Path(__file__).parent)), "--output", str(tmp_path), *SEEDS]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert any(line == "waiting\n" for line in process.stdout)
+        yield process
+        process.kill()
+
+
+def hidden(folder):
+    return [path.name for path in folder.glob(".*")]
+
+
+def meanwhile(what, at=2):
+    """load() of a renderer that does something else first, at its at-th picture."""
+    calls = []
+
+    def render(cells):
+        calls.append(cells)
+        if len(calls) == at:
+            what(cells)
+        return trivial_grid.render(cells)
+
+    return lambda *_: render
+
+
+def test_four_launches_render_each_cell_once(tmp_path):
+    folder, logs = tmp_path / "grid", [tmp_path / str(i) for i in range(4)]
+    sizes = ["1", "2", "3", "1"]
+    argv = ["--output", str(folder), *SEEDS]
+    launches = [spawn(*argv, "--batch-size", size, LOG=log) for size, log in zip(sizes, logs, strict=True)]
+    told = [launch.communicate() for launch in launches]
+    assert [launch.returncode for launch in launches] == [0] * 4, told
+    cells = [cell for log in logs for cell in logged(log)]
+    assert len(cells) == len(set(cells)) == 20
+    assert any("all of them" in out for out, _ in told) and not any(err for _, err in told)
+    assert_whole(folder, 20)
+    assert not hidden(folder)
+
+
+def test_launches_killed_at_random_lines(tmp_path):
+    """Of three at a time, until one round ends well. Nobody renders what is finished, or what a living one holds."""
+    folder, rng, kills = tmp_path / "grid", random.Random(1), 0
+    for attempt in range(40):
+        before, logs = finished(folder), [tmp_path / f"{attempt}-{i}" for i in range(3)]
+        moments = [rng.randrange(1, 600) if rng.random() < 0.3 else f"loaded:{rng.randrange(1, 700)}" for _ in logs]
+        argv = ["--output", str(folder), *SEEDS]
+        launches = [spawn(*argv, LOG=log, KILL_AT=at) for log, at in zip(logs, moments, strict=True)]
+        told = [launch.communicate() for launch in launches]
+        killed = [launch.returncode == -signal.SIGKILL for launch in launches]
+        kills += sum(killed)
+        assert all(died or launch.returncode == 0 for died, launch in zip(killed, launches, strict=True)), told
+        rendered = [logged(log) for log in logs]
+        assert not before & {cell for cells in rendered for cell in cells}, "a finished cell was rendered again"
+        assert finished(folder) >= before, "a finished cell was lost"
+        living = [cell for cells, died in zip(rendered, killed, strict=True) if not died for cell in cells]
+        assert len(living) == len(set(living)), "two living processes rendered one cell"
+        if len(finished(folder)) == 20 and not any(killed):
+            break
+    assert kills > 10 and attempt < 39, (kills, attempt)
+    assert_whole(folder, 20)
+    assert start("--output", str(folder), *SEEDS).returncode == 0
+    assert not [name for name in hidden(folder) if "index.html" not in name]  # one killed as it wrote the page
+
+
+def test_claims_of_a_living_process_are_left_to_it(tmp_path, capsys, stuck):
+    assert trivial_grid.main(["--output", str(tmp_path), *SEEDS]) == 0
+    out = capsys.readouterr().out
+    assert out.count(" evaluations ") == 17 and len(lines_of(tmp_path)) == 19
+    assert "still at work" in out and "(1), on pictures (1)" in out and "all of them" not in out
+    assert not (tmp_path / "index.html").exists()
+    rest, _ = stuck.communicate("")
+    assert stuck.returncode == 0 and "all of them" in rest and " evaluations " in rest
+    assert_whole(tmp_path, 20)
+    assert (tmp_path / "index.html").exists() and not hidden(tmp_path)
+
+
+def test_claims_of_a_killed_process_are_free_for_those_at_work(tmp_path, capsys, stuck):
+    def kill(_):
+        stuck.kill()
+        stuck.wait()
+
+    assert trivial_grid.main(["--output", str(tmp_path), *SEEDS], load=meanwhile(kill)) == 0
+    out = capsys.readouterr().out
+    assert out.count(" evaluations ") == 18 and "all of them" in out
+    assert_whole(tmp_path, 20)
+    assert not hidden(tmp_path)
+
+
+def test_a_dead_process_leaves_no_file(tmp_path, stuck):
+    stuck.kill()
+    stuck.wait()
+    assert any(".part" in name for name in hidden(tmp_path)) and any(".lock" in name for name in hidden(tmp_path))
+    assert trivial_grid.main(["--output", str(tmp_path), *SEEDS]) == 0
+    assert_whole(tmp_path, 20)
+    assert not hidden(tmp_path)
+
+
+def test_no_two_pictures_are_written_under_one_name(tmp_path):
+    folder = RunFolder(tmp_path, "sdxl")
+    assert len({folder.part("sdxl-a.png") for _ in range(100)}) == 100
+
+
+@pytest.mark.parametrize("steps, code", [("4", 0), ("5", 2)])
+def test_another_launch_begins_first(tmp_path, capsys, steps, code):
+    """Between the look at the folder and its manifest, that is."""
+
+    def check(args):
+        argv = ["--output", str(tmp_path), "--seeds", "0", "1", "--steps", steps]
+        assert start(*argv).returncode == 0
+        return trivial_grid.check(args)
+
+    assert trivial_grid.main(["--output", str(tmp_path), "--seeds", "0", "1"], check=check) == code
+    told = capsys.readouterr()
+    assert "nothing left to do: 8" in told.out if code == 0 else f"steps: {steps} there, 4 here" in told.err
+    assert_whole(tmp_path, 8)
+    assert {line["steps"] for line in lines_of(tmp_path)} == {int(steps)} and not hidden(tmp_path)
+
+
+def test_what_failed_is_not_tried_by_the_others(tmp_path, capsys):
+    """As long as one is at work; the next run tries it."""
+    argv, log = ["--output", str(tmp_path / "grid"), "--samplers", "euler", *SEEDS], tmp_path / "log"
+
+    def others(_):
+        assert start(*argv, LOG=log).returncode == 0
+
+    def render(cells):
+        if cells[0].seed == 0:
+            raise FloatingPointError("nan")
+        return beside(cells)
+
+    beside = meanwhile(others, at=1)()
+    assert trivial_grid.main(argv, load=lambda *_: render) == 1
+    assert [seed for _, _, seed in logged(log)] == [2, 3, 4]
+    assert len(lines_of(tmp_path / "grid")) == 4 and not hidden(tmp_path / "grid")
+    assert start(*argv, LOG=log).returncode == 0
+    assert [seed for _, _, seed in logged(log)] == [2, 3, 4, 0]
+    assert_whole(tmp_path / "grid", 5)
+
+
+def test_two_families_share_a_folder(tmp_path):
+    """Each has its own claims: the last of one family writes its sheets beside the other at work."""
+    import grid_run
+
+    def other(_):
+        work = grid_run.Work("flux-dev", "trivial_grid.py", trivial_grid.check, trivial_grid.load)
+        args = trivial_grid.arguments(["--output", str(tmp_path)])
+        assert grid_run.run(work, args, lambda *_, **__: None) == 0
+        assert (tmp_path / "flux-dev-samplers.png").exists()
+
+    assert trivial_grid.main(["--output", str(tmp_path)], load=meanwhile(other)) == 0
+    assert_whole(tmp_path, 4)
+    assert not hidden(tmp_path)
