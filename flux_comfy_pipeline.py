@@ -114,7 +114,7 @@ class FluxPipeline(diffusers.FluxPipeline):
 
         Raises:
             ValueError, TypeError: for input that cannot be right, before any model runs.
-            FloatingPointError: where the transformer returned nan or inf.
+            FloatingPointError: where the transformer returned nan or inf, or the sampler made it; it says which.
             RuntimeError: where dpm_adaptive finds no step that it accepts.
         """
         trace = chosen_trace(trace)
@@ -287,12 +287,12 @@ class FluxPipeline(diffusers.FluxPipeline):
             net_input = (initial if x is start else latents).to(dtype)
             velocity, *pair = network(net_input, timestep, guided)
             if lean:
-                run.record(sigma, velocity)
+                run.record(x, sigma, velocity)
                 return velocity
             denoised = latents - time * velocity
             if model_options:
                 denoised = after_guidance(model_options, x, sigma, denoised, *(latents - time * one for one in pair))
-            run.record(sigma, denoised)
+            run.record(x, sigma, denoised)
             if chosen == "flow":
                 last.update(denoised=denoised, velocity=velocity)
             returned = velocity if chosen == "velocity" else denoised

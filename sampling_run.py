@@ -31,7 +31,22 @@ else:
 logger = logging.get_logger(f"diffusers.{__name__}")  # under diffusers' verbosity settings
 
 
-SAMPLED = 1024  # elements of each network evaluation that are looked at for nan; all of the result are
+SAMPLED = 1024  # elements of each state and network evaluation that are looked at for nan; all of the result are
+# Whose nan it is, by where it was seen first. Samplers work element by element, so that an element of the state which
+# is nan or inf, and was finite in all that the model returned, is the sampler's.
+_SPOILED_BY_SAMPLER = (
+    "the sampler made nan or inf of what were finite numbers, by {at}: the model's answers were finite. Look at its "
+    "options, the sigma grid, and what your own code does, if the sampler or a callback is yours"
+)
+SPOILED = {
+    "start": "the latents to start from hold nan or inf, at {at}: look at latents=",
+    "answer": "the model returned nan or inf at {at}: try torch.float32 or bfloat16, a lower guidance scale or another "
+    "sigma grid",
+    "state": _SPOILED_BY_SAMPLER,
+    "result": _SPOILED_BY_SAMPLER,
+    "rest": "a few elements of the result are nan or inf, at {at}, made by the model or by the sampler: try "
+    "torch.float32 or bfloat16, and other options",
+}
 
 
 class StopSampling(Exception):  # noqa: N818 - control flow, not an error
@@ -131,7 +146,7 @@ class SamplingRun:
         self.index, self.sigma, self.denoised, self.latest = 0, self.sigmas[0], None, None
         self.grid_index, self.stage, self.churned = None, 0, False
         self.shows_denoised = self.callback is not None and "denoised" in self.tensor_inputs
-        self.calls, self.progress, self.ticks = [], None, 0
+        self.sums, self.progress, self.ticks = [], None, 0
 
     def sample(
         self, denoiser: Denoiser, x: torch.Tensor, options: dict | None, noise: Callable, derivative: Callable
@@ -140,9 +155,10 @@ class SamplingRun:
 
         noise(x, sigmas, kind): makes the noise_sampler(sigma, sigma_next) of the run.
 
-        Raises FloatingPointError if the network returned nan or inf.
+        Raises FloatingPointError if the network returned nan or inf, or the sampler made it.
         """
         self.churned = bool((options or {}).get("s_churn"))
+        self._note("start", self.sigma, x)
         with self.pipe.progress_bar(total=100 if self.count is None else self.count) as self.progress:
             try:
                 x = run_sampler(
@@ -156,18 +172,20 @@ class SamplingRun:
                 x, sigma = stop.x, stop.sigma
         if self.trace is not None:
             self.trace.end(x, sigma)
-        self.calls.append((self.index, torch.as_tensor(self.sigma), x.sum()))
+        self._note("result", self.sigma, x)
+        self.sums.append(("rest", self.index, self.sigma, x.sum()))
         self.check_finite()
         return self.to_latents(x, sigma)
 
-    def record(self, sigma: torch.Tensor, denoised: torch.Tensor) -> None:
-        """Take note of a network evaluation: sigma [B], and the clean latents it estimates."""
+    def record(self, x: torch.Tensor, sigma: torch.Tensor, denoised: torch.Tensor) -> None:
+        """Take note of a network evaluation: the sampler's state, sigma [B], and the clean latents it estimates."""
         self.grid_index = None
         self.stage += not self.sampler.custom
         if self.shows_denoised:  # or let go at once: memory that is held on to makes every step slower
             self.latest = denoised
             self.denoised = denoised if self.denoised is None else self.denoised
-        self.calls.append((self.index, sigma, denoised.flatten()[:: max(denoised.numel() // SAMPLED, 1)].sum()))
+        self._note("state", sigma, x)
+        self._note("answer", sigma, denoised)
         if self.sampler.adaptive:  # it would search for a step that makes nan small, for ever
             self.check_finite()
 
@@ -232,15 +250,17 @@ class SamplingRun:
         self.progress.update(done - self.ticks)
         self.ticks = done
 
+    def _note(self, what: str, sigma: torch.Tensor, tensor: torch.Tensor) -> None:
+        self.sums.append((what, self.index, sigma, tensor.flatten()[:: max(tensor.numel() // SAMPLED, 1)].sum()))
+
     def check_finite(self) -> None:
-        """Raise FloatingPointError if an evaluation so far, or the result, has nan or inf: one device sync."""
-        finite = torch.stack([total for _, _, total in self.calls]).isfinite().tolist() if self.calls else []
+        """Raise FloatingPointError if a state, an evaluation or the result so far has nan or inf, and say whose it is:
+        one device sync."""
+        finite = torch.stack([total for *_, total in self.sums]).isfinite().tolist() if self.sums else []
         if all(finite):
-            self.calls.clear()
+            self.sums.clear()
             return
-        index, sigma, _ = self.calls[finite.index(False)]
-        raise FloatingPointError(
-            f"the model returned nan or inf at step {index}, sigma {float(sigma.flatten()[0]):.4g} (sampler "
-            f"{self.sampler.name}, model in {self.dtype}): try torch.float32 or bfloat16, a lower guidance scale or "
-            "another sigma grid"
-        )
+        what, index, sigma, _ = self.sums[finite.index(False)]
+        level = float(torch.as_tensor(sigma).flatten()[0])
+        at = f"step {index}, sigma {level:.4g} (sampler {self.sampler.name}, model in {self.dtype})"
+        raise FloatingPointError(SPOILED[what].format(at=at))

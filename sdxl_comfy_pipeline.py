@@ -118,7 +118,7 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
 
         Raises:
             ValueError, TypeError: for input that cannot be right, before any model runs.
-            FloatingPointError: where the UNet returned nan or inf.
+            FloatingPointError: where the UNet returned nan or inf, or the sampler made it; it says which.
             RuntimeError: where dpm_adaptive finds no step that it accepts.
         """
         trace = chosen_trace(trace)
@@ -280,7 +280,7 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
             if model_options:
                 pair = [row.denoised(x, one, level) for one in pair]
                 denoised = after_guidance(model_options, x, sigma, denoised, *pair)
-            run.record(sigma, denoised)
+            run.record(x, sigma, denoised)
             if trace is not None:
                 trace.record_call(x, sigma, timestep, net_input, denoised)
             return denoised

@@ -314,6 +314,63 @@ def test_nan_stops_with_step_sigma_sampler_and_dtype(model, sampler):
         call(pipe, prompt, comfy_sampler=sampler)
 
 
+@pytest.mark.parametrize("sampler", ["heun", "dpmpp_2m", "dpm_adaptive"])
+@pytest.mark.parametrize("model", PIPELINES)
+def test_nan_of_the_model_is_the_models(pipes, model, sampler):
+    pipe, _, prompt = pipes[model]
+    network, calls = pipe.unet if model == "sdxl" else pipe.transformer, []
+
+    def spoil(module, args, output):
+        calls.append(1)
+        return (output[0] * float("inf"),) if len(calls) == 2 else output
+
+    hook = network.register_forward_hook(spoil)
+    try:
+        with pytest.raises(FloatingPointError, match="the model returned nan or inf at step .*try torch.float32"):
+            call(pipe, prompt, comfy_sampler=sampler)
+    finally:
+        hook.remove()
+
+
+def divides_by_zero(model, x, sigmas, extra_args=None, callback=None, disable=None, at=0):
+    """Euler's method, with a division by 0 after step `at`."""
+    for i in range(len(sigmas) - 1):
+        d = (x - model(x, sigmas[i] * x.new_ones(len(x)))) / sigmas[i]
+        x = x + d * (sigmas[i + 1] - sigmas[i])
+        x = x / 0 if i == at else x
+    return x
+
+
+def bad_latents(pipe, i, t, kwargs):
+    return {"latents": kwargs["latents"] / 0} if i == 2 else {}
+
+
+def noise_of_nan(sigma, sigma_next):
+    return torch.tensor(float("nan"))
+
+
+BY_THE_SAMPLER = "the sampler made nan or inf of what were finite numbers, by step .*the model's answers were finite"
+SPOILED = {
+    "between steps": ({"comfy_sampler": divides_by_zero}, BY_THE_SAMPLER),
+    "in the last step": ({"comfy_sampler": divides_by_zero, "sampler_options": {"at": STEPS - 1}}, BY_THE_SAMPLER),
+    "by noise": ({"comfy_sampler": "dpmpp_2m_sde", "sampler_options": {"noise_sampler": noise_of_nan}}, BY_THE_SAMPLER),
+    "by a callback": ({"callback_on_step_end": bad_latents}, f"{BY_THE_SAMPLER}.*callback"),
+    "from the start": ({"latents": float("nan")}, "latents to start from hold nan or inf, at step 0.*latents="),
+}
+
+
+@pytest.mark.parametrize("model", PIPELINES)
+@pytest.mark.parametrize("case", SPOILED)
+def test_nan_that_is_not_the_models(pipes, model, case):
+    pipe, _, prompt = pipes[model]
+    arguments, message = SPOILED[case]
+    if "latents" in arguments:
+        arguments = {"latents": call(pipe, prompt) * arguments["latents"]}
+    with pytest.raises(FloatingPointError, match=message) as error:
+        call(pipe, prompt, **arguments)
+    assert "float32 or bfloat16" not in str(error.value)
+
+
 def returns_nan(model, x, sigmas):
     return model(x, sigmas[0] * x.new_ones([len(x)])) * float("nan")
 
