@@ -1,4 +1,5 @@
-"""What ComfyUI's samplers ask of a model besides `model(x, sigma) -> denoised`.
+"""The model as a custom sampler sees it: any form of sigma, and what ComfyUI's samplers ask of it besides
+`model(x, sigma) -> denoised`.
 
 Nothing of ComfyUI is imported here: its functions come from the user's own install, and what they test with
 `isinstance` is looked up among the modules that install has loaded.
@@ -55,6 +56,19 @@ def model_sampling(levels: Levels, flow: bool) -> Levels:
     return type("ModelSampling", (Levels, kind), {})(levels.schedule, levels.level)
 
 
+def per_image(sigma: torch.Tensor | float, x: torch.Tensor) -> torch.Tensor:
+    """sigma as [B], for x of shape [B, ...], from a number, a tensor of one, or one for each image.
+
+    Raises ValueError for another number of sigmas.
+    """
+    if isinstance(sigma, torch.Tensor) and sigma.shape == x.shape[:1]:
+        return sigma
+    sigma = torch.as_tensor(sigma, device=x.device)
+    if sigma.numel() not in (1, len(x)):
+        raise ValueError(f"the model takes sigma as a number or of shape [{len(x)}], not {list(sigma.shape)}")
+    return sigma.flatten() * x.new_ones(len(x))
+
+
 @dataclass(frozen=True)
 class ComfyModel:
     """A denoiser with the attributes that ComfyUI's samplers reach through two wrappers for."""
@@ -62,8 +76,8 @@ class ComfyModel:
     denoiser: Callable[..., torch.Tensor]
     model_sampling: Levels
 
-    def __call__(self, x: torch.Tensor, sigma: torch.Tensor, **extra_args) -> torch.Tensor:
-        return self.denoiser(x, sigma, **extra_args)
+    def __call__(self, x: torch.Tensor, sigma: torch.Tensor | float, **extra_args) -> torch.Tensor:
+        return self.denoiser(x, per_image(sigma, x), **extra_args)
 
     @property
     def inner_model(self) -> "ComfyModel":

@@ -6,7 +6,8 @@ python compare_samplers.py heun my_samplers.py:sample_heun --sigma-grid karras -
 python compare_samplers.py my_samplers.py:sample_heun --oracle sdxl     on a closed-form model: right or wrong?
 
 A sampler is [k:]NAME, [diffusers:]CLASS, comfy:NAME (ComfyUI's folder on PYTHONPATH) or path/to/file.py:FUNCTION, each
-with ,option=value after it. Exit code: 0 within --tolerance (or right), 1 if they part (or wrong), 2 for bad input.
+with ,option=value after it. Exit code: 0 within --tolerance (or right), 1 if they part (or wrong), 2 for bad input,
+3 if a sampler fails.
 """
 
 import argparse
@@ -80,11 +81,12 @@ def compare(
 
     a, b: as `sampler_sources.find_source` takes them. call: keywords for the pipeline, the prompt among them.
     grid: "scheduler" (that of pipe.scheduler for both), "own" (each its own), or a name of SIGMA_GRIDS for both.
-    b gets the noise that a drew. Raises ValueError or TypeError for bad input, before any network runs.
+    b gets the noise that a drew. Raises ValueError or TypeError for bad input, before any network runs, and
+    SamplerError for a sampler that fails.
     """
     import torch
 
-    from sampler_sources import find_source
+    from sampler_sources import find_source, overruled
     from sampler_trace import Trace
     from shared_noise import SharedNoise
     from sigma_grids import check_grid_choice
@@ -104,6 +106,13 @@ def compare(
         high, low = noise.missing[0]
         example = f"churn at {high:.4g}" if low is None else f"sigma {high:.4g} to {low:.4g}"
         notes.append(f"noise could not be shared in {len(noise.missing)} draws of b: a drew none for {example}")
+    for source, trace in zip(sources, (first, second), strict=True):
+        without = [] if grid == "own" else overruled(source.label, pipe.scheduler, trace.sigmas)
+        if without:
+            notes.append(
+                f"{' and '.join(without)} of {source.label} had no effect: both runs are on one sigma grid; "
+                "--sigma-grid own leaves each sampler its own"
+            )
     difference = trace_difference(first, second, TOLERANCE if tolerance is None else tolerance)
     labels = tuple(source.label for source in sources)
     texts = {name: value for name, value in call.items() if not isinstance(value, torch.Tensor)}
@@ -115,16 +124,20 @@ def _run(pipe, source, call, sigma_grid, steps: int, seed: int, trace):
     """The picture; what the sampler did is in the trace."""
     import torch
 
-    return pipe(
-        **call, **source.keywords, num_inference_steps=steps, comfy_sampler=source.sampler, sigma_grid=sigma_grid,
-        sampler_options=source.options, generator=torch.Generator("cpu").manual_seed(seed), trace=trace,
-    ).images[0]  # fmt: skip
+    from sampler_failure import sampler_errors
+
+    with sampler_errors(source.label, source.sampler, trace):
+        return pipe(
+            **call, **source.keywords, num_inference_steps=steps, comfy_sampler=source.sampler, sigma_grid=sigma_grid,
+            sampler_options=source.options, generator=torch.Generator("cpu").manual_seed(seed), trace=trace,
+        ).images[0]  # fmt: skip
 
 
 def _shared_grid(pipe, sigma_grid, call: dict[str, Any], steps: int):
     """A grid that both runs can start from. On flow models that is the one VE coordinates have, whose first time is
     less than 1: it is found by a run of a sampler that does nothing but look."""
     from denoisers import is_flow
+    from sampling_run import StopSampling
 
     if not is_flow(pipe.scheduler):
         return sigma_grid
@@ -132,7 +145,7 @@ def _shared_grid(pipe, sigma_grid, call: dict[str, Any], steps: int):
 
     def look(model, x, sigmas):
         seen.append(sigmas.cpu())
-        return x
+        raise StopSampling(x, sigmas[0])
 
     options = {"flow_coordinates": "ve", "num_inference_steps": steps, "output_type": "latent"}
     pipe(**call, **options, comfy_sampler=look, sigma_grid=sigma_grid)
@@ -209,12 +222,11 @@ def call_keywords(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def write(comparison: Comparison, pipe, folder: Path, html: bool) -> list[Path]:
-    """JSON, figure and, if asked for, the page; each whole or not at all."""
+    """JSON, figure and, if asked for, the page, in a folder that exists; each whole or not at all."""
     from compare_figure import figure_png
     from compare_page import page
     from whole_file import write_whole
 
-    folder.mkdir(parents=True, exist_ok=True)
     stem = folder / re.sub(r"[^\w.=+-]+", "_", "-".join(comparison.labels))[-160:]
     files = {".json": comparison.to_json().encode()}
     try:
@@ -244,19 +256,27 @@ def judge_all(args: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     args = arguments(argv)
+    from sampler_failure import SamplerError
+
     try:
-        if args.oracle:
-            return judge_all(args)
-        if len(args.samplers) != 2:
-            raise ValueError(f"give two samplers to compare, not {len(args.samplers)}")
-        pipe = load(args)
-        comparison = compare(
-            pipe, *args.samplers, call_keywords(args),
-            steps=args.steps, grid=args.grid, seed=args.seed, tolerance=args.tolerance,
-        )  # fmt: skip
-    except (ValueError, TypeError) as error:
+        return judge_all(args) if args.oracle else compare_both(args)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except (SamplerError, ValueError, TypeError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 3 if isinstance(error, SamplerError) else 2
+
+
+def compare_both(args: argparse.Namespace) -> int:
+    if len(args.samplers) != 2:
+        raise ValueError(f"give two samplers to compare, not {len(args.samplers)}")
+    pipe = load(args)
+    args.output.mkdir(parents=True, exist_ok=True)  # fails before the model runs
+    comparison = compare(
+        pipe, *args.samplers, call_keywords(args),
+        steps=args.steps, grid=args.grid, seed=args.seed, tolerance=args.tolerance,
+    )  # fmt: skip
     print(f"{comparison.labels[0]} and {comparison.labels[1]} {comparison.verdict}")
     for note in comparison.notes:
         print(f"note: {note}")

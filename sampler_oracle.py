@@ -15,6 +15,7 @@ import torch
 from closed_form import Mixture, draw, oracle_flux, oracle_sdxl, wasserstein
 from comfy_model import ComfyModel, Levels, model_sampling
 from denoisers import FlowSchedule
+from sampler_failure import sampler_errors
 from sampler_sources import Source, find_source
 from sampler_trace import Trace
 from samplers_patch import find_sampler, run_sampler
@@ -52,7 +53,7 @@ class Judgement:
 def judge(sampler: str | Callable, model: str = "sdxl") -> Judgement:
     """Both measurements, on the closed-form SDXL or FLUX, of a sampler as `find_source` takes them.
 
-    Raises ValueError or TypeError for another model, or for what is no sampler.
+    Raises ValueError or TypeError for another model, or for what is no sampler; SamplerError for one that fails.
     """
     if model not in ORACLES:
         raise ValueError(f"unknown closed-form model {model!r}: choose one of {', '.join(ORACLES)}")
@@ -63,7 +64,8 @@ def judge(sampler: str | Callable, model: str = "sdxl") -> Judgement:
         keywords["sigma_grid"] = "karras"
     trace, distances = Trace(), []
     for n in STEPS:
-        distances.append(wasserstein(draw(pipe, source.sampler, steps=n, trace=trace, **keywords)))
+        with sampler_errors(source.label, source.sampler, trace):
+            distances.append(wasserstein(draw(pipe, source.sampler, steps=n, trace=trace, **keywords)))
     try:
         return Judgement(source.label, model, tuple(distances), order(source, trace.coordinates), "")
     except (ValueError, ArithmeticError, RuntimeError) as error:  # a sampler may need a grid that ends at 0

@@ -22,13 +22,14 @@ from typing import Any
 
 import torch
 
-from samplers_patch import check_options, find_sampler
+from samplers_patch import Sampler, check_options, find_sampler, run_sampler
 
 # isort: split
 import diffusers
 
-from denoisers import is_flow
+from denoisers import flow_schedule, is_flow, noise_schedule
 from scheduler_bridge import as_sampler
+from sigma_grids import discrete_grid, flow_grid
 
 PIPELINE_KEYWORDS = ("flow_coordinates", "quantize")
 FORMS = "[k:]NAME, [diffusers:]CLASS, comfy:NAME or path/to/file.py:FUNCTION, each with ,option=value after it"
@@ -52,14 +53,13 @@ def find_source(text: str | Callable, scheduler=None, own_sigmas: bool = False) 
     """
     if not isinstance(text, str):
         return Source(find_sampler(text).name, text)
-    name, *settings = text.split(",")
-    values = dict(_setting(setting, text) for setting in settings)
+    kind, rest, values = _parts(text)
     keywords = {key: values.pop(key) for key in PIPELINE_KEYWORDS if key in values}
-    kind, colon, rest = name.rpartition(":")
-    if not colon and not name.endswith(".py"):
-        kind = "diffusers" if name.endswith("Scheduler") else "k"
     if kind == "diffusers":
-        return Source(text, as_sampler(_scheduler(rest, values, scheduler), own_sigmas=own_sigmas), {}, keywords)
+        sampler = as_sampler(_scheduler(rest, values, scheduler), own_sigmas=own_sigmas)
+        if values:
+            _check_values(text, find_sampler(sampler), _some_levels(sampler.scheduler))
+        return Source(text, sampler, {}, keywords)
     if kind == "k":
         sampler = find_sampler(rest)
     elif kind == "comfy":
@@ -70,6 +70,80 @@ def find_source(text: str | Callable, scheduler=None, own_sigmas: bool = False) 
         raise ValueError(f"unknown sampler source {text!r}: give {FORMS}")
     check_options(sampler, values)
     return Source(text, sampler.function, values, keywords)
+
+
+def overruled(text: str, scheduler, sigmas: torch.Tensor) -> list[str]:
+    """The settings of a diffusers scheduler, in a text for `find_source`, that change its own sigma grid and nothing of
+    its run on the grid it is given.
+
+    scheduler: the pipeline's. sigmas: the grid, in the scheduler's coordinates.
+    """
+    kind, rest, values = _parts(text)
+    if kind != "diffusers":
+        return []
+    values = {name: value for name, value in values.items() if name not in PIPELINE_KEYWORDS}
+    found = as_sampler(_scheduler(rest, values, scheduler))
+    names = []
+    for name in values:
+        others = {key: value for key, value in values.items() if key != name}
+        without = as_sampler(_scheduler(rest, others, scheduler))
+        if not _same(*(_own_grid(one.scheduler, len(sigmas) - 1) for one in (found, without))) and _same(
+            *(_null_run(find_sampler(one), sigmas) for one in (found, without))
+        ):
+            names.append(name)
+    return names
+
+
+def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """1e-4: a scheduler's own tables and those made for it from the same grid differ by 1e-6, by rounding."""
+    return a.shape == b.shape and bool((a - b).abs().max() <= 1e-4 * a.abs().max())
+
+
+def _null_run(sampler: Sampler, sigmas: torch.Tensor) -> torch.Tensor:
+    """All that a sampler asks a small smooth network for, and its result; it adds the same number for any noise."""
+    seen = []
+
+    def model(x, sigma, **_):
+        seen.append(x / (1 + sigma.reshape(-1, 1, 1, 1)))
+        return torch.tanh(seen[-1])
+
+    x = torch.linspace(-1, 1, 8).reshape(1, 1, 1, 8) * sigmas[0]
+    noise = torch.full_like(x, 0.1)
+    seen.append(run_sampler(sampler, model, x, sigmas, noise=lambda *_, kind: lambda *_: noise))
+    return torch.cat(seen)
+
+
+def _own_grid(scheduler, steps: int) -> torch.Tensor:
+    """The sigmas of a scheduler's config, and what unit noise is scaled by at the first."""
+    if is_flow(scheduler):
+        return flow_grid(scheduler, flow_schedule(scheduler, 1.0), steps, mu=1.0).sigmas
+    grid = discrete_grid(scheduler, noise_schedule(scheduler), steps)
+    return torch.cat([grid.sigmas, torch.as_tensor(grid.initial_scale).reshape(1)])
+
+
+def _check_values(text: str, sampler: Sampler, sigmas: torch.Tensor) -> None:
+    """Raise ValueError for a scheduler that cannot run with its settings."""
+    try:
+        _null_run(sampler, sigmas)
+    except Exception as error:  # a value it does not know; each class raises its own
+        raise ValueError(f"{text} cannot run with these settings: {error}") from error
+
+
+def _some_levels(scheduler) -> torch.Tensor:
+    """Five noise levels that a scheduler knows, and 0."""
+    if is_flow(scheduler):
+        return torch.linspace(0.9, 0.0, 6)
+    sigmas = noise_schedule(scheduler).sigmas
+    return torch.cat([sigmas[[n * (len(sigmas) - 1) // 6 for n in (5, 4, 3, 2, 1)]], torch.zeros(1)])
+
+
+def _parts(text: str) -> tuple[str, str, dict[str, Any]]:
+    """Kind of source, name in it, options."""
+    name, *settings = text.split(",")
+    kind, colon, rest = name.rpartition(":")
+    if not colon and not name.endswith(".py"):
+        kind = "diffusers" if name.endswith("Scheduler") else "k"
+    return kind, rest, dict(_setting(setting, text) for setting in settings)
 
 
 def _setting(setting: str, text: str) -> tuple[str, Any]:
@@ -91,12 +165,18 @@ def _scheduler(name: str, values: dict[str, Any], scheduler):
         raise ValueError(f"diffusers has no scheduler {name!r}; the nearest: {near}")
     known = inspect.signature(kind.__init__).parameters
     config = {} if scheduler is None else {key: value for key, value in scheduler.config.items() if key in known}
-    for option in values:
+    for option, value in values.items():
         if option not in known:
             raise ValueError(f"{name} has no setting {option!r}; its settings: {', '.join(list(known)[1:])}")
+        if isinstance(known[option].default, bool) and not isinstance(value, bool):
+            raise ValueError(f"{name}'s {option} is True or False, not {value!r}")
     if scheduler is not None and is_flow(scheduler) and "use_flow_sigmas" in known:
         config |= {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
-    return kind.from_config(config, **values)
+    try:
+        return kind.from_config(config, **values)
+    except Exception as error:  # a value it does not know; each class raises its own
+        settings = ", ".join(f"{option}={value!r}" for option, value in values.items()) or "the pipeline's config"
+        raise ValueError(f"{name} cannot be made with {settings}: {error}") from error
 
 
 def comfyui_module() -> ModuleType:

@@ -410,6 +410,15 @@ def _run_custom(sampler, denoiser, x, sigmas, options, noise, derivative, observ
         names["torch"] = _Bound(torch, randn_like=lambda x: noise(None, None))
     function = rebound(sampler.function, names)
     if sampler.takes == "sigmas":
-        return function(denoiser, x, sigmas.to(x.device), **options)
-    x = function(denoiser, x, *_range(sampler, sigmas), **options)
+        return _latents(sampler, function(denoiser, x, sigmas.to(x.device), **options), x.shape)
+    x = _latents(sampler, function(denoiser, x, *_range(sampler, sigmas), **options), x.shape)
     return _last_step(denoiser, x, sigmas, derivative, begin=lambda *_: None)
+
+
+def _latents(sampler: Sampler, returned, shape: torch.Size) -> torch.Tensor:
+    """What a user's function returned. Raises TypeError or ValueError unless it is a tensor of the shape of x."""
+    if not isinstance(returned, torch.Tensor):
+        raise TypeError(f"{sampler.name} returned {returned!r:.60}: a sampler returns its final x, a tensor")
+    if returned.shape != shape:
+        raise ValueError(f"{sampler.name} returned the shape {list(returned.shape)}: its x has {list(shape)}")
+    return returned

@@ -146,7 +146,7 @@ class SamplingRun:
         self.index, self.sigma, self.denoised, self.latest = 0, self.sigmas[0], None, None
         self.grid_index, self.stage, self.churned = None, 0, False
         self.shows_denoised = self.callback is not None and "denoised" in self.tensor_inputs
-        self.sums, self.progress, self.ticks = [], None, 0
+        self.sums, self.evaluated, self.progress, self.ticks = [], False, None, 0
 
     def sample(
         self, denoiser: Denoiser, x: torch.Tensor, options: dict | None, noise: Callable, derivative: Callable
@@ -155,7 +155,8 @@ class SamplingRun:
 
         noise(x, sigmas, kind): makes the noise_sampler(sigma, sigma_next) of the run.
 
-        Raises FloatingPointError if the network returned nan or inf, or the sampler made it.
+        Raises FloatingPointError if the network returned nan or inf, or the sampler made it; ValueError if the network
+        was never called.
         """
         self.churned = bool((options or {}).get("s_churn"))
         self._note("start", self.sigma, x)
@@ -166,6 +167,8 @@ class SamplingRun:
                     options=options, noise=noise, derivative=derivative, observer=self,
                     watch_noise=None if self.trace is None else self.trace.watch_noise,
                 )  # fmt: skip
+                if not self.evaluated:
+                    raise ValueError(f"{self.sampler.name} never called the model: its result is no picture")
                 sigma = self.sigmas[-1]
                 self._end_step(x, sigma)
             except StopSampling as stop:
@@ -179,7 +182,7 @@ class SamplingRun:
 
     def record(self, x: torch.Tensor, sigma: torch.Tensor, denoised: torch.Tensor) -> None:
         """Take note of a network evaluation: the sampler's state, sigma [B], and the clean latents it estimates."""
-        self.grid_index = None
+        self.grid_index, self.evaluated = None, True
         self.stage += not self.sampler.custom
         if self.shows_denoised:  # or let go at once: memory that is held on to makes every step slower
             self.latest = denoised

@@ -11,7 +11,8 @@ import compare_samplers
 from closed_form import SDXL_SCHEDULE
 from compare_samplers import compare
 from flux_comfy_pipeline import FluxPipeline
-from sampler_sources import find_source
+from sampler_failure import SamplerError
+from sampler_sources import find_source, overruled
 from sampler_trace import Trace
 from sdxl_comfy_pipeline import StableDiffusionXLPipeline
 from trace_difference import trace_difference
@@ -379,3 +380,131 @@ def test_traces_that_cannot_be_compared():
         trace_difference(small, large)
     with pytest.raises(ValueError, match="has no network call"):
         trace_difference(small, Trace(tensors=True))
+
+
+# Samplers that fail, and forms of sigma.
+
+HEAD = "def sample_mine(model, x, sigmas, extra_args=None, callback=None, disable=None, noise_sampler=None):\n"
+EULER = """    for i in range(len(sigmas) - 1):
+        denoised = model(x, {sigma})
+        x = x + (x - denoised) / sigmas[i] * (sigmas[i + 1] - sigmas[i])
+    return x
+"""
+
+
+def own(tmp_path, body):
+    """A source in a file of the user's."""
+    (tmp_path / "mine.py").write_text(HEAD + body)
+    return f"{tmp_path / 'mine.py'}:sample_mine"
+
+
+@pytest.mark.parametrize("sigma", ["float(sigmas[i])", "sigmas[i]", "sigmas[i : i + 1]", "sigmas[i].double()"])
+@pytest.mark.parametrize("run", [run, run_flux])
+def test_forms_of_sigma(tmp_path, sigma, run):
+    settings = "k:euler,flow_coordinates=ve" if run is run_flux else "k:euler"
+    comparison = run(settings, own(tmp_path, EULER.format(sigma=sigma)))
+    assert comparison.difference.largest < 1e-5, comparison.verdict  # float32, another order of operations
+
+
+def test_too_many_sigmas(tmp_path):
+    with pytest.raises(SamplerError, match=r"takes sigma as a number or of shape \[1\], not \[7\]"):
+        run("k:euler", own(tmp_path, EULER.format(sigma="sigmas")))
+
+
+@pytest.mark.parametrize(
+    "body, said",
+    [
+        ("    model(x, sigmas[0])\n", "sample_mine returned None: a sampler returns its final x"),
+        ("    return model(x, sigmas[0])[..., :4]\n", "returned the shape [1, 4, 8, 4]: its x has [1, 4, 8, 8]"),
+        ("    return x * 0.1\n", "sample_mine never called the model"),
+        ("    model(x, sigmas[0])\n    return x * float('nan')\n", "nan or inf"),
+        ("    raise SystemExit(0)\n", "SystemExit"),
+        ("    return model(x, sigmas[0]) / [1]\n", "TypeError"),
+    ],
+)
+def test_a_sampler_that_fails(demo, tmp_path, capsys, body, said):
+    for samplers in (["euler", own(tmp_path, body)], [own(tmp_path, body), "euler"]):
+        assert compare_samplers.main([*samplers, "--steps", "2", "--output", str(tmp_path)]) == 3
+        [first, *frames] = capsys.readouterr().err.splitlines()
+        assert first.startswith("error: ") and "mine.py:sample_mine failed: " in first and said in first
+        assert all(frame.startswith("  mine.py:2, in sample_mine: ") for frame in frames) and len(frames) <= 1
+
+
+def test_the_frames_of_a_users_error_are_shown(demo, tmp_path, capsys):
+    (tmp_path / "my_slopes.py").write_text("def slope(x):\n    return x / missing\n")
+    text = own(tmp_path, "    model(x, sigmas[0])\n    return my_slopes.slope(x)\n")
+    (tmp_path / "mine.py").write_text("import my_slopes\n" + (tmp_path / "mine.py").read_text())
+    assert compare_samplers.main(["euler", text, "--steps", "2", "--output", str(tmp_path)]) == 3
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "  mine.py:4, in sample_mine: return my_slopes.slope(x)",
+        "  my_slopes.py:2, in slope: return x / missing",
+    ]
+
+
+def test_a_sampler_that_fails_before_the_judge(tmp_path, capsys):
+    assert compare_samplers.main([own(tmp_path, "    return None\n"), "--oracle", "sdxl"]) == 3
+    assert "returned None" in capsys.readouterr().err
+
+
+def test_an_interrupted_comparison(demo, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(compare_samplers, "compare", interrupt)
+    assert compare_samplers.main(["euler", "heun"]) == 130
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("diffusers:DPMSolverMultistepScheduler,algorithm_type=dpm", "dpm is not implemented"),
+        ("diffusers:DPMSolverMultistepScheduler,timestep_spacing=trailin", "cannot run with these settings"),
+        ("diffusers:UniPCMultistepScheduler,beta_schedule=lin", "cannot be made with beta_schedule='lin'"),
+        ("diffusers:EulerDiscreteScheduler,use_karras_sigmas=yes", "use_karras_sigmas is True or False, not 'yes'"),
+        ("diffusers:UniPCMultistepScheduler,solver_order=two", "solver_order"),
+        ("diffusers:EulerDiscreteScheduler,prediction_type=eps", "unknown prediction_type 'eps'"),
+        ("dpmpp_2m_sde,solver_type=hoin", "solver_type"),
+        ("euler,s_churn=much", "s_churn"),
+    ],
+)
+def test_option_values_that_there_are_not(demo, capsys, text, said):
+    assert compare_samplers.main(["euler", text]) == 2
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: ") and said in line
+
+
+def test_a_folder_that_cannot_be_written(demo, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert compare_samplers.main(["euler", "heun", "--output", str(tmp_path / "file" / "folder")]) == 2
+    assert "file" in capsys.readouterr().err
+
+
+# Settings that a shared grid overrules.
+
+
+@pytest.mark.parametrize("grid", ["scheduler", "karras"])
+@pytest.mark.parametrize(
+    "kind, settings, names",
+    [
+        ("Euler", "use_karras_sigmas=True", "use_karras_sigmas"),
+        ("DPMSolverMultistep", "timestep_spacing=trailing,solver_order=1", "timestep_spacing"),
+        ("Heun", "timestep_spacing=trailing,use_karras_sigmas=True", "timestep_spacing and use_karras_sigmas"),
+    ],
+)
+def test_settings_that_a_shared_grid_overrules_are_noted(kind, settings, names, grid):
+    text = f"diffusers:{kind}DiscreteScheduler,{settings}".replace("MultistepDiscrete", "Multistep")
+    notes = run("k:euler", text, grid=grid).notes
+    assert any(note.startswith(f"{names} of {text} had no effect") and "--sigma-grid own" in note for note in notes)
+    assert not any("had no effect" in note for note in run("k:euler", text, grid="own").notes)
+
+
+def test_settings_that_have_an_effect_or_change_nothing_are_not_noted():
+    for settings in ("solver_order=3", "solver_type=heun", "timestep_spacing=leading", "lower_order_final=False"):
+        assert not overruled(
+            f"diffusers:DPMSolverMultistepScheduler,{settings}", sdxl().scheduler, torch.tensor([9.0, 4.0, 1.0, 0.0])
+        )
+
+
+def test_a_shift_that_a_shared_grid_overrules_is_noted():
+    notes = run_flux("k:euler", "diffusers:FlowMatchEulerDiscreteScheduler,shift=6.0,use_dynamic_shifting=False").notes
+    assert any(note.startswith("shift and use_dynamic_shifting of ") for note in notes)
