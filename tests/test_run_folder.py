@@ -1,8 +1,10 @@
 """Run folders: resuming after kills at any line, Ctrl-C, full disks; refusing another grid. On a trivial renderer."""
 
+import contextlib
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import trivial_grid
+from filelock import FileLock, Timeout
 from PIL import Image
 
 import grid_options
@@ -18,6 +21,7 @@ import grid_report
 import grid_run
 import run_folder
 from contact_sheet import png
+from grid_claims import Claims
 from run_folder import RunFolder, differences, fingerprint, model_identity
 
 SCRIPT = Path(trivial_grid.__file__)
@@ -119,6 +123,95 @@ def test_line_torn_by_another_process_is_cut_off(tmp_path):
     folder.record("sdxl-c.png", PICTURE, {})
     assert folder.finished().keys() == {"sdxl-a.png", "sdxl-c.png"}
     assert all(json.loads(line) for line in folder.results_path.read_text().splitlines())
+
+
+@contextlib.contextmanager
+def largest_file(size):
+    """No file of this process may grow beyond so many bytes, as on a full disk: of what is written, a part is."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_part_of_a_line_is_taken_back_at_once(tmp_path):
+    """Another program may read the results before the next line is written."""
+    folder = RunFolder(tmp_path, "sdxl")
+    folder.begin({})
+    for name in "abcdef":
+        folder.record(f"sdxl-{name}.png", PICTURE, {"seed": 1})
+    before = folder.results_path.read_bytes()
+    assert len(before) > len(PICTURE)
+    with largest_file(len(before) + 10), pytest.raises(OSError, match="only part of a line|too large"):
+        folder.record("sdxl-g.png", PICTURE, {"seed": 2})
+    assert folder.results_path.read_bytes() == before and "sdxl-g.png" not in folder.finished()
+    folder.record("sdxl-g.png", PICTURE, {"seed": 2})
+    assert len(folder.finished()) == 7
+
+
+def is_locked(folder):
+    """Whether another process would have to wait."""
+    lock = FileLock(folder.path / f".{folder.family}-folder.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def test_what_is_read_and_then_written_is_locked(tmp_path, monkeypatch):
+    seen = {}
+
+    def watch(owner, name):
+        method = getattr(owner, name)
+
+        def watched(self, *args):
+            seen[name] = is_locked(folder)
+            return method(self, *args)
+
+        monkeypatch.setattr(owner, name, watched)
+
+    folder = RunFolder(tmp_path, "sdxl")
+    watch(RunFolder, "_append")
+    watch(RunFolder, "_repair")
+    watch(RunFolder, "write_manifest")
+    watch(Claims, "write")
+    folder.begin({})
+    finished, share = folder.join()
+    assert finished == {} and seen.pop("write")
+
+    def choose(taken):
+        seen["choose"] = is_locked(folder)
+        return ["sdxl-a.png"]
+
+    assert share.claim(choose) == ["sdxl-a.png"] and seen.pop("write")
+    folder.record("sdxl-a.png", PICTURE, {})
+    share.leave()
+    assert seen == dict.fromkeys(("write_manifest", "_repair", "choose", "_append", "write"), True)
+    assert not is_locked(folder) and share.finished == {"sdxl-a.png"}
+
+
+def test_a_lock_whose_file_was_removed_is_no_lock(tmp_path):
+    """The last process removes it, maybe while another waits for it; a third must wait for that one."""
+    folder, entered, leave, held = RunFolder(tmp_path, "sdxl"), threading.Event(), threading.Event(), []
+
+    def second():
+        with folder.claims.locked():
+            entered.set()
+            leave.wait(60)
+
+    thread = threading.Thread(target=second)
+    with folder.claims.locked():
+        thread.start()
+        held.append(is_locked(folder))
+    assert entered.wait(60)
+    held.append(is_locked(folder))
+    leave.set()
+    thread.join()
+    assert held == [True, True] and not is_locked(folder)
 
 
 def test_picture_gets_its_name_after_its_line(tmp_path, monkeypatch):
