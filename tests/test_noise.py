@@ -12,7 +12,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from brownian_path import BrownianPath
 from k_diffusion_import import k_sampling
-from noise import NOISE_SOURCES, check_noise, comfy_initial_scale, drops_penultimate, noise_streams
+from noise import (
+    NOISE_SOURCES,
+    check_noise,
+    comfy_initial_scale,
+    drops_penultimate,
+    initial_scale,
+    noise_streams,
+)
 from philox import PHILOX_LIMIT, PhiloxGenerator, philox
 from samplers_patch import SAMPLERS
 from sigma_grids import SigmaGrid
@@ -217,6 +224,96 @@ def test_trees_are_those_of_k_diffusion(noise):
         warnings.simplefilter("error")
         noise = [ours(*pair) for pair in pairs]
     assert all(torch.equal(one, theirs(*pair)) for one, pair in zip(noise, pairs, strict=True))
+
+
+def test_a_tree_without_generators_takes_its_seeds_from_the_global_one():
+    x = torch.zeros(SHAPE, dtype=torch.float64)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(11)
+        ours = streams("brownian_tree").step_noise(x, SIGMAS, "brownian")(SIGMAS[1], SIGMAS[2])
+        torch.manual_seed(11)
+        seeds = [int(torch.randint(0, 2**63 - 1, ())) for _ in range(3)]
+    theirs = k_sampling.BrownianTreeNoiseSampler(x, SIGMAS[-2], SIGMAS[0], seed=seeds)
+    assert ours.dtype == torch.float64 and torch.equal(ours, theirs(SIGMAS[1], SIGMAS[2]))
+
+
+def test_one_generator_gives_a_tree_its_seeds_in_turn():
+    x, generator = torch.zeros(SHAPE), generators(5)[0]
+    seeds = [int(torch.randint(0, 2**63 - 1, (), generator=generator)) for _ in range(3)]
+    ours = streams("brownian_tree", generators(5)[0]).step_noise(x, SIGMAS, "brownian")
+    theirs = k_sampling.BrownianTreeNoiseSampler(x, SIGMAS[-2], SIGMAS[0], seed=seeds)
+    assert torch.equal(ours(SIGMAS[1], SIGMAS[2]), theirs(SIGMAS[1], SIGMAS[2]))
+
+
+def test_a_path_remembers_sixteen_intervals():
+    levels = torch.linspace(20, 1, 20)
+    noise = streams("torch", seeds=1, images=1).step_noise(torch.zeros(1, 4), levels, "brownian")
+    first = [noise(*pair) for pair in itertools.pairwise(levels[:17])][0]
+    assert torch.equal(noise(levels[0], levels[1]), first)
+    noise(levels[16], levels[17])
+    with pytest.raises(ValueError, match="last 16 intervals"):
+        noise(levels[0], levels[1])
+
+
+@pytest.mark.parametrize("noise", NOISE_SOURCES)
+def test_noise_goes_on_where_the_initial_latents_were_drawn_elsewhere(noise):
+    """The web UIs' streams begin with those latents; diffusers' generators were drawn from already."""
+    x, drawn, skipped = torch.zeros(SHAPE), streams(noise, seeds=[1, 2, 3]), streams(noise, seeds=[1, 2, 3])
+    if noise in ("philox", "a1111"):
+        drawn.initial(SHAPE, "cpu", torch.float32)
+    skipped = skipped.after_initial(SHAPE, "cpu", torch.float32)
+    assert torch.equal(skipped.step_noise(x, SIGMAS)(None, None), drawn.step_noise(x, SIGMAS)(None, None))
+
+
+@pytest.mark.parametrize("noise", NOISE_SOURCES)
+def test_packed_latents_that_were_drawn_elsewhere(noise):
+    source, shape = streams(noise, seeds=[1, 2, 3]), (3, 16, 16)
+    if noise in SEEDED:
+        with pytest.raises(ValueError, match=r"\(3, 16, 16\) are packed.*FluxPipeline.*'torch', 'cpu'"):
+            source.after_initial(shape, "cpu", torch.float32)
+    else:
+        source.after_initial(shape, "cpu", torch.float32)
+
+
+@pytest.mark.parametrize("noise", ["torch", "cpu", "philox", "brownian_tree"])
+def test_noise_is_where_the_latents_are_and_in_their_dtype(noise):
+    """On the meta device, as on a GPU: drawn on the generators' CPU, and moved."""
+    source, x = noise_streams(noise, None, [1, 2, 3], 3, "meta"), torch.empty(SHAPE, dtype=torch.float16, device="meta")
+    made = [source.initial(SHAPE, "meta", torch.float16), source.step_noise(x, SIGMAS)(None, None)]
+    assert [(one.device.type, one.dtype, one.shape) for one in made] == [("meta", torch.float16, SHAPE)] * 2
+
+
+def test_the_cpu_source_without_generators_draws_on_the_cpu():
+    with torch.random.fork_rng(devices=[]):
+        before = torch.get_rng_state()
+        assert noise_streams("cpu", None, None, 3, "meta").initial(SHAPE, "meta", torch.float32).device.type == "meta"
+        assert not torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("noise", ["comfy", "a1111"])
+def test_these_programs_draw_in_float32(noise):
+    source = streams(noise, seeds=[1, 2, 3])
+    made = [source.initial(SHAPE, "cpu", torch.float16), source.step_noise(torch.zeros(SHAPE).half(), SIGMAS)(1, 0)]
+    assert [one.dtype for one in made] == [torch.float32] * 2
+
+
+def test_a1111_draws_on_the_cpu_for_apples_gpus():
+    assert noise_streams("a1111", None, [1, 2, 3], 3, "mps").tree_seeds() == [1, 2, 3]  # no generator is made there
+
+
+def test_comfyuis_tree_is_on_the_cpu():
+    x = torch.empty(SHAPE, device="meta")
+    tree = streams("comfy", seeds=7).step_noise(x, SIGMAS, "brownian")
+    assert tree(SIGMAS[1], SIGMAS[2]).device.type == "meta"
+
+
+def test_initial_scales():
+    grid = SigmaGrid(torch.tensor([14.0, 1.0, 0.0]), None, initial_scale=5.0)
+    scales = {noise: float(initial_scale(noise, grid, 14.0)) for noise in NOISE_SOURCES}
+    # of ComfyUI sqrt(1 + 14^2) at the top, of A1111's web UI the first sigma, else the grid's own
+    special = {"comfy": pytest.approx(197**0.5), "a1111": 14.0}
+    assert scales == dict.fromkeys(NOISE_SOURCES, 5.0) | special
+    assert float(initial_scale("comfy", grid, 20.0)) == 14.0
 
 
 def test_comfyui_draws_a_batch_from_one_seed():

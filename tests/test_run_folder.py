@@ -1,9 +1,11 @@
 """Run folders: resuming after kills at any line, Ctrl-C, full disks; refusing another grid. On a trivial renderer."""
 
 import contextlib
+import importlib.metadata
 import json
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -22,7 +24,7 @@ import grid_run
 import run_folder
 from contact_sheet import png
 from grid_claims import Claims
-from run_folder import RunFolder, differences, fingerprint, model_identity
+from run_folder import PACKAGES, RunFolder, differences, digest, fingerprint, model_identity, shown, versions
 
 SCRIPT = Path(trivial_grid.__file__)
 PICTURE = png(Image.new("RGB", (1, 1)), {})
@@ -449,6 +451,58 @@ def test_hub_model_is_known_by_its_commit(tmp_path, monkeypatch):
     there = {"model": model_identity("./nowhere"), "axes": {}}
     assert grid_run.compared(there | {"model": known | {"revision": None, "fingerprint": None}}, {"model": known}) == []
     assert grid_run.compared({"model": known}, {"model": known | {"fingerprint": "def"}}) != []
+
+
+CACHES = {  # huggingface_hub's rules: which variables are set to a folder, and where in it the hub's cache is
+    "HF_HUB_CACHE": ".",
+    "HF_HOME": "hub",
+    "XDG_CACHE_HOME": "huggingface/hub",
+    "HOME": ".cache/huggingface/hub",
+}
+
+
+@pytest.mark.parametrize("variable", CACHES)
+def test_where_a_hub_model_is_cached(tmp_path, monkeypatch, variable):
+    """Those that come first in the rules are before those that come later."""
+    names = list(CACHES)
+    for name in names[: names.index(variable)]:
+        monkeypatch.delenv(name, raising=False)
+    for name in names[names.index(variable) + 1 :]:
+        monkeypatch.setenv(name, str(tmp_path / "elsewhere"))
+    monkeypatch.setenv(variable, str(tmp_path))
+    refs = tmp_path / CACHES[variable] / "models--owner--name" / "refs"
+    refs.mkdir(parents=True)
+    (refs / "main").write_text("abc123\n")
+    assert model_identity("owner/name")["revision"] == "abc123"
+
+
+def test_versions_of_what_is_there(monkeypatch):
+    found = versions()
+    assert list(found) == [*PACKAGES, "python"] and found["torch"] == importlib.metadata.version("torch")
+    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
+    monkeypatch.setattr(run_folder, "PACKAGES", ("no-such-package",))
+    assert versions()["no-such-package"] is None
+
+
+def test_digest_tells_grids_apart_and_not_orders():
+    one = digest({"steps": 4, "seeds": [0, 1]})
+    assert re.fullmatch("[0-9a-f]{8}", one) and one == digest({"seeds": [0, 1], "steps": 4})
+    assert one not in (digest({"steps": 5, "seeds": [0, 1]}), digest({"steps": 4, "seeds": [1, 0]}))
+
+
+SHOWN = [
+    (None, "none"),
+    (["a", 1, None], "a, 1, None"),
+    ((1, 2), "1, 2"),
+    (" two\n  lines ", "two lines"),
+    ("a" * 60, "a" * 60),
+    ("a" * 61, "a" * 57 + "..."),
+]
+
+
+@pytest.mark.parametrize("value, text", SHOWN)
+def test_a_setting_in_one_short_line(value, text):
+    assert shown(value) == text
 
 
 def test_differences():
