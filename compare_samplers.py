@@ -3,11 +3,11 @@
 python compare_samplers.py dpmpp_2m DPMSolverMultistepScheduler --steps 20
 python compare_samplers.py k:euler diffusers:FlowMatchEulerDiscreteScheduler --model demo-flux --html
 python compare_samplers.py heun my_samplers.py:sample_heun --sigma-grid karras --tolerance 1e-5
-python compare_samplers.py my_samplers.py:sample_heun --oracle sdxl     on a closed-form model: right or wrong?
+python compare_samplers.py my_samplers.py:sample_heun --oracle sdxl --order 2      right on a closed-form model?
 
 A sampler is [k:]NAME, [diffusers:]CLASS, comfy:NAME (ComfyUI's folder on PYTHONPATH) or path/to/file.py:FUNCTION, each
-with ,option=value after it. Exit code: 0 within --tolerance (or right), 1 if they part (or wrong), 2 for bad input,
-3 if a sampler fails.
+with ,option=value after it. Exit code: 0 within --tolerance (or right), 1 if they part (or wrong, or below --order),
+2 for bad input, 3 if a sampler fails. A warning in a verdict leaves the exit code as it is.
 """
 
 import argparse
@@ -159,6 +159,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("samplers", nargs="+", metavar="SAMPLER", help="two; with --oracle one or more")
     add("--model", default="demo", help="demo, demo-flux, a hub name, diffusers folder or .safetensors file")
     add("--oracle", choices=("sdxl", "flux"), help="judge on this closed-form model instead")
+    add("--order", type=float, metavar="N", help="with --oracle: exit code 1 for an order of accuracy below N - 0.25")
     add("--prompt")
     add("--steps", type=int, default=20)
     grids = "scheduler (its grid for both; the default), own (each its own), or karras, simple, ..."
@@ -251,7 +252,13 @@ def judge_all(args: argparse.Namespace) -> int:
     for text in args.samplers:
         judgements.append(judge(text, args.oracle))
         print(judgements[-1].verdict, flush=True)
-    return 0 if all(one.right for one in judgements) else 1
+    right = all(one.right for one in judgements)
+    if args.order is not None:
+        low = [one for one in judgements if not one.reaches(args.order)]
+        for one in low:
+            print(f"{one.label} does not reach order {args.order:g}")
+        right = right and not low
+    return 0 if right else 1
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -259,6 +266,8 @@ def main(argv: list[str] | None = None) -> int:
     from sampler_failure import SamplerError
 
     try:
+        if args.order is not None and not (args.oracle and args.order > 0):
+            raise ValueError(f"--order {args.order:g} is an order of accuracy above 0, measured with --oracle")
         return judge_all(args) if args.oracle else compare_both(args)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

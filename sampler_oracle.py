@@ -24,29 +24,47 @@ ORACLES = ("sdxl", "flux")
 STEPS = (25, 100)
 RIGHT = 0.03  # W1 at 100 steps: k_diffusion's samplers are below 0.025, and those known to be wrong above 0.035
 ORDER_STEPS = (80, 160)
+ORDER_MARGIN = 0.25  # what a measured order may be below the true one
 SMOOTH = Mixture(weights=(0.4, 0.6), means=(-1.0, 0.8), widths=(0.5, 0.6))  # resolved by the steps used here
 SIGMA_MIN, SIGMA_MAX = 0.1, 10.0
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """distances: Wasserstein-1 at STEPS. order: of accuracy, None where noise or the sampler's own steps forbid it."""
+    """distances: Wasserstein-1 at STEPS. order: of accuracy, None where noise or the sampler's own steps forbid it.
+    evaluations: of the network, in a step."""
 
     label: str
     model: str
     distances: tuple[float, ...]
     order: float | None
     order_note: str
+    evaluations: float
 
     @property
     def right(self) -> bool:
         return self.distances[-1] <= RIGHT
+
+    def reaches(self, order: float) -> bool:
+        """Whether the order measured is this one or higher. Raises ValueError where none was measured."""
+        if self.order is None:
+            raise ValueError(f"order {order:g} cannot be asked of {self.label}: {self.order_note}")
+        return self.order >= order - ORDER_MARGIN
+
+    @property
+    def wasteful(self) -> bool:
+        """Whether it has two evaluations in a step, and yet only the order that Euler's method has with one."""
+        return self.order is not None and self.evaluations > 1.5 and not self.reaches(2)
 
     @property
     def verdict(self) -> str:
         word = "right" if self.right else "wrong"
         figures = ", ".join(f"{w1:.3f} at {n} steps" for n, w1 in zip(STEPS, self.distances, strict=True))
         order = f"order {self.order:.2f}" if self.order is not None else f"order not measured: {self.order_note}"
+        if self.wasteful:
+            order += (
+                f"; warning: {self.evaluations:.0f} evaluations a step should reach order 2: is each at its own sigma?"
+            )
         return f"{self.label} on {self.model}: {word} in distribution (W1 {figures}); {order}"
 
 
@@ -67,9 +85,10 @@ def judge(sampler: str | Callable, model: str = "sdxl") -> Judgement:
         with sampler_errors(source.label, source.sampler, trace):
             distances.append(wasserstein(draw(pipe, source.sampler, steps=n, trace=trace, **keywords)))
     try:
-        return Judgement(source.label, model, tuple(distances), order(source, trace.coordinates), "")
-    except (ValueError, ArithmeticError, RuntimeError) as error:  # a sampler may need a grid that ends at 0
-        return Judgement(source.label, model, tuple(distances), None, str(error))
+        measured, note = order(source, trace.coordinates), ""
+    except Exception as error:  # a sampler may need a grid that ends at 0, whatever it then raises
+        measured, note = None, str(error) or type(error).__name__
+    return Judgement(source.label, model, tuple(distances), measured, note, len(trace.calls) / STEPS[-1])
 
 
 def order(source: Source, coordinates: str = "ve") -> float:
@@ -82,6 +101,8 @@ def order(source: Source, coordinates: str = "ve") -> float:
     coarse, fine = (_error(source, n, coordinates) for n in ORDER_STEPS)
     if _error(source, ORDER_STEPS[0], coordinates, seed=1) != coarse:
         raise ValueError("it adds noise")
+    if not (0 < coarse < math.inf and 0 < fine < math.inf):
+        raise ValueError(f"its errors are {coarse:g} and {fine:g}")
     return math.log(coarse / fine) / math.log(ORDER_STEPS[1] / ORDER_STEPS[0])
 
 

@@ -91,6 +91,56 @@ def test_command_line(capsys):
     assert compare_samplers.main(["k:hoin", "--oracle", "sdxl"]) == 2
 
 
+LAME = """def sample_lame(model, x, sigmas):
+    for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
+        d = (x - model(x, sigma)) / sigma
+        if following > 0:
+            ahead = x + d * (following - sigma)
+            d = (d + (ahead - model(ahead, sigma)) / following) / 2  # the model is told the wrong sigma
+        x = x + d * (following - sigma)
+    return x
+"""
+
+
+def test_two_evaluations_a_step_that_reach_order_1_are_warned_of(tmp_path):
+    path = tmp_path / "lame.py"
+    path.write_text(LAME)
+    judgement = judge(f"{path}:sample_lame")
+    assert judgement.right and judgement.wasteful
+    assert "order 1.00; warning: 2 evaluations a step should reach order 2" in judgement.verdict
+    for sampler in (heun, "k:euler", "k:dpmpp_sde", "k:heun,s_churn=1"):
+        assert "warning" not in judge(sampler).verdict
+
+
+def test_an_order_that_is_asked_for(capsys, tmp_path):
+    path = tmp_path / "lame.py"
+    path.write_text(LAME)
+    lame = [f"{path}:sample_lame", "--oracle", "sdxl"]
+    assert compare_samplers.main(lame) == 0  # the warning alone fails nothing
+    assert compare_samplers.main([*lame, "--order", "2"]) == 1
+    assert "sample_lame does not reach order 2" in capsys.readouterr().out
+    assert compare_samplers.main([*lame, "--order", "1"]) == 0
+    assert compare_samplers.main(["heun", "--oracle", "sdxl", "--order", "2"]) == 0
+
+
+def test_an_order_that_cannot_be_asked_for(capsys):
+    assert compare_samplers.main(["dpmpp_sde", "--oracle", "sdxl", "--order", "2"]) == 2
+    assert "order 2 cannot be asked of dpmpp_sde: it adds noise" in capsys.readouterr().err
+    assert compare_samplers.main(["euler", "heun", "--order", "2"]) == 2
+    assert "--oracle" in capsys.readouterr().err
+    for asked in ("0", "-1", "nan"):
+        assert compare_samplers.main(["euler", "--oracle", "sdxl", "--order", asked]) == 2
+
+
+def test_a_sampler_that_needs_a_grid_that_ends_at_0_is_judged():
+    def needs_zero(model, x, sigmas):
+        last = {0.0: model(x, sigmas[0])}[float(sigmas[-1])]  # KeyError on the grid that the order is measured on
+        return heun(model, x, sigmas) + 0 * last
+
+    judgement = judge(needs_zero)
+    assert judgement.right and judgement.order is None and "order not measured" in judgement.verdict
+
+
 def test_an_unknown_model():
     with pytest.raises(ValueError, match="choose one of sdxl, flux"):
         judge("k:heun", "sd3")
