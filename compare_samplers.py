@@ -104,7 +104,8 @@ def compare(
     pictures.append(_run(pipe, sources[1], call, shared, steps, seed, second))
     if noise.missing:
         high, low = noise.missing[0]
-        example = f"churn at {high:.4g}" if low is None else f"sigma {high:.4g} to {low:.4g}"
+        churn = "churn" if high is None else f"churn at {high:.4g}"
+        example = churn if low is None else f"sigma {high:.4g} to {low:.4g}"
         notes.append(f"noise could not be shared in {len(noise.missing)} draws of b: a drew none for {example}")
     for source, trace in zip(sources, (first, second), strict=True):
         without = [] if grid == "own" else overruled(source.label, pipe.scheduler, trace.sigmas)

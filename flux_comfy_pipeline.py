@@ -88,6 +88,7 @@ class FluxPipeline(diffusers.FluxPipeline):
                 `(model, x, sigmas, extra_args, callback, disable, **options) -> x`; or None for diffusers' own
                 loop with `pipe.scheduler`. `model(x, sigma)` returns the denoised latents; x is packed, of shape
                 [B, tokens, channels] in float32, sigma of shape [B], in the coordinates of flow_coordinates.
+                One that adds noise has a parameter `noise_sampler=None`, and draws noise_sampler(sigma, sigma_next).
             sampler_options: given to the sampler: eta, s_noise, s_churn, solver_type, order, rtol, ...
             sigma_grid: "karras", "simple", "beta", ... (`sigma_grids.SIGMA_GRIDS`) or a function (schedule, n) ->
                 n + 1 values, in flow time; None: the grid of the config of `pipe.scheduler`, which itself is neither

@@ -11,17 +11,18 @@ import difflib
 import inspect
 import types
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 
-from comfy_model import is_comfyui_function
+from comfy_model import ComfyModel, is_comfyui_function
 from denoisers import FLOW_COORDINATES
 from k_diffusion_import import k_sampling
 from noise import Generators, noise_streams
 from option_ranges import check_value
+from user_draws import UserDraws
 
 Denoiser = Callable[..., torch.Tensor]
 
@@ -340,10 +341,12 @@ def run_sampler(
     """
     if _is_single_step(sampler, sigmas):
         return _single_step(denoiser, x, sigmas[0], derivative, _StepWatch(observer, denoiser, sigmas, None).begin)
-    options = dict(options or {})
-    noise = _noise_for(sampler, x, sigmas, options, noise or partial(step_noise, generator=generator), watch_noise)
+    options, make = dict(options or {}), noise or partial(step_noise, generator=generator)
+    noise = _noise_for(sampler, x, sigmas, options, make, watch_noise)
     if sampler.custom:
-        return _run_custom(sampler, denoiser, x, sigmas, options, noise, derivative, observer)
+        own = make(x, sigmas, kind="gaussian")
+        draws = UserDraws(sampler.function, x.shape, sigmas, own if watch_noise is None else watch_noise(own))
+        return _run_custom(sampler, denoiser, x, sigmas, options, noise, draws, derivative, observer)
     if "noise_sampler" in sampler_options(sampler):
         options["noise_sampler"] = noise
     watch = _StepWatch(observer, denoiser, sigmas, noise)
@@ -387,8 +390,9 @@ def _last_step(denoiser, x, sigmas, derivative, begin) -> torch.Tensor:
     return x - sigma * derivative(x, sigma, denoiser(x, sigma * x.new_ones(len(x))))
 
 
-def _run_custom(sampler, denoiser, x, sigmas, options, noise, derivative, observer) -> torch.Tensor:
-    """A user's function: it gets sigmas on x's device, as k-diffusion's callers give them, and our noise if it asks.
+def _run_custom(sampler, denoiser, x, sigmas, options, noise, draws: UserDraws, derivative, observer) -> torch.Tensor:
+    """A user's function: it gets sigmas on x's device, as k-diffusion's callers give them, and our noise if it asks
+    for it, or draws in the shape of x.
 
     Its steps are known from its `callback` alone, which comes after the first evaluation in the step. Where the
     observer changes something there, that evaluation is repeated.
@@ -401,17 +405,17 @@ def _run_custom(sampler, denoiser, x, sigmas, options, noise, derivative, observ
             sigma = torch.as_tensor(info.get("sigma_hat", info["sigma"])).to(info["x"])
             info["denoised"].copy_(denoiser(info["x"], sigma * info["x"].new_ones(len(x))))
 
-    provided = {"extra_args": {}, "callback": callback, "disable": True}
+    provided = {"extra_args": {}, "callback": draws.outside(callback), "disable": True}
     options |= {name: value for name, value in provided.items() if swallows or name in parameters}
     if "noise_sampler" in parameters:
-        options["noise_sampler"] = noise
-    names = {} if derivative is to_d else {"to_d": derivative}
-    if is_comfyui_function(sampler.function):  # a notebook's function may write its globals, so it keeps them
-        names["torch"] = _Bound(torch, randn_like=lambda x: noise(None, None))
-    function = rebound(sampler.function, names)
-    if sampler.takes == "sigmas":
-        return _latents(sampler, function(denoiser, x, sigmas.to(x.device), **options), x.shape)
-    x = _latents(sampler, function(denoiser, x, *_range(sampler, sigmas), **options), x.shape)
+        options["noise_sampler"] = draws.outside(noise)
+    function = rebound(sampler.function, {} if derivative is to_d else {"to_d": derivative})
+    is_comfy = isinstance(denoiser, ComfyModel)
+    model = replace(denoiser, denoiser=draws.model(denoiser.denoiser)) if is_comfy else draws.model(denoiser)
+    with draws:
+        if sampler.takes == "sigmas":
+            return _latents(sampler, function(model, x, sigmas.to(x.device), **options), x.shape)
+        x = _latents(sampler, function(model, x, *_range(sampler, sigmas), **options), x.shape)
     return _last_step(denoiser, x, sigmas, derivative, begin=lambda *_: None)
 
 

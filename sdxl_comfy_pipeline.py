@@ -98,6 +98,7 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
                 `(model, x, sigmas, extra_args, callback, disable, **options) -> x`; or None for diffusers' own
                 loop with `pipe.scheduler`. `model(x, sigma)` returns the denoised latents, x = x0 + sigma * eps of
                 shape [B, 4, height / 8, width / 8] in float32, sigma of shape [B].
+                One that adds noise has a parameter `noise_sampler=None`, and draws noise_sampler(sigma, sigma_next).
             sampler_options: given to the sampler: eta, s_noise, s_churn, solver_type, order, rtol, ...
             sigma_grid: "karras", "exponential", "simple", "beta", ... (`sigma_grids.SIGMA_GRIDS`); or a
                 function (schedule, n) -> n + 1 sigmas; None: the grid of the config of `pipe.scheduler`, which itself
