@@ -472,6 +472,18 @@ def test_bad_input(name):
             call(*arguments, 3)
 
 
+class OnGpu(torch.Generator):
+    """Stands in for a GPU's."""
+
+    device = torch.device("cuda")
+
+
+def test_the_cpu_source_wants_generators_of_the_cpu():
+    with pytest.raises(ValueError, match=r"^noise='cpu' cannot draw from a generator on cuda: use torch.Generator"):
+        check_noise("cpu", OnGpu(), None, 1)
+    check_noise("torch", OnGpu(), None, 1)
+
+
 def test_good_input_passes_and_registry_names_agree():
     for name, source in NOISE_SOURCES.items():
         assert source.name == name and source.reproduces and source.needs

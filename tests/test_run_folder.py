@@ -153,6 +153,80 @@ def test_part_of_a_line_is_taken_back_at_once(tmp_path):
     assert len(folder.finished()) == 7
 
 
+def test_a_line_torn_by_another_process_is_cut_off_and_whole_ones_are_not(tmp_path):
+    folder = RunFolder(tmp_path, "sdxl")
+    folder.begin({})
+    for name in "abc":
+        folder.record(f"sdxl-{name}.png", PICTURE, {})
+    with folder.results_path.open("ab") as results:
+        results.write(b'{"file": "sdxl-d')
+    folder.record("sdxl-e.png", PICTURE, {})
+    assert [line["file"] for line in lines_of(tmp_path)] == [f"sdxl-{name}.png" for name in "abce"]
+
+
+def test_news_come_in_whole_lines(tmp_path):
+    folder = RunFolder(tmp_path, "sdxl")
+    folder.begin({})
+    _, share = folder.join()
+    for part, news in ((b'{"file": "sdxl-a.png"}\n{"fi', ["sdxl-a.png"]), (b'le": "sdxl-b.png"}\n', ["sdxl-b.png"])):
+        with folder.results_path.open("ab") as results:
+            results.write(part)
+        assert share.news() == news
+    share.leave()
+
+
+def test_lines_and_pictures_that_are_none_do_not_count(tmp_path):
+    folder = RunFolder(tmp_path, "sdxl")
+    folder.begin({})
+    folder.record("sdxl-a.png", PICTURE, {})
+    folder.record("sdxl-b.png", b"PNG", {})
+    with folder.results_path.open("a") as results:
+        results.write('3\n"text"\n[]\n{"seed": 1}\n{"file": 3}\n{"file": "sdxl-c.png"}\n')
+    assert set(folder.finished()) == {"sdxl-a.png"}
+    folder.begin({})
+    assert [line["file"] for line in lines_of(tmp_path)] == ["sdxl-a.png"]
+    folder.results_path.unlink()
+    folder.begin({})
+    assert folder.results_path.read_bytes() == b""
+
+
+def test_files_are_for_people_too(tmp_path):
+    folder = RunFolder(tmp_path, "sdxl")
+    assert folder.begin({"prompt": "é"}) == {"prompt": "é"} == folder.begin({"prompt": "e"})
+    assert folder.manifest_path.read_text(encoding="utf-8") == '{\n "prompt": "é"\n}'
+    folder.record("sdxl-a.png", PICTURE, {"prompt": "é"})
+    assert folder.results_path.read_text(encoding="utf-8") == '{"file": "sdxl-a.png", "prompt": "é"}\n'
+
+
+def test_a_new_manifest_has_no_lines_of_an_old_one(tmp_path):
+    folder = RunFolder(tmp_path, "sdxl")
+    folder.results_path.write_text('{"file": "sdxl-a.png"}\n')
+    (tmp_path / "sdxl-a.png").write_bytes(PICTURE)
+    folder.begin({})
+    assert folder.results_path.read_bytes() == b"" and folder.finished() == {}
+
+
+def test_nothing_is_put_right_while_a_process_is_at_work(tmp_path):
+    folder = RunFolder(tmp_path, "sdxl")
+    folder.begin({})
+    _, share = folder.join()
+    part = folder.part("sdxl-a.png")
+    part.write_bytes(PICTURE[:10])
+    with folder.claims.locked():
+        assert not folder.settle() and part.exists() and folder.unsettled()
+    share.leave()
+    with folder.claims.locked():
+        assert folder.settle() and not part.exists()
+
+
+def test_a_picture_is_under_a_name_of_its_own_until_its_line_is_written(tmp_path, monkeypatch):
+    folder, seen = RunFolder(tmp_path, "sdxl"), []
+    folder.begin({})
+    monkeypatch.setattr(RunFolder, "_append", lambda *_: seen.extend(path.name for path in tmp_path.glob(".*.part")))
+    folder.record("sdxl-a.png", PICTURE, {})
+    assert len(seen) == 1 and seen[0].startswith(".sdxl-a.png.") and (tmp_path / "sdxl-a.png").exists()
+
+
 def is_locked(folder):
     """Whether another process would have to wait."""
     lock = FileLock(folder.path / f".{folder.family}-folder.lock")
@@ -429,13 +503,25 @@ def test_fingerprint(tmp_path):
     first = fingerprint(tmp_path / "model")
     assert first == fingerprint(tmp_path / "model") != fingerprint(big)
     content = bytearray(3 * 2**20)
-    for place in (0, 2**20 - 1, 2 * 2**20, 3 * 2**20 - 1):
+    for place, seen in ((0, True), (2**20 - 1, True), (2**20, False), (2 * 2**20, True), (3 * 2**20 - 1, True)):
         changed = content.copy()
         changed[place] = 1
         big.write_bytes(changed)
-        assert fingerprint(tmp_path / "model") != first
+        assert (fingerprint(tmp_path / "model") != first) == seen
     big.write_bytes(content)
     assert fingerprint(tmp_path / "model") == first
+    (tmp_path / "model" / ".cache").mkdir()
+    for hidden in (".hidden", ".cache/file"):  # sorted before the others
+        (tmp_path / "model" / hidden).write_text("{}")
+    assert fingerprint(tmp_path / "model") == first
+    for name in (big, big.with_name("other.safetensors")):  # of a single file: its name, and what is in it
+        name.write_bytes(content)
+    assert fingerprint(big) != fingerprint(big.with_name("other.safetensors"))
+    big.with_name("other.safetensors").unlink()
+    alone = fingerprint(big)
+    big.write_bytes(content[:-1])
+    assert fingerprint(big) != alone
+    big.write_bytes(content)
     (tmp_path / "model" / "more.json").write_text("{}")
     assert fingerprint(tmp_path / "model") != first
 
@@ -513,6 +599,7 @@ def test_differences():
         "y: 1, 2 there, none here",
         "z: none there, new here",
     ]
+    assert differences({"sigma_grid": {"x": 1}}, {"sigma_grid": None}) == ["sigma grid: {'x': 1} there, none here"]
 
 
 def test_a_report_leaves_out_a_picture_that_has_no_name_yet(tmp_path):
