@@ -56,6 +56,24 @@ class Cell(NamedTuple):
         return self._replace(seed=0, prompt="", budget=None)
 
 
+def told_of(cells: dict[str, Cell], lines: dict[str, dict]) -> set[str]:
+    """The files whose lines of the results, by file, tell of their cells: a line may have been edited."""
+    return {
+        file
+        for file in cells.keys() & lines.keys()
+        if cells[file]._asdict().items() <= lines[file].items() and isinstance(lines[file].get("evaluations"), int)
+    }
+
+
+def cell_of(line: dict) -> Cell | None:
+    """The cell that a line of the results tells of; None if it tells of none."""
+    kinds = [float | int if kind is float else kind for kind in Cell.__annotations__.values()]
+    if not line.keys() >= set(Cell._fields):
+        return None
+    cell = Cell(*(line[name] for name in Cell._fields))
+    return cell if all(map(isinstance, cell, kinds)) else None
+
+
 class Axes(NamedTuple):
     """The values of each axis, each at least one. budgets: in place of steps, if not empty. sigma_grids: None is
     the grid that the sampler needs, or the scheduler's. reference: steps of the converged reference, 0 for none."""

@@ -1,13 +1,15 @@
 """The command line of test.py and test_flux.py, and what it asks for, as a manifest holds it."""
 
 import argparse
+import math
+import os
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from grid_cells import Axes, Cell, Solver, number
-from run_folder import model_identity, versions
+from run_folder import model_identity, shown, utf8, versions
 
 # Options that are axes of the grid, as the manifest names them.
 AXES = (
@@ -37,9 +39,9 @@ def options(description: str) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--model", help="hub name, diffusers folder or .safetensors file; the bundled demo model if left out")
     prompts = parser.add_mutually_exclusive_group()
-    prompts.add_argument("--prompt", nargs="+", metavar="TEXT", help="one or more, each in quotes")
+    prompts.add_argument("--prompt", nargs="+", type=text, metavar="TEXT", help="one or more, each in quotes")
     prompts.add_argument("--prompt-file", type=Path, metavar="FILE", help="prompts, one a line")
-    add("--negative-prompt")
+    add("--negative-prompt", type=text)
     add("--samplers", nargs="+", metavar="NAME", help="with or without sample_; all 13 if left out")
     counts = parser.add_mutually_exclusive_group()
     counts.add_argument("--steps", nargs="+", type=int, metavar="N")
@@ -48,8 +50,8 @@ def options(description: str) -> argparse.ArgumentParser:
     )
     add("--seeds", "--seed", nargs="+", type=int, default=[0], metavar="N")
     add("--sigma-grid", nargs="+", metavar="NAME", help="karras, simple, beta, ...; scheduler: its own, as if left out")
-    add("--guidance-scale", nargs="+", type=float, metavar="X")
-    add("--eta", nargs="+", type=float, metavar="X", help="for the samplers that have it")
+    add("--guidance-scale", nargs="+", type=finite, metavar="X")
+    add("--eta", nargs="+", type=finite, metavar="X", help="for the samplers that have it")
     add("--reference", type=int, default=200, metavar="N", help="steps of the converged column; 0: none")
     add("--height", type=int)
     add("--width", type=int)
@@ -69,7 +71,7 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None, demo: dict, r
     Axes are lists, each value once. `changed` lists the options whose values are not the defaults.
     """
     model = parser.parse_args(argv).model
-    is_demo = model is None or Path(model).resolve() == Path(demo["model"]).resolve()
+    is_demo = model is None or os.path.realpath(model) == os.path.realpath(demo["model"])
     parser.set_defaults(**(demo if is_demo else real))
     args = parser.parse_args(argv)
     if args.prompt_file is not None:
@@ -90,10 +92,29 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None, demo: dict, r
     return args
 
 
+def finite(word: str) -> float:
+    """A number of the command line. Raises ArgumentTypeError."""
+    try:
+        value = float(word)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{word!r} is not a finite number: give one, such as 1 or 0.5")
+    return value
+
+
+def text(word: str) -> str:
+    """A prompt of the command line, which is UTF-8 whatever the locale says. Raises ArgumentTypeError."""
+    try:
+        return word.encode("utf-8", "surrogateescape").decode("utf-8")
+    except UnicodeError as error:
+        raise argparse.ArgumentTypeError(f"{word!r} is not UTF-8: write it so, or use --prompt-file") from error
+
+
 def read_prompts(parser: argparse.ArgumentParser, path: Path) -> list[str]:
     """The lines of a file that are not empty."""
     try:
-        prompts = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        prompts = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         parser.error(f"--prompt-file {path} cannot be read ({error}): give a text file in UTF-8")
     return prompts or parser.error(f"--prompt-file {path} is empty: write one prompt a line")
@@ -133,8 +154,35 @@ def plain_command(program: str, args: argparse.Namespace) -> list[str]:
     for name in args.changed:
         value, flag = getattr(args, name), f"--{name.replace('_', '-')}"
         if name in ("model", *SETTINGS, *SCRIPT_SETTINGS) and name != "reference":
-            words += [flag, str(value)]
+            words += [flag, utf8(str(value))]
     return words
+
+
+def fault_of(manifest: dict[str, Any]) -> str | None:
+    """What is wrong with a manifest that somebody has edited, in a few words; None if it can be compared and shown."""
+    kinds = {name: dict for name in ("model", "axes", "settings", "versions")} | {"solvers": list, "command": list}
+    for name, kind in kinds.items():
+        if not isinstance(manifest.get(name), kind):
+            kept = shown(manifest[name]) if name in manifest else "missing"
+            return f'"{name}" is {kept} and should be {"an object" if kind is dict else "a list"}'
+    model, optional = manifest["model"], str | None
+    if not isinstance(model.get("name"), str):
+        return f'the name in "model" is {shown(model.get("name"))} and should be a text'
+    for name in ("revision", "fingerprint"):
+        if name not in model or not isinstance(model[name], optional):
+            return f'the {name} in "model" is {shown(model.get(name))} and should be a text or null'
+    for facts in manifest["solvers"]:
+        if not (isinstance(facts, list) and is_solver(facts)):
+            return f'"solvers" has {shown(facts)}, which is no sampler'
+    if not all(isinstance(word, str) for word in manifest["command"]):
+        return f'"command" is {shown(manifest["command"])} and should be words'
+    return None
+
+
+def is_solver(facts: list) -> bool:
+    """Whether a manifest's list is a Solver."""
+    kinds = list(Solver.__annotations__.values())
+    return len(facts) == len(kinds) and all(map(isinstance, facts, kinds)) and facts[1] >= 1
 
 
 def cell_command(words: list[str], cell: Cell) -> str:

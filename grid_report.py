@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from contact_sheet import contact_sheet, png, table_sheet
-from grid_cells import OF_A_SOLVER, Axes, Cell, named_cells, number, several, tag, values
-from grid_options import cell_command
+from grid_cells import OF_A_SOLVER, Axes, Cell, cell_of, named_cells, number, several, tag, told_of, values
+from grid_options import cell_command, fault_of
 from published import as_published, is_published
-from run_folder import RunFolder, shown
+from run_folder import RunFolder, shown, utf8
 from whole_file import write_whole
 
 COLUMNS = 40  # of one sheet; more go to further sheets
@@ -41,14 +41,14 @@ def programs() -> dict[str, str]:
     """The versions of the programs that made a picture."""
     found = {name: version(name) for name in ("torch", "diffusers", "k-diffusion")}
     with contextlib.suppress(OSError):
-        project = tomllib.loads(Path(__file__).with_name("pyproject.toml").read_text())["project"]
+        project = tomllib.loads(Path(__file__).with_name("pyproject.toml").read_text(encoding="utf-8"))["project"]
         found[project["name"]] = project["version"]
     return found
 
 
 def model_name(model: str) -> str:
     """A hub name as it is; of a folder or a file the last part."""
-    return Path(model).resolve().name if Path(model).exists() else model
+    return utf8(Path(model).resolve().name) if Path(model).exists() else model
 
 
 class Sheet(NamedTuple):
@@ -82,7 +82,8 @@ def write_sheets(folder: RunFolder, args: argparse.Namespace, axes: Axes) -> lis
     """
     done, fields = folder.pictures(), several(axes)
     named = named_cells(folder.family, axes)
-    files = {key(cell, fields): file for file, cell in named.items() if file in done}
+    told = told_of(named, done)
+    files = {key(cell, fields): file for file, cell in named.items() if file in told}
     whole = args.samplers is None and all(as_published(done.get(file, {})) for file in named)
     written = []
     for sheet in sheets(folder.family, axes):
@@ -160,11 +161,11 @@ def write_page(path: Path) -> Path:
     from grid_page import grid_page
 
     found = []
-    for manifest in sorted(path.glob("*-manifest.json")):
+    for manifest in sorted(filter(Path.is_file, path.glob("*-manifest.json"))):
         folder = RunFolder(path, manifest.name.removesuffix("-manifest.json"))
         found += page_cells(folder)
     models = ", ".join(dict.fromkeys(cell["axes"]["model"] for cell in found))
-    write_whole(path / "index.html", grid_page(f"{models}: {len(found)} pictures", found).encode())
+    write_whole(path / "index.html", grid_page(f"{models}: {len(found)} pictures", found).encode("utf-8", "replace"))
     return path / "index.html"
 
 
@@ -173,10 +174,14 @@ def page_cells(folder: RunFolder) -> Iterator[dict[str, Any]]:
     manifest = folder.manifest()
     if not {"model", "settings", "versions", "command"} <= manifest.keys():
         return  # another program's
+    if fault := fault_of(manifest):
+        raise ValueError(f"{folder.manifest_path}: {fault}: put it right, or delete the file to begin anew")
     settings = {name.replace("_", " "): shown(value) for name, value in manifest["settings"].items()}
     settings |= {name: str(value) for name, value in manifest["versions"].items()}
     for file, line in folder.pictures().items():
-        cell = Cell(**{name: line[name] for name in Cell._fields})
+        cell = cell_of(line)
+        if cell is None:
+            continue
         yield {
             "file": file,
             "picture": folder.path / file,

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from contact_sheet import png
-from grid_cells import Axes, Cell, Solver, batches, named_cells
+from grid_cells import Axes, Cell, Solver, batches, named_cells, told_of
 from grid_claims import Share
-from grid_options import BadInput, asked, axes, plain_command
+from grid_options import BadInput, asked, axes, fault_of, plain_command
 from grid_report import png_text, programs, sheets, write_page, write_sheets
 from published import OUTPUT, as_published, levels_apart
 from run_folder import RunFolder, differences, digest, model_identity
@@ -130,7 +130,10 @@ def prepare(work: Work, args: argparse.Namespace, say: Callable) -> Grid:
 
     What is asked for is compared with the folder's manifest before anything is imported to look at it.
     """
-    wanted = asked(args)
+    try:
+        wanted = asked(args)
+    except OSError as error:
+        raise BadInput(f"--model {args.model} cannot be read ({error.strerror}): check its path and rights") from error
     folder, there, unlike = choose_folder(work.family, args, wanted, say)
     if there and not unlike:
         grid = grid_in(folder, axes(args, [Solver(*facts) for facts in there["solvers"]]))
@@ -178,9 +181,14 @@ def another_grid(folder: RunFolder, unlike: list[str]) -> BadInput:
 
 def manifest_of(folder: RunFolder) -> dict[str, Any] | None:
     try:
-        return folder.manifest()
-    except (OSError, ValueError) as error:
+        there = folder.manifest()
+    except OSError as error:
+        raise BadInput(f"{folder.manifest_path} cannot be read ({error.strerror}): give another folder") from error
+    except ValueError as error:
         raise BadInput(error) from error
+    if there is not None and (fault := fault_of(there)):
+        raise BadInput(f"{folder.manifest_path}: {fault}: put it right, or delete the file to begin anew")
+    return there
 
 
 def compared(there: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
@@ -204,7 +212,7 @@ def steady(model: dict[str, str | None]) -> dict[str, str | None]:
 def grid_in(folder: RunFolder, axes: Axes) -> Grid:
     cells = named_cells(folder.family, axes)
     width = max(map(len, cells)) - len(f"{folder.family}-.png")
-    return Grid(folder, axes, cells, cells.keys() & folder.finished(), max(26, width))
+    return Grid(folder, axes, cells, told_of(cells, folder.finished()), max(26, width))
 
 
 def nothing_left(grid: Grid, args: argparse.Namespace, say: Callable) -> int:
@@ -245,7 +253,8 @@ def render_missing(work: Work, args: argparse.Namespace, grid: Grid, main: bool,
     with on_disk(grid.folder):
         finished, share = grid.folder.join()
     try:
-        todo = {file: cell for file, cell in grid.cells.items() if file not in finished}
+        done = told_of(grid.cells, finished)
+        todo = {file: cell for file, cell in grid.cells.items() if file not in done}
         failed, stopped = render_share(work, args, grid, todo, share, main, say)
     finally:
         with on_disk(grid.folder):
@@ -367,9 +376,11 @@ def result(cell: Cell, rendered: Rendered, i: int, images: int) -> dict[str, Any
 
 @contextlib.contextmanager
 def ctrl_c() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets; the second raises KeyboardInterrupt. In the main thread alone."""
+    """An event that the first Ctrl-C sets; the second raises KeyboardInterrupt. In the main thread alone, and not where
+    SIGINT is ignored, as under nohup, or has a handler that is not Python's."""
     stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None):
         yield stop
         return
 
@@ -404,10 +415,22 @@ def progress(cells: int, main: bool, say: Callable) -> Iterator[tuple[Callable, 
 
 
 def say_line(line: str, file=None) -> None:
-    """As print, in one write: the lines of several processes stay whole."""
+    """As print, in one write: the lines of several processes stay whole. What the stream's encoding lacks is escaped;
+    where nobody reads on, as after `| head -1`, the work goes on unheard."""
     stream = file or sys.stdout
-    stream.write(f"{line}\n")
-    stream.flush()
+    if stream is None:  # closed before Python began
+        return
+    try:
+        stream.write(f"{shown_in(stream.encoding or 'utf-8', line)}\n")
+        stream.flush()
+    except OSError:
+        with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())  # or Python fails to flush the line as it ends
+
+
+def shown_in(encoding: str, line: str) -> str:
+    """The line, with escapes for characters that the encoding lacks."""
+    return line.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def one_line(error: BaseException) -> str:

@@ -46,7 +46,8 @@ def levels_apart(path: Path, picture: Image.Image, settings: dict[str, str]) -> 
 
 def as_published(line: dict[str, Any]) -> bool:
     """Whether a line of the results tells of a published picture, rendered again."""
-    return line.get("levels_from_published", LEVELS + 1) <= LEVELS
+    levels = line.get("levels_from_published")
+    return isinstance(levels, int) and levels <= LEVELS
 
 
 def write_list(folder: Path = OUTPUT) -> None:

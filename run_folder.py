@@ -49,11 +49,14 @@ class RunFolder(NamedTuple):
     def manifest(self) -> dict[str, Any] | None:
         """What was asked of the grid here; None if there is none. Raises ValueError if it cannot be read."""
         try:
-            return json.loads(self.manifest_path.read_text())
+            manifest = json.loads(self.manifest_path.read_bytes())
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{self.manifest_path} is not JSON ({error}): delete it to begin anew") from error
+        if not isinstance(manifest, dict):
+            raise ValueError(f"{self.manifest_path} holds {shown(manifest)} and no settings: delete it to begin anew")
+        return manifest
 
     def begin(self, manifest: dict[str, Any]) -> dict[str, Any]:
         """Write the manifest unless there is one, and put right what a killed run has left. The manifest there now."""
@@ -66,7 +69,8 @@ class RunFolder(NamedTuple):
         return manifest if there is None else there
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
-        write_whole(self.manifest_path, json.dumps(manifest, indent=1, ensure_ascii=False).encode())
+        content = json.dumps(manifest, indent=1, ensure_ascii=False)
+        write_whole(self.manifest_path, content.encode("utf-8", "backslashreplace"))
 
     def finished(self) -> dict[str, dict[str, Any]]:
         """The line of each finished cell by its file. Changes nothing."""
@@ -176,13 +180,13 @@ def _is_whole(picture: Path) -> bool:
 
 
 def _line(result: dict[str, Any]) -> bytes:
-    return json.dumps(result, ensure_ascii=False).encode() + b"\n"
+    return json.dumps(result, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
         result = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return result if isinstance(result, dict) and isinstance(result.get("file"), str) else None
 
@@ -220,6 +224,11 @@ def shown(value, longest: int = 60) -> str:
     return text if len(text) <= longest else text[: longest - 3] + "..."
 
 
+def utf8(name: str) -> str:
+    """A file's name, or a word of the command line, as UTF-8, in whatever encoding Python took it for."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def digest(manifest: dict[str, Any]) -> str:
     """8 hexadecimal digits of the sha256 of what was asked."""
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:8]
@@ -245,7 +254,7 @@ def model_identity(model: str) -> dict[str, str | None]:
     """
     path = Path(model)
     if path.exists():
-        return {"name": path.resolve().name, "revision": None, "fingerprint": fingerprint(path)}
+        return {"name": utf8(path.resolve().name), "revision": None, "fingerprint": fingerprint(path)}
     commit = _cached_commit(model)
     return {"name": model, "revision": commit, "fingerprint": commit}
 
@@ -259,7 +268,7 @@ def fingerprint(path: Path) -> str:
         if any(part.startswith(".") for part in name.split("/")):
             continue
         size = file.stat().st_size
-        total.update(f"{name}\0{size}\0".encode())
+        total.update(f"{name}\0{size}\0".encode("utf-8", "surrogateescape"))
         with file.open("rb") as stream:
             total.update(stream.read(ENDS))
             stream.seek(max(size - ENDS, 0))

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import render_grid
+from grid_options import finite
 
 REAL_MODEL = "black-forest-labs/FLUX.1-dev"
 
@@ -83,7 +84,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line, with the defaults of the demo model or of real weights."""
     parser = render_grid.options(__doc__)
     parser.add_argument(
-        "--true-cfg-scale", nargs="+", type=float, metavar="X", help="guidance by a second evaluation of a prompt"
+        "--true-cfg-scale", nargs="+", type=finite, metavar="X", help="guidance by a second evaluation of a prompt"
     )
     parser.add_argument("--flow-coordinates", choices=("auto", "flow", "ve", "velocity"), default="auto")
     return render_grid.parse(parser, argv, DEMO, REAL)
