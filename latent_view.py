@@ -37,11 +37,15 @@ def discrete_view(schedule, row: Preconditioning, grid: SigmaGrid) -> View:
     def scale(sigma):
         return (sigma**2 + 1) ** 0.5
 
+    def initial(sigma):
+        above = sigma / grid.sigmas[0] if grid.sigmas[0] > 0 else 1.0  # where a sampler with churn begins
+        return grid.initial_scale * above / (scale(sigma) if scaled else 1)
+
     scaled = grid.scaled_latents
     return View(
         shown=lambda sigma: sigma,
         timestep=schedule.timestep,
-        initial=lambda sigma: grid.initial_scale * (sigma / grid.sigmas[0]) / (scale(sigma) if scaled else 1),
+        initial=initial,
         state=lambda latents, sigma: latents * scale(sigma) if scaled else latents,
         latents=lambda x, sigma: x / scale(sigma) if scaled else x,
         network_input=lambda latents, sigma: latents if scaled else row.network_input(latents, sigma),

@@ -56,12 +56,15 @@ class Plan:
     """What a sampler will do on a grid, known beforehand: its control flow depends on the sigmas alone.
 
     grid: [n + 1], sigmas in the sampler's coordinates, on the CPU. levels: [calls + 1], that of each network call and
-    then of the result. starts: the calls that begin a step. Raises ValueError for a sampler whose calls depend on
-    what the network answers.
+    then of the result. starts: the calls that begin a step. A grid of one sigma leaves no step to take. Raises
+    ValueError for a sampler whose calls depend on what the network answers.
     """
 
     def __init__(self, sampler: Sampler, options: dict[str, Any], view: View, grid: torch.Tensor):
         self.sampler, self.options, self.view, self.grid = sampler, options, view, grid
+        if len(grid) == 1:
+            self.levels, self.starts = grid, []
+            return
         levels, starts = self._null_run(grid, torch.zeros_like)
         if not levels:
             raise ValueError(f"{sampler.name} never calls the model")

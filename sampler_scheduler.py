@@ -10,6 +10,7 @@ import functools
 import importlib
 import inspect
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ from latent_view import View, discrete_view, flow_view
 from noise import check_source, drops_penultimate, initial_scale, noise_streams
 from sampler_plan import ADAPTIVE, Plan
 from scheduler_bridge import KINDS, warn_of_bounds
-from sigma_grids import check_grid_choice, check_steps, discrete_grid, flow_grid
+from sigma_grids import check_grid_choice, check_sigmas, check_steps, discrete_grid, flow_grid
 from suspended_run import Run
 
 logger = logging.get_logger(f"diffusers.{__name__}")  # under diffusers' verbosity settings
@@ -252,9 +253,19 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         return self._begin_index
 
     def set_begin_index(self, begin_index: int = 0) -> None:
-        """The network call to begin with (img2img); ValueError if the sampler cannot begin there."""
-        if self._plan is not None and begin_index < len(self._times):
-            self._plan.rest(begin_index)
+        """The network call to begin with (img2img), or the number of calls, where no step is left to take.
+
+        Raises ValueError if there is no such call, or if the sampler cannot begin there.
+        """
+        if not isinstance(begin_index, Integral) or begin_index < 0:
+            raise ValueError(f"begin_index={begin_index!r}: give the number of a network call, 0 or more")
+        if self._plan is not None:
+            calls = len(self._times)
+            if begin_index > max(calls, self.order * self.num_inference_steps):
+                raise ValueError(f"begin_index={begin_index}, but there are {calls} network calls: give 0 to {calls}")
+            begin_index = min(begin_index, calls)  # pipelines count the last step as long as the others
+            if begin_index < calls:
+                self._plan.rest(begin_index)
         self._begin_index = begin_index
 
     @property
@@ -279,7 +290,8 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
     ) -> None:
         """Find the noise levels at which the sampler will call the network; drop a run that is suspended.
 
-        timesteps, sigmas: the user's grid, in place of that of the config. mu: the dynamic shift of flow time.
+        timesteps, sigmas: the user's grid, in place of that of the config; no timesteps, or one sigma with the last one
+        included, leave no step to take. mu: the dynamic shift of flow time.
         Raises ValueError for a grid that the sampler cannot be run on.
         """
         self._forget()
@@ -331,7 +343,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         source, sigma_grid = self._sampler.grid_scheduler or source, self._sigma_grid
         if sigmas is None and sigma_grid is None and not source.config.get("use_flow_sigmas"):
             sigma_grid = lambda _, n: _own_times(source, n, mu)  # noqa: E731
-        elif sigmas is not None and np.allclose(sigmas, np.linspace(1, 1 / len(sigmas), len(sigmas))):
+        elif sigmas is not None and _are_the_usual(sigmas):
             n, sigmas = len(sigmas), None  # what many pipelines pass where their user gave none
         else:
             self._check_explicit(sigmas=sigmas)
@@ -443,6 +455,12 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
             f"{self._times[index]:g}: go through scheduler.timesteps in order, and call set_timesteps to start again; "
             "two pipelines that run by turns need a scheduler each (copy.deepcopy)"
         )
+
+
+def _are_the_usual(sigmas) -> bool:
+    check_sigmas(sigmas, least=0)
+    n = len(sigmas)
+    return n > 0 and np.allclose(sigmas, np.linspace(1, 1 / n, n))
 
 
 def _own_times(scheduler, n: int, mu: float | None) -> torch.Tensor:

@@ -20,7 +20,7 @@ from samplers_patch import Denoiser, Sampler, check_options, find_sampler, run_s
 from diffusers.utils import is_torch_xla_available, logging
 
 from sampler_trace import Trace
-from sigma_grids import check_grid_choice, check_sigmas, check_steps
+from sigma_grids import check_grid_choice, check_steps
 
 if is_torch_xla_available():
     import torch_xla.core.xla_model as xla_model
@@ -78,10 +78,7 @@ def check_call(
         if sampler.sigma_grid and sigma_grid is None:
             logger.warning(f"{sampler.name} needs a grid smooth in log sigma: sigma_grid={sampler.sigma_grid!r} is one")
     for name, values in explicit.items():
-        if values is None:
-            continue
-        check_sigmas(values, name)
-        if sampler.takes == "sigma_range":
+        if values is not None and sampler.takes == "sigma_range":
             raise ValueError(
                 f"{sampler.name} chooses its own steps between sigma_min and sigma_max, so {name}= cannot be kept: "
                 "leave it out, or choose a sampler that takes a grid of sigmas"
@@ -153,7 +150,8 @@ class SamplingRun:
     ) -> torch.Tensor:
         """Sample from the state x at sigmas[0]; return the final latents, in x's dtype.
 
-        noise(x, sigmas, kind): makes the noise_sampler(sigma, sigma_next) of the run.
+        noise(x, sigmas, kind): makes the noise_sampler(sigma, sigma_next) of the run. One sigma leaves no step to take,
+        and the sampler is not called.
 
         Raises FloatingPointError if the network returned nan or inf, or the sampler made it; ValueError if the network
         was never called.
@@ -162,15 +160,16 @@ class SamplingRun:
         self._note("start", self.sigma, x)
         with self.pipe.progress_bar(total=100 if self.count is None else self.count) as self.progress:
             try:
-                x = run_sampler(
-                    self.sampler, denoiser, x, self.sigmas,
-                    options=options, noise=noise, derivative=derivative, observer=self,
-                    watch_noise=None if self.trace is None else self.trace.watch_noise,
-                )  # fmt: skip
-                if not self.evaluated:
-                    raise ValueError(f"{self.sampler.name} never called the model: its result is no picture")
                 sigma = self.sigmas[-1]
-                self._end_step(x, sigma)
+                if len(self.sigmas) > 1:
+                    x = run_sampler(
+                        self.sampler, denoiser, x, self.sigmas,
+                        options=options, noise=noise, derivative=derivative, observer=self,
+                        watch_noise=None if self.trace is None else self.trace.watch_noise,
+                    )  # fmt: skip
+                    if not self.evaluated:
+                        raise ValueError(f"{self.sampler.name} never called the model: its result is no picture")
+                    self._end_step(x, sigma)
             except StopSampling as stop:
                 x, sigma = stop.x, stop.sigma
         if self.trace is not None:

@@ -184,11 +184,14 @@ def check_steps(num_inference_steps: int) -> None:
         raise ValueError(f"num_inference_steps={num_inference_steps!r}: give an integer of at least 1")
 
 
-def check_sigmas(sigmas, name: str = "sigmas") -> None:
-    """Raise ValueError unless `sigmas` are finite, not negative, and strictly decreasing."""
-    values = torch.as_tensor(sigmas, dtype=torch.float64)
-    if values.ndim != 1 or len(values) < 1:
-        raise ValueError(f"{name} must be a list of numbers, got {sigmas!r}")
+def check_sigmas(sigmas, name: str = "sigmas", least: int = 1) -> None:
+    """Raise ValueError unless `sigmas` are finite, not negative, strictly decreasing, and at least so many."""
+    try:
+        values = torch.as_tensor(sigmas, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):  # of words, None, a generator, ...
+        values = torch.zeros(())
+    if values.ndim != 1 or len(values) < least:
+        raise ValueError(f"{name} must be a list of numbers, {least} at least, got {sigmas!r}")
     if not values.isfinite().all() or (values < 0).any():
         bad = next(i for i, value in enumerate(values) if not value.isfinite() or value < 0)
         raise ValueError(f"{name}[{bad}] is {float(values[bad])}: every value must be finite and not negative")
@@ -231,31 +234,38 @@ def discrete_grid(
     """The grid for an epsilon or v model: of the name or the values given, else of the scheduler's config.
 
     scheduler: diffusers', left as it is. timesteps, sigmas: the user's own, as in diffusers' set_timesteps
-    (sigmas with the last one, 0 or not). drop_penultimate: unless values are given, that of n + 1 steps less its last
-    sigma above 0. Raises ValueError for values that do not decrease.
+    (sigmas with the last one, 0 or not); no timesteps, or one sigma, leave no step to take, as there.
+    drop_penultimate: unless values are given, that of n + 1 steps less its last sigma above 0. Raises ValueError for
+    values that do not decrease.
     """
+    if sigmas is not None:
+        check_sigmas(sigmas)
+    if timesteps is not None:
+        check_sigmas(timesteps, "timesteps", least=0)
     drop = drop_penultimate and timesteps is None and sigmas is None
-    n = n + 1 if drop else n  # which may be None beside the user's own values
+    n = n + 1 if drop else n or 1  # there may be none beside the user's own values
     fresh = fresh_scheduler(scheduler, skip_prk_steps=True)
     accepted = inspect.signature(fresh.set_timesteps).parameters
     # Where there is use_flow_sigmas, set_timesteps takes `sigmas` for flow models only.
     takes_sigmas = "sigmas" in accepted and hasattr(fresh, "_sigma_to_t") and "use_flow_sigmas" not in fresh.config
     passed = {}
-    if timesteps is not None and "timesteps" in accepted:
+    if timesteps is not None and len(timesteps) > 0 and "timesteps" in accepted:
         passed["timesteps"] = timesteps
-    if sigmas is not None and takes_sigmas:
+    if sigmas is not None and len(sigmas) > 1 and takes_sigmas:
         passed["sigmas"] = sigmas
     fresh.set_timesteps(**(passed or {"num_inference_steps": n}))
     if sigma_grid is not None:
         levels, times = _of_choice(sigma_grid, schedule, n), None
-    elif passed or (timesteps is None and sigmas is None):
-        kept, times, last = _pairs(fresh) if hasattr(fresh, "sigmas") else _pairs_of_timesteps(fresh, schedule)
-        levels = torch.cat([kept, last.reshape(1)])
-    elif sigmas is not None:
+    elif sigmas is not None and not passed:
         levels, times = torch.as_tensor(sigmas, dtype=torch.float32), None
-    else:
+    elif timesteps is not None and len(timesteps) > 0 and not passed:
         times = torch.as_tensor(timesteps, dtype=torch.float32)
         levels = _with_zero(schedule.sigma(times))
+    else:
+        kept, times, last = _pairs(fresh) if hasattr(fresh, "sigmas") else _pairs_of_timesteps(fresh, schedule)
+        if timesteps is not None and len(timesteps) == 0:
+            kept, times = kept[:0], times[:0]
+        levels = torch.cat([kept, last.reshape(1)])
     check_sigmas(levels)
     one = torch.ones(1)
     scaled = torch.equal(fresh.scale_model_input(one, fresh.timesteps[0]), one)
@@ -270,9 +280,11 @@ def flow_grid(
 ) -> SigmaGrid:
     """The grid for a flow model, in flow time: of the name or the values given, else of the scheduler's config.
 
-    sigmas: the user's own, before shifting and without the last 0, as diffusers' FluxPipeline takes them.
-    drop_penultimate: as in discrete_grid. Raises ValueError for values that do not decrease.
+    sigmas: the user's own, before shifting and without the last 0, as diffusers' FluxPipeline takes them; none leave no
+    step to take, as there. drop_penultimate: as in discrete_grid. Raises ValueError for values that do not decrease.
     """
+    if sigmas is not None:
+        check_sigmas(sigmas, least=0)
     drop = drop_penultimate and sigmas is None
     levels, timesteps = _flow_levels(scheduler, schedule, n + 1 if drop else n, sigma_grid, sigmas, mu)
     check_sigmas(levels)
@@ -284,6 +296,8 @@ def _flow_levels(scheduler, schedule, n, sigma_grid, sigmas, mu) -> tuple[torch.
     """Flow times, and the timesteps that the scheduler pairs with them, if it does."""
     if sigma_grid is not None:
         return _of_choice(sigma_grid, schedule, n), None
+    if sigmas is not None and len(sigmas) == 0:
+        return torch.zeros(1), None
     if sigmas is not None and max(sigmas) > 1:
         raise ValueError(f"sigmas[0] is {max(sigmas)}: the sigmas of a flow model are times, between 0 and 1")
     fresh = fresh_scheduler(scheduler)

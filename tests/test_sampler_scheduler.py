@@ -668,6 +668,42 @@ def test_denoising_end():
     assert largest_difference(latents("SDXL", scheduler), our_latents("SDXL", "dpmpp_2m")) <= SAME
 
 
+# Where no step is left to take.
+
+
+def own_euler(model, x, sigmas, extra_args=None, callback=None, disable=None):
+    return k_sampling.sample_euler(model, x, sigmas, callback=callback, disable=True)
+
+
+NO_STEP = {
+    "SDXL": [{"sigmas": [0.9]}, {"sigmas": (3.0,)}, {"sigmas": torch.zeros(1)}, {"timesteps": []}],
+    "FLUX": [{"sigmas": []}, {"sigmas": [0.0]}],
+}
+
+
+@pytest.mark.parametrize("sampler", ["euler", "heun", "dpmpp_sde", own_euler])
+@pytest.mark.parametrize("name, call", [(name, call) for name in NO_STEP for call in NO_STEP[name]])
+def test_a_grid_without_a_step_leaves_the_initial_latents(name, call, sampler):
+    """As in diffusers' own loop, also in our pipelines; no callback is called."""
+    expected, called = latents(name, copy.deepcopy(native(name)), **call), []
+    call = {**call, "callback_on_step_end": lambda *arguments: called.append(arguments) or {}}
+    for ones in (latents(name, scheduler_for(name, sampler), **call), our_latents(name, sampler, **call)):
+        assert largest_difference(ones, expected) == 0
+    assert called == []
+
+
+@pytest.mark.parametrize("sampler", [*NOT_ADAPTIVE, own_euler])
+def test_img2img_without_a_step_leaves_the_image(sampler):
+    """Pipelines begin after the last step, counted as long as the others. (diffusers' schedulers leave no image.)"""
+    clean = latents("SDXL img2img", scheduler_for("SDXL img2img", sampler), strength=0.1)
+    scheduler = scheduler_for("SDXL img2img", "euler")
+    scheduler.set_timesteps(STEPS)
+    scheduler.set_begin_index(STEPS)
+    assert largest_difference(scheduler.add_noise(clean, torch.ones_like(clean), scheduler.timesteps[:1]), clean) == 0
+    assert clean.shape == (1, 4, 8, 8)
+    assert largest_difference(clean, latents("SDXL img2img", scheduler, strength=0.1)) == 0
+
+
 # What happens besides the next step.
 
 
@@ -850,10 +886,6 @@ def test_another_thread_cannot_step_the_run():
     thread.start()
     thread.join()
     assert len(errors) == 1 and "another thread" in errors[0]
-
-
-def own_euler(model, x, sigmas, extra_args=None, callback=None, disable=None):
-    return k_sampling.sample_euler(model, x, sigmas, callback=callback, disable=True)
 
 
 def own_grid(schedule, n):
@@ -1083,6 +1115,16 @@ BAD_INPUT = {
     ),
     "not saved": (lambda: fresh(witnessed([])).save_pretrained("never_made"), ValueError, "cannot be saved"),
     "two grids": (lambda: fresh(sigma_grid="karras").set_timesteps(timesteps=[9, 5]), ValueError, "choose one"),
+    "no sigmas": (lambda: fresh().set_timesteps(sigmas=[]), ValueError, r"sigmas must be .* 1 at least, got \[\]"),
+    "one of a range": (lambda: fresh("dpm_fast").set_timesteps(sigmas=[9.0]), ValueError, "dpm_fast chooses"),
+    "doubled sigmas": (lambda: fresh().set_timesteps(sigmas=[3.0, 3.0]), ValueError, "sigmas must decrease strictly"),
+    "negative sigmas": (lambda: fresh().set_timesteps(sigmas=[-1.0]), ValueError, r"sigmas\[0\] is -1.0"),
+    "rising timesteps": (lambda: fresh().set_timesteps(timesteps=[100, 500]), ValueError, "timesteps must decrease"),
+    "no list": (lambda: fresh().set_timesteps(timesteps=500), ValueError, "timesteps must be a list of numbers"),
+    "words": (lambda: flow().set_timesteps(sigmas=["a"], mu=1), ValueError, "sigmas must be a list of numbers"),
+    "begin before the first": (lambda: fresh().set_begin_index(-1), ValueError, "begin_index=-1: .*0 or more"),
+    "begin in the middle of one": (lambda: fresh().set_begin_index(1.5), ValueError, "begin_index=1.5: .*0 or more"),
+    "begin after the end": (lambda: fresh("heun").set_begin_index(13), ValueError, "begin_index=13.* give 0 to 11"),
     "grid of a range": (lambda: fresh("dpm_fast").set_timesteps(sigmas=[9, 5, 0]), ValueError, "dpm_fast chooses"),
     "unknown noise": (lambda: fresh(noise="comfi"), ValueError, "did you mean 'comfy'"),
     "no seed": (
