@@ -345,7 +345,8 @@ def run_sampler(
     noise = _noise_for(sampler, x, sigmas, options, make, watch_noise)
     if sampler.custom:
         own = make(x, sigmas, kind="gaussian")
-        draws = UserDraws(sampler.function, x.shape, sigmas, own if watch_noise is None else watch_noise(own))
+        own = own if watch_noise is None else watch_noise(own)
+        draws = UserDraws(sampler.function, x.shape, sigmas.to(x.device), own)
         return _run_custom(sampler, denoiser, x, sigmas, options, noise, draws, derivative, observer)
     if "noise_sampler" in sampler_options(sampler):
         options["noise_sampler"] = noise

@@ -37,9 +37,9 @@ _told = weakref.WeakSet()  # the functions whose users were warned
 class UserDraws(TorchFunctionMode):
     """While it is entered, Gaussian draws of the latents' shape are noise(sigma, sigma_next); others are warned of.
 
-    function: the user's, for the warning. sigmas: the grid. noise: unit noise for an interval of it, (None, None) for
-    churn, which a function draws before it calls the model; after that call the noise is for the step at hand. A draw
-    from a generator of the user's own stays that.
+    function: the user's, for the warning. sigmas: the grid, where x is. noise: unit noise for an interval of it;
+    (None, None) for churn, which a function draws before it calls the model. After that call the noise is for the step
+    at hand. A draw from a generator of the user's own stays that.
     """
 
     def __init__(self, function: Callable, shape: torch.Size, sigmas: torch.Tensor, noise: Callable):
@@ -93,13 +93,13 @@ class UserDraws(TorchFunctionMode):
         return model
 
     def _interval(self) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """The step of the grid in which the model was last called; on its device, so that nothing waits."""
+        """The step of the grid in which the model was last called, found where x is, so that nothing waits."""
         self.churns |= self.called_at is None
         if self.churns:
             return None, None
-        grid, sigma = self.sigmas.to(self.called_at), self.called_at.flatten()[0]
-        step = ((grid >= sigma * (1 - 1e-6)).sum() - 1).clamp(0, len(grid) - 2)
-        return grid.take(step), grid.take(step + 1)
+        sigma = self.called_at.flatten()[0]
+        step = ((self.sigmas >= sigma * (1 - 1e-6)).sum() - 1).clamp(0, len(self.sigmas) - 2)
+        return self.sigmas.take(step), self.sigmas.take(step + 1)
 
     def _warn(self, draw: str) -> None:
         with contextlib.suppress(TypeError):  # what cannot be remembered is told again

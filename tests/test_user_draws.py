@@ -141,6 +141,27 @@ def test_a_generator_of_the_users_own_is_left_to_it(pipes, warnings):
     assert not warnings
 
 
+def test_no_draw_waits_for_the_device():
+    """On the meta device, as on a GPU, to read a value raises."""
+    x, sigmas = torch.empty(2, 4, 6, 6, device="meta"), torch.tensor([9.0, 4.0, 1.0, 0.0])
+    intervals = []
+
+    def watch(noise):
+        def watched(sigma, sigma_next):
+            intervals.append((sigma.device.type, sigma_next.device.type))
+            return noise(sigma, sigma_next)
+
+        return watched
+
+    def own(model, x, sigmas):
+        for sigma in sigmas.unbind()[:-1]:
+            x = model(x, sigma * x.new_ones(len(x))) + torch.randn_like(x)
+        return x
+
+    assert run_sampler(find_sampler(own), lambda x, sigma: x, x, sigmas, watch_noise=watch).device.type == "meta"
+    assert intervals == 3 * [("meta", "meta")]
+
+
 def rand(x):
     return (torch.rand_like(x) - 0.5) * 12**0.5
 
