@@ -32,7 +32,7 @@ class Claims(NamedTuple):
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """One process, and one thread, at a time. The lock's file is left only where processes are at work."""
-        from filelock import FileLock  # half a nothing-left run's time, which takes no lock
+        from filelock import FileLock  # takes a while, and a run with nothing left to do needs no lock
 
         lock = FileLock(self.folder / f".{self.family}-folder.lock")
         with lock:

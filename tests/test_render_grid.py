@@ -286,7 +286,6 @@ BAD = {
     "reference": (["--steps", "5", "6", "--reference", "-1"], ["--reference -1", "0 for no reference"]),
     "eta": (["--samplers", "euler", "heun", "--eta", "0.5"], ["--eta 0.5", "leave it out"]),
     "negative eta": (["--eta", "1", "-1"], ["eta=-1.0", "at least 0"]),
-    "eta that is none": (["--eta", "nan"], ["eta=nan", "at least 0"]),
     "model": (["--model", "./nowhere"], ["./nowhere does not exist", ".safetensors file", "owner/name"]),
     "no pipeline": (["--model", str(ROOT / "tests")], ["no model_index.json", "owner/name"]),
     "no weights": (["--model", __file__], ["is not a .safetensors file"]),
@@ -303,6 +302,13 @@ def test_bad_input(name, sdxl, no_load, capsys):
     assert sdxl(*argv) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and all(word in line for word in words), line
+
+
+def test_eta_that_is_none(sdxl, no_load, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        sdxl("--eta", "1", "nan")
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "argument --eta: 'nan' is not a finite number: give one" in line
 
 
 def test_negative_prompt_that_would_not_count(flux, no_load, capsys):
