@@ -37,16 +37,19 @@ def contact_sheet(tiles: list[tuple], heading: str, caption: str, columns: int =
     """
     with opened(tiles[0][2]) as first:
         width, height = shown_size(first.size, 256, 384)
-    cell, label = max(width, 256), 34
+    large, small = ImageFont.load_default(size=19), ImageFont.load_default(size=15)
+    cell = max(width, 256)
+    names = [wrapped(name, large, cell - small.getlength(note) - 6, 3) for name, note, _ in tiles]
+    label = 10 + 24 * max(map(len, names))
     columns = min(columns, len(tiles))
     rows = -(-len(tiles) // columns)
     size = (2 * MARGIN + columns * (cell + GAP) - GAP, HEAD + MARGIN + rows * (height + label + GAP) - GAP)
     sheet, draw = blank(size, heading, caption)
-    large, small = ImageFont.load_default(size=19), ImageFont.load_default(size=15)
-    for i, (name, note, picture) in enumerate(tiles):
+    for i, (_, note, picture) in enumerate(tiles):
         x, y = MARGIN + i % columns * (cell + GAP), HEAD + i // columns * (height + label + GAP)
         paste(sheet, picture, (x, y), (width, height))
-        draw.text((x, y + height + 23), name, font=large, fill="black", anchor="ls")
+        for k, line in enumerate(names[i]):
+            draw.text((x, y + height + 23 + 24 * k), line, font=large, fill="black", anchor="ls")
         draw.text((x + cell, y + height + 23), note, font=small, fill=GREY, anchor="rs")
     return sheet
 
@@ -126,9 +129,12 @@ def shortened(text: str, font, width: float) -> str:
 
 
 def wrapped(text: str, font, width: float, most: int) -> list[str]:
-    """The text in at most so many lines of that width, broken after spaces and underscores; the last is shortened."""
+    """The text in at most so many lines of that width; the last is shortened.
+
+    It is broken after spaces, underscores and punctuation, and before a capital within a word.
+    """
     lines = [""]
-    for word in re.findall(r"[^\s_]*(?:_+|\s+|$)", text):
+    for word in re.findall(r".+?(?:[\s_:,/]+|(?<=[a-z])(?=[A-Z])|$)", text, flags=re.DOTALL):
         if lines[-1] and font.getlength((lines[-1] + word).rstrip()) > width:
             lines.append("")
         lines[-1] += word

@@ -6,9 +6,11 @@
 Standard library only: what a grid consists of is known before anything heavy is imported.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import groupby, product
 from typing import NamedTuple
+
+from sampler_names import file_tags
 
 REFERENCE = "dpmpp_2m"  # the converged reference's sampler: deterministic, of order 2
 
@@ -16,8 +18,9 @@ REFERENCE = "dpmpp_2m"  # the converged reference's sampler: deterministic, of o
 class Solver(NamedTuple):
     """What a grid must know of a sampler.
 
-    per_step: network evaluations in each step but the last, which takes one. has_eta: has an option `eta`.
-    sigma_grid: the named grid it is known to need, or None. alone: a picture would depend on the others in its batch.
+    per_step: network evaluations in each step but the last, which takes one. has_eta: has an option `eta` that is left
+    to the grid. sigma_grid: the named grid it is known to need, or None. alone: a picture would depend on the others in
+    its batch. counted: pairs of evaluations and the steps within them, where per_step does not tell.
     """
 
     name: str
@@ -25,10 +28,15 @@ class Solver(NamedTuple):
     has_eta: bool = False
     sigma_grid: str | None = None
     alone: bool = False
+    counted: Sequence[Sequence[int]] = ()
+
+    def facts(self) -> list:
+        """As a manifest has it."""
+        return [*self[:-1], *([[list(pair) for pair in self.counted]] if self.counted else [])]
 
     def steps_within(self, evaluations: int) -> int:
         """The most steps that take at most that many evaluations."""
-        return (evaluations - 1) // self.per_step + 1
+        return dict(self.counted).get(evaluations, (evaluations - 1) // self.per_step + 1)
 
 
 class Cell(NamedTuple):
@@ -160,8 +168,9 @@ def named_cells(family: str, axes: Axes) -> dict[str, Cell]:
     """The file of each cell, and the cell: family-sample_NAME and the fields that have more than one value."""
     found, fields = {}, several(axes)
     tags = {(field, value): tag(axes, field, value) for field in fields for value in values(axes, field)}
+    samplers = file_tags(solver.name for solver in axes.solvers)
     for cell in cells(axes):
-        parts = [family, "converged" if cell.reference else f"sample_{cell.sampler}"]
+        parts = [family, "converged" if cell.reference else f"sample_{samplers[cell.sampler]}"]
         shown = ((field, getattr(cell, field)) for field in fields)
         parts += [tags[pair] for pair in shown if pair in tags and not (cell.reference and pair[0] in OF_A_SOLVER)]
         found["-".join(parts) + ".png"] = cell

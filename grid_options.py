@@ -10,6 +10,7 @@ from typing import Any
 
 from grid_cells import Axes, Cell, Solver, number
 from run_folder import model_identity, shown, utf8, versions
+from sampler_names import FORMS, contents, sampler_names
 
 # Options that are axes of the grid, as the manifest names them.
 AXES = (
@@ -42,7 +43,7 @@ def options(description: str) -> argparse.ArgumentParser:
     prompts.add_argument("--prompt", nargs="+", type=text, metavar="TEXT", help="one or more, each in quotes")
     prompts.add_argument("--prompt-file", type=Path, metavar="FILE", help="prompts, one a line")
     add("--negative-prompt", type=text)
-    add("--samplers", nargs="+", metavar="NAME", help="with or without sample_; all 13 if left out")
+    add("--samplers", nargs="+", metavar="SAMPLER", help=f"{FORMS}; k_diffusion's 13 if left out")
     counts = parser.add_mutually_exclusive_group()
     counts.add_argument("--steps", nargs="+", type=int, metavar="N")
     counts.add_argument(
@@ -68,7 +69,8 @@ def options(description: str) -> argparse.ArgumentParser:
 def parse(parser: argparse.ArgumentParser, argv: list[str] | None, demo: dict, real: dict) -> argparse.Namespace:
     """The command line with the defaults of the demo model or of real weights, whichever it names.
 
-    Axes are lists, each value once. `changed` lists the options whose values are not the defaults.
+    Axes are lists, each value once. `changed` lists the options whose values are not the defaults. `sampler_texts` has
+    by the names of the samplers, which are their axis, what they were given as.
     """
     model = parser.parse_args(argv).model
     is_demo = model is None or os.path.realpath(model) == os.path.realpath(demo["model"])
@@ -87,8 +89,8 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None, demo: dict, r
             setattr(args, name, list(dict.fromkeys(value if isinstance(value, list) else [value])))
     if len(args.evaluations or args.steps) == 1:
         args.reference = 0  # nothing converges to it
-    if args.samplers:
-        args.samplers = list(dict.fromkeys(name.removeprefix("sample_") for name in args.samplers))
+    args.sampler_texts = sampler_names(args.samplers or ())
+    args.samplers = list(args.sampler_texts) or None
     return args
 
 
@@ -129,7 +131,9 @@ def asked(args: argparse.Namespace) -> dict[str, Any]:
     axes = {"samplers": "all", **axes, "sigma_grid": axes.get("sigma_grid", "default")}
     settings = {name: getattr(args, name) for name in (*SETTINGS, *SCRIPT_SETTINGS) if hasattr(args, name)}
     settings["device"] = args.device and args.device.split(":")[0]
-    return {"model": model_identity(args.model), "axes": axes, "settings": settings, "versions": versions()}
+    made = {"model": model_identity(args.model), "axes": axes, "settings": settings, "versions": versions()}
+    files = contents(args.sampler_texts)
+    return made | {"sampler_files": files} if files else made
 
 
 def axes(args: argparse.Namespace, solvers: Iterable[Solver]) -> Axes:
@@ -174,6 +178,10 @@ def fault_of(manifest: dict[str, Any]) -> str | None:
     for facts in manifest["solvers"]:
         if not (isinstance(facts, list) and is_solver(facts)):
             return f'"solvers" has {shown(facts)}, which is no sampler'
+    for name in ("sampler_texts", "sampler_files"):
+        texts = manifest.get(name, {})
+        if not (isinstance(texts, dict) and all(isinstance(text, str) for text in texts.values())):
+            return f'"{name}" is {shown(texts)} and should be an object of texts'
     if not all(isinstance(word, str) for word in manifest["command"]):
         return f'"command" is {shown(manifest["command"])} and should be words'
     return None
@@ -181,13 +189,21 @@ def fault_of(manifest: dict[str, Any]) -> str | None:
 
 def is_solver(facts: list) -> bool:
     """Whether a manifest's list is a Solver."""
-    kinds = list(Solver.__annotations__.values())
-    return len(facts) == len(kinds) and all(map(isinstance, facts, kinds)) and facts[1] >= 1
+    *kinds, _ = Solver.__annotations__.values()
+    known, counted = facts[: len(kinds)], facts[len(kinds) :]
+    if not (len(known) == len(kinds) and all(map(isinstance, known, kinds)) and known[1] >= 1):
+        return False
+    return not counted or (len(counted) == 1 and isinstance(counted[0], list) and all(map(is_pair, counted[0])))
 
 
-def cell_command(words: list[str], cell: Cell) -> str:
-    """The command that renders one cell, quoted for a shell."""
-    words = [*words, "--samplers", cell.sampler, "--steps", str(cell.steps), "--seeds", str(cell.seed)]
+def is_pair(value) -> bool:
+    """Whether it is two integers."""
+    return isinstance(value, list) and [type(one) for one in value] == [int, int]
+
+
+def cell_command(words: list[str], cell: Cell, sampler: str) -> str:
+    """The command that renders one cell, quoted for a shell; sampler: as the command line named it."""
+    words = [*words, "--samplers", sampler, "--steps", str(cell.steps), "--seeds", str(cell.seed)]
     words += [f"--prompt={cell.prompt}"] if cell.prompt.startswith("-") else ["--prompt", cell.prompt]
     words += ["--sigma-grid", cell.sigma_grid, "--guidance-scale", number(cell.guidance_scale)]
     words += [] if cell.true_cfg_scale is None else ["--true-cfg-scale", number(cell.true_cfg_scale)]

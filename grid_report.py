@@ -178,6 +178,7 @@ def page_cells(folder: RunFolder) -> Iterator[dict[str, Any]]:
         raise ValueError(f"{folder.manifest_path}: {fault}: put it right, or delete the file to begin anew")
     settings = {name.replace("_", " "): shown(value) for name, value in manifest["settings"].items()}
     settings |= {name: str(value) for name, value in manifest["versions"].items()}
+    texts = manifest.get("sampler_texts", {})
     for file, line in folder.pictures().items():
         cell = cell_of(line)
         if cell is None:
@@ -188,7 +189,7 @@ def page_cells(folder: RunFolder) -> Iterator[dict[str, Any]]:
             "axes": page_axes(manifest["model"]["name"], cell),
             "settings": settings,
             "result": {name: value for name, value in line.items() if name not in ("file", *Cell._fields)},
-            "command": cell_command(manifest["command"], cell),
+            "command": cell_command(manifest["command"], cell, texts.get(cell.sampler, cell.sampler)),
         }
 
 

@@ -24,6 +24,7 @@ from grid_options import BadInput, asked, axes, fault_of, plain_command
 from grid_report import png_text, programs, sheets, write_page, write_sheets
 from published import OUTPUT, as_published, levels_apart
 from run_folder import RunFolder, differences, digest, model_identity
+from sampler_names import full_name
 
 
 class Rendered(NamedTuple):
@@ -140,7 +141,7 @@ def prepare(work: Work, args: argparse.Namespace, say: Callable) -> Grid:
         if grid.complete:
             return grid
     solvers = work.check(args)
-    facts = [list(solver) for solver in solvers]
+    facts = [solver.facts() for solver in solvers]
     if there and (unlike := unlike or other_solvers(there, facts)):
         raise another_grid(folder, unlike)
     try:
@@ -148,7 +149,9 @@ def prepare(work: Work, args: argparse.Namespace, say: Callable) -> Grid:
     except OSError as error:
         raise BadInput(f"--output {folder.path} cannot be made ({error.strerror}): give another folder") from error
     with on_disk(folder):
-        there = folder.begin({**wanted, "solvers": facts, "command": plain_command(work.program, args)})
+        texts = {"sampler_texts": args.sampler_texts} if args.sampler_texts else {}
+        command = plain_command(work.program, args)
+        there = folder.begin({**wanted, "solvers": facts, "command": command, **texts})
     if unlike := compared(there, wanted) or other_solvers(there, facts):  # another launch was first
         raise another_grid(folder, unlike)
     return grid_in(folder, axes(args, solvers))
@@ -196,7 +199,13 @@ def compared(there: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     there = {name: there.get(name) for name in wanted}
     if None in (there["model"]["fingerprint"], wanted["model"]["fingerprint"]):
         there["model"] = wanted["model"] | {"name": there["model"]["name"]}
-    return differences(there, wanted)
+    before, now = there.pop("sampler_files", None) or {}, wanted.get("sampler_files", {})
+    lines = differences(there, {name: wanted[name] for name in there})
+    return lines + [
+        f"{file} was edited since: sha256 {before[file]} there, {content} here"
+        for file, content in now.items()
+        if before.get(file, content) != content
+    ]
 
 
 def other_solvers(there: dict[str, Any], facts: list[list]) -> list[str]:
@@ -358,7 +367,7 @@ def record(folder: RunFolder, file: str, picture: Image.Image, text: dict[str, s
 def cell_text(args: argparse.Namespace, axes: Axes, cell: Cell, rendered: Rendered) -> dict[str, str]:
     """What a picture says of itself."""
     eta = {} if cell.eta is None else {"eta": cell.eta}
-    made = {"sampler": f"sample_{cell.sampler}", "sigma_grid": cell.sigma_grid, **eta}
+    made = {"sampler": full_name(cell.sampler), "sigma_grid": cell.sigma_grid, **eta}
     return png_text(args, axes, cell._asdict(), **made, evaluations=rendered.evaluations)
 
 

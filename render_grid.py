@@ -6,11 +6,12 @@ grid with nothing left to do.
 
 import argparse
 import contextlib
+import inspect
 import os
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,29 +63,32 @@ def is_main() -> bool:
 
 
 def check(script: Script, args: argparse.Namespace) -> list[Solver]:
-    """The samplers asked for. Raises BadInput, before any model is loaded. Chooses the device if none is given."""
+    """The samplers asked for. Raises BadInput, before any model is loaded. Chooses the device if none is given.
+
+    args.sources is filled with what they are, so that a user's file is run once.
+    """
     import torch
 
     from noise import check_noise
-    from samplers_patch import SAMPLERS, check_options, find_sampler, sampler_options
+    from samplers_patch import check_options, find_sampler, sampler_options
     from sigma_grids import check_grid_choice, check_steps
 
     try:
-        samplers = [find_sampler(name) for name in args.samplers or SAMPLERS]
+        args.sources = find_sources(script, args)
         for name in args.sigma_grid or ():
             check_grid_choice(None if name == "scheduler" else name)
         for steps in args.steps or ():
             check_steps(steps)
         for seed in args.seeds:
             check_noise(args.noise, None, seed, images=1)
-        for eta, sampler in product(args.eta or (), samplers):
-            if "eta" in sampler_options(sampler):
-                check_options(sampler, {"eta": eta})
-    except ValueError as error:
+        for eta, source in product(args.eta or (), args.sources.values()):
+            if "eta" in sampler_options(find_sampler(source.sampler)):
+                check_options(find_sampler(source.sampler), {"eta": eta, **source.options})
+    except (ValueError, TypeError) as error:
         raise BadInput(error) from error
     check_numbers(script, args)
     check_model(args.model)
-    solvers = [solver_of(sampler) for sampler in samplers]
+    solvers = [solver_of_source(script, args, name, source) for name, source in args.sources.items()]
     if args.eta is not None and not any(solver.has_eta for solver in solvers):
         raise BadInput(f"--eta {args.eta[0]:g}: none of these samplers has an option eta: leave it out")
     if args.device is None:
@@ -100,6 +104,36 @@ def check(script: Script, args: argparse.Namespace) -> list[Solver]:
     if args.offload and device.type == "cpu":
         raise BadInput("--offload needs a GPU, and --device is cpu: leave it out, or name one, such as cuda")
     return solvers
+
+
+def find_sources(script: Script, args: argparse.Namespace) -> dict[str, Any]:
+    """The samplers by their names. Raises ValueError or TypeError, with what there is to choose from."""
+    from sampler_sources import find_source
+    from samplers_patch import SAMPLERS, choose_coordinates, find_sampler
+
+    texts = args.sampler_texts or {name: name for name in SAMPLERS}
+    scheduler = scheduler_of(args.model) if any("Scheduler" in name for name in texts) else None
+    found = {name: find_source(text, scheduler) for name, text in texts.items()}
+    for name, source in found.items():
+        for keyword in source.keywords:
+            if keyword not in inspect.signature(script.pipeline_class().__call__).parameters:
+                raise ValueError(f"{name}: the pipeline of {script.program} has no option {keyword}: leave it out")
+        if "flow_coordinates" in source.keywords:
+            choose_coordinates(source.keywords["flow_coordinates"], find_sampler(source.sampler), source.options)
+    return found
+
+
+def scheduler_of(model: str):
+    """The scheduler of a model that is not loaded yet; None for a file, or where loading is to tell what is wrong."""
+    import diffusers
+
+    if Path(model).is_file():
+        return None
+    try:
+        name = diffusers.DiffusionPipeline.load_config(model)["scheduler"][1]
+        return getattr(diffusers, name).from_pretrained(model, subfolder="scheduler")
+    except Exception:  # diffusers, huggingface_hub: each raises its own
+        return None
 
 
 def check_numbers(script: Script, args: argparse.Namespace) -> None:
@@ -122,6 +156,44 @@ def solver_of(sampler) -> Solver:
 
     per_step = 1 if sampler.takes == "sigma_range" else sampler.nfe_per_step
     return Solver(sampler.name, per_step, "eta" in sampler_options(sampler), sampler.sigma_grid, sampler.adaptive)
+
+
+def solver_of_source(script: Script, args: argparse.Namespace, name: str, source) -> Solver:
+    """What the grid must know of a sampler from anywhere. Raises BadInput where its evaluations are not known."""
+    from sampler_probe import Probe
+    from samplers_patch import choose_coordinates, find_sampler
+
+    sampler = find_sampler(source.sampler)
+    solver = solver_of(sampler)._replace(name=name)
+    if "eta" in source.options:
+        solver = solver._replace(has_eta=False)
+    if not sampler.custom:
+        return solver
+    coordinates = sampler.flow_coordinates
+    if "flow_coordinates" in script.keywords:
+        chosen = source.keywords.get("flow_coordinates", args.flow_coordinates)
+        coordinates = choose_coordinates(chosen, sampler, source.options)
+    probe = Probe(sampler, source.options, flow=coordinates == "flow")
+    return solver._replace(per_step=1, alone=probe.mixes_images(), counted=counted(name, probe, args.evaluations or ()))
+
+
+def counted(name: str, probe, budgets: Iterable[int]) -> list[list[int]]:
+    """Each number of evaluations with the steps that it is enough for. Raises BadInput where there are none, or no
+    telling."""
+    found = []
+    for budget in budgets:
+        try:
+            steps = probe.steps_within(budget)
+        except Exception as error:  # the user's code: whatever it raises
+            raise BadInput(
+                f"--evaluations: how many {name} takes is not known ({one_line(error)}): give --steps"
+            ) from error
+        if steps == 0:
+            raise BadInput(
+                f"--evaluations {budget}: {name} takes {probe.evaluations(1)} in a single step: give at least that many"
+            )
+        found.append([budget, steps])
+    return found
 
 
 def check_model(model: str) -> None:
@@ -177,15 +249,43 @@ def renderer(script: Script, args: argparse.Namespace, pipe, prompts: list[str])
     encoded = encodings(script, args, pipe, prompts)
     adherence = adherence_of(args.model)
     network, device = getattr(pipe, script.network), pipe._execution_device
+    sources = sources_for(args, pipe)
 
     def render_cells(cells: list[Cell]) -> Rendered:
-        keywords = keywords_of(script, args, cells) | gathered([encoded[cell.prompt] for cell in cells], device)
-        pictures, calls, seconds, network_seconds, memory = render(pipe, network, device, keywords)
+        keywords = keywords_of(script, args, cells, sources.get(cells[0].sampler))
+        keywords |= gathered([encoded[cell.prompt] for cell in cells], device)
+        with seeded_global_noise(cells[0].seed, device):
+            pictures, calls, seconds, network_seconds, memory = render(pipe, network, device, keywords)
         per_evaluation = script.calls_per_pair if getattr(cells[0], script.guidance) > 1 else 1
         kept = [adherence(cell.prompt, picture) for cell, picture in zip(cells, pictures, strict=True)]
         return Rendered(pictures, calls // per_evaluation, seconds, network_seconds, memory, kept)
 
     return render_cells
+
+
+def sources_for(args: argparse.Namespace, pipe) -> dict[str, Any]:
+    """The samplers by their names; diffusers' schedulers made from the config of the pipeline's. Raises BadInput."""
+    from sampler_sources import find_source
+    from scheduler_bridge import SchedulerSampler
+
+    found = dict(args.sources)
+    for name, source in found.items():
+        if isinstance(source.sampler, SchedulerSampler):
+            try:
+                found[name] = find_source(source.label, pipe.scheduler)
+            except (ValueError, TypeError) as error:
+                raise BadInput(f"{name}, made from the config of this model's scheduler: {error}") from error
+    return found
+
+
+@contextlib.contextmanager
+def seeded_global_noise(seed: int, device) -> Iterator[None]:
+    """A sampler of the user's may draw from torch's global generator: its picture depends on its seed all the same."""
+    import torch
+
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def encodings(script: Script, args: argparse.Namespace, pipe, prompts: list[str]) -> dict[str, dict[str, Any]]:
@@ -211,17 +311,19 @@ def gathered(embeds: list[dict[str, Any]], device) -> dict[str, Any]:
     return {name: torch.cat([one[name] for one in embeds]).to(device) for name in embeds[0]}
 
 
-def keywords_of(script: Script, args: argparse.Namespace, cells: list[Cell]) -> dict[str, Any]:
-    """The pipeline's keywords for cells of one recipe, all but the embeddings."""
+def keywords_of(script: Script, args: argparse.Namespace, cells: list[Cell], source) -> dict[str, Any]:
+    """The pipeline's keywords for cells of one recipe, all but the embeddings; source: None for the reference's."""
     cell = cells[0]
     keywords = {name: getattr(args, name) for name in ("noise", "height", "width", *script.keywords)}
     keywords |= {"seeds": [one.seed for one in cells], "num_inference_steps": cell.steps}
     keywords |= {"comfy_sampler": cell.sampler, "guidance_scale": cell.guidance_scale}
+    if source is not None:
+        keywords |= {"comfy_sampler": source.sampler, "sampler_options": source.options, **source.keywords}
     keywords["sigma_grid"] = None if cell.sigma_grid == "scheduler" else cell.sigma_grid
     if cell.true_cfg_scale is not None:
         keywords["true_cfg_scale"] = cell.true_cfg_scale
     if cell.eta is not None:
-        keywords["sampler_options"] = {"eta": cell.eta}
+        keywords["sampler_options"] = {**keywords.get("sampler_options", {}), "eta": cell.eta}
     return keywords
 
 

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from sampler_names import FORMS
 from samplers_patch import Sampler, check_options, find_sampler, run_sampler
 
 # isort: split
@@ -32,7 +33,6 @@ from scheduler_bridge import as_sampler
 from sigma_grids import discrete_grid, flow_grid
 
 PIPELINE_KEYWORDS = ("flow_coordinates", "quantize")
-FORMS = "[k:]NAME, [diffusers:]CLASS, comfy:NAME or path/to/file.py:FUNCTION, each with ,option=value after it"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 python test.py                                                     the bundled demo model
 python test.py --prompt "a small white ring on a green background" --samplers euler dpmpp_2m --steps 12
 python test.py --samplers euler dpmpp_2m --evaluations 10 20 --seeds 0 1   a grid; the same command again continues it
+python test.py --samplers euler mine.py:my_heun UniPCMultistepScheduler    a sampler of your own, diffusers', ComfyUI's
 python test.py --model stabilityai/stable-diffusion-xl-base-1.0    real weights: from the hub,
 python test.py --model my/folder --offload                         a diffusers folder, or a .safetensors file
 """

@@ -71,8 +71,20 @@ def test_long_labels_are_wrapped_then_shortened():
     lines = contact_sheet.wrapped("a large yellow square on a purple background", font, 128, 3)
     assert len(lines) == 3 and lines[-1].endswith("...") and all(font.getlength(line) <= 128 for line in lines)
     assert contact_sheet.wrapped("dpmpp_2s_ancestral", font, 130, 3) == ["dpmpp_2s_", "ancestral"]
+    assert contact_sheet.wrapped("EulerDiscreteScheduler", font, 160, 3) == ["EulerDiscrete", "Scheduler"]
+    assert contact_sheet.wrapped("v2/mine.py:my_heun,eta=0.5", font, 130, 3) == ["v2/mine.py:", "my_heun,", "eta=0.5"]
     assert contact_sheet.wrapped("euler", font, 130, 3) == ["euler"]
     assert contact_sheet.wrapped("", font, 130, 3) == [""]
+
+
+def test_long_names_stay_under_their_tiles():
+    tiles = [("FlowMatchEulerDiscreteScheduler,shift=3.0", "100 nfe", Image.new("RGB", (256, 256)))] * 2
+    sheet = contact_sheet.contact_sheet(tiles, "", "")
+    right = contact_sheet.MARGIN + 256
+    gap = sheet.crop((right, contact_sheet.HEAD, right + contact_sheet.GAP, sheet.height))
+    assert gap.getcolors() == [(gap.width * gap.height, (255, 255, 255))]
+    bottom = sheet.crop((0, sheet.height - 6, sheet.width, sheet.height))
+    assert len(bottom.getcolors()) == 1  # the last line has room
 
 
 def test_files_are_closed(tmp_path):

@@ -130,6 +130,9 @@ MANIFESTS = {
     "solvers": (("solvers",), {}),
     "a solver": (("solvers", 1), "heun"),
     "a solver's facts": (("solvers", 1), ["heun"]),
+    "a solver's counts": (("solvers", 1), ["heun", 2, False, None, False, [[6, "3"]]]),
+    "sampler texts": (("sampler_texts",), {"euler": 1}),
+    "sampler files": (("sampler_files",), ["mine.py"]),
     "a solver's evaluations": (("solvers", 1, 1), 0),
     "a solver's name": (("solvers", 1, 0), "euler\ud800"),
     "command": (("command",), "python"),
@@ -146,7 +149,7 @@ def edited(value, place, new):
     if new is MISSING and not rest:
         del copy[name]
     else:
-        copy[name] = edited(value[name], rest, new)
+        copy[name] = edited(value[name], rest, new) if rest else new
     return copy
 
 

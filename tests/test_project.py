@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-SCRIPTS = {"test", "test_flux", "render_grid", "contact_sheet", "published", "conftest"}
+SCRIPTS = {"test", "test_flux", "render_grid", "contact_sheet", "published", "sampler_probe", "conftest"}
 SCRIPTS |= {
     "adherence",
     "grid_cells",

@@ -3,12 +3,14 @@
 import dataclasses
 import importlib.util
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from PIL import Image, ImageChops
 from tiny_models import seeded_weights, tiny_flux, tiny_sdxl
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel
@@ -480,3 +482,157 @@ def test_script_on_the_demo_model(tmp_path):
     argv = ["--samplers", "euler", "--steps", "2", "--output", str(tmp_path / "new" / "out")]
     again = python("-c", code, *argv, cwd=ROOT)
     assert again.returncode == 0 and "nothing left to do: 1 pictures in " in again.stdout, again.stderr
+
+
+MINE = """
+import torch
+
+def my_heun(model, x, sigmas, scale=1.0, eta=0.0):
+    for i in range(len(sigmas) - 1):
+        d = (x - model(x, sigmas[i] * x.new_ones([len(x)]))) / sigmas[i]
+        x_2 = x + d * (sigmas[i + 1] - sigmas[i])
+        if sigmas[i + 1] > 0:
+            d = (d + (x_2 - model(x_2, sigmas[i + 1] * x.new_ones([len(x)]))) / sigmas[i + 1]) / 2
+        x = x + scale * d * (sigmas[i + 1] - sigmas[i])
+    return x
+
+def own_noise(model, x, sigmas):
+    return model(x, sigmas[0] * x.new_ones([len(x)])) + 0.1 * torch.randn_like(x)
+
+def broken(model, x, sigmas):
+    raise RuntimeError("boom\\nand a long explanation")
+"""
+SOURCES = ["UniPCMultistepScheduler,solver_order=3", "comfy:euler", "euler", "euler_ancestral,eta=0.5"]
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """A user's file of samplers, and ComfyUI."""
+    installed = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "comfy"}
+    monkeypatch.syspath_prepend(ROOT / "tests" / "stand_in")
+    path = tmp_path / "src" / "mine.py"
+    path.parent.mkdir()
+    path.write_text(MINE)
+    yield path
+    for name in [name for name in sys.modules if name.split(".")[0] == "comfy"]:
+        del sys.modules[name]
+    sys.modules.update(installed)
+
+
+def test_samplers_from_everywhere(sdxl, mine, tmp_path):
+    out = tmp_path / "out"
+    texts = [f"{mine}:my_heun,scale=0.9", "diffusers:" + SOURCES[0], SOURCES[1], "k:sample_euler", SOURCES[3]]
+    assert sdxl("--samplers", *texts, "--output", str(out)) == 0
+    lines = results(out)
+    assert [line["sampler"] for line in lines.values()] == ["mine.py:my_heun,scale=0.9", *SOURCES]
+    tags = ["mine.py_my_heun_scale0.9", "UniPCMultistepScheduler_solver_order3", "comfy_euler", "euler"]
+    assert list(lines) == [f"sdxl-sample_{tag}.png" for tag in [*tags, "euler_ancestral_eta0.5"]]
+    assert [line["evaluations"] for line in lines.values()] == [5, 3, 3, 3, 3]
+    text = [text_of(out / file)["sampler"] for file in lines]
+    assert text == ["mine.py:my_heun,scale=0.9", *SOURCES[:2], "sample_euler", "sample_euler_ancestral,eta=0.5"]
+    assert len({pixels(out / file) for file in lines}) == 4  # ComfyUI's euler is k_diffusion's
+    # 1: another order of operations
+    assert difference(out / "sdxl-sample_comfy_euler.png", out / "sdxl-sample_euler.png") <= 1
+    page = (out / "index.html").read_text()
+    assert str(mine) in page and "mine.py:my_heun,scale=0.9" in page
+
+
+@pytest.mark.parametrize("family", ["sdxl", "flux-dev"])
+def test_own_heun_is_heun(sdxl, flux, mine, tmp_path, family):
+    run = {"sdxl": sdxl, "flux-dev": flux}[family]
+    coordinates = ",flow_coordinates=flow" if family == "flux-dev" else ""  # where k_diffusion's heun runs
+    assert run("--samplers", f"{mine}:my_heun{coordinates}", "heun", "--output", str(tmp_path / "out")) == 0
+    own, known = results(tmp_path / "out")
+    assert difference(tmp_path / "out" / own, tmp_path / "out" / known) <= 1  # another order of operations
+
+
+def test_option_in_a_name_and_as_an_axis(sdxl, mine, tmp_path):
+    samplers = ["euler_ancestral", "euler_ancestral,eta=0.5", f"{mine}:my_heun"]
+    assert sdxl("--samplers", *samplers, "--eta", "0", "0.5", "--output", str(tmp_path / "out")) == 0
+    found = [(line["sampler"], line["eta"]) for line in results(tmp_path / "out").values()]
+    assert found[:3] == [("euler_ancestral", 0.0), ("euler_ancestral", 0.5), ("euler_ancestral,eta=0.5", None)]
+    assert found[3:] == [("mine.py:my_heun", 0.0), ("mine.py:my_heun", 0.5)]
+    files = list(results(tmp_path / "out"))
+    assert pixels(tmp_path / "out" / files[1]) == pixels(tmp_path / "out" / files[2])
+
+
+def test_edited_file_is_another_grid(sdxl, mine, tmp_path, monkeypatch, capsys):
+    argv = ["--samplers", f"{mine}:my_heun", "euler", "--output", str(tmp_path / "out")]
+    assert sdxl(*argv) == 0
+    first = {name: (tmp_path / "out" / name).read_bytes() for name in names(tmp_path / "out")}
+    monkeypatch.setattr(render_grid, "load", lambda *_: pytest.fail("a model was loaded"))
+    assert sdxl(*argv) == 0  # nothing left to do
+    mine.write_text(MINE.replace("scale=1.0", "scale=0.8"))
+    capsys.readouterr()
+    assert sdxl(*argv) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].endswith("holds another grid: give another folder") and len(told) == 2
+    assert "mine.py was edited since: sha256 " in told[1]
+    assert {name: (tmp_path / "out" / name).read_bytes() for name in names(tmp_path / "out")} == first
+
+
+def test_command_of_a_cell_names_the_users_file(sdxl, mine, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr("grid_page.grid_page", lambda title, cells: told.append(list(cells)) or "page")
+    assert sdxl("--samplers", f"{mine}:my_heun,scale=0.9", "--output", str(tmp_path / "out")) == 0
+    [[cell]] = told
+    words = shlex.split(cell["command"])
+    assert words[words.index("--samplers") + 1] == f"{mine}:my_heun,scale=0.9"
+    assert SDXL.main([*words[2:], "--output", str(tmp_path / "again")]) == 0
+    assert pixels(tmp_path / "again" / cell["file"]) == pixels(tmp_path / "out" / cell["file"])
+
+
+def test_failing_function_and_the_others(sdxl, mine, tmp_path, capsys):
+    samplers = [f"{mine}:broken", f"{mine}:my_heun"]
+    assert (
+        sdxl("--samplers", *samplers, "--seeds", "0", "1", "--batch-size", "2", "--output", str(tmp_path / "out")) == 1
+    )
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split()[1:] for line in lines] == [["failed:", "RuntimeError:", "boom"]] * 2
+    assert len(results(tmp_path / "out")) == 2
+
+
+def test_evaluations_of_functions_and_schedulers(sdxl, mine, tmp_path):
+    samplers = [f"{mine}:my_heun", "HeunDiscreteScheduler", "UniPCMultistepScheduler", "comfy:euler"]
+    assert sdxl("--samplers", *samplers, "--evaluations", "6", "--output", str(tmp_path / "out")) == 0
+    assert [line["evaluations"] for line in results(tmp_path / "out").values()] == [5, 5, 6, 6]
+    (tmp_path / "out" / "sdxl-sample_HeunDiscreteScheduler.png").unlink()
+    assert sdxl("--samplers", *samplers, "--evaluations", "6", "--output", str(tmp_path / "out")) == 0
+    assert len(results(tmp_path / "out")) == 4
+
+
+def test_own_noise_depends_on_the_seed_alone(sdxl, mine, tmp_path):
+    """A function that draws from torch's global generator: rendered one by one, and the same each time."""
+    argv = ["--seeds", "0", "1", "--batch-size", "2", "--samplers"]
+    before = torch.random.get_rng_state()
+    assert sdxl(*argv, f"{mine}:own_noise", "--output", str(tmp_path / "a")) == 0
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert sdxl(*argv, "euler_ancestral", f"{mine}:own_noise", "--output", str(tmp_path / "b")) == 0
+    for seed in "01":
+        file = f"sdxl-sample_mine.py_own_noise-seed{seed}.png"
+        assert pixels(tmp_path / "a" / file) == pixels(tmp_path / "b" / file)
+
+
+BAD_SOURCES = {
+    "file": (["none.py:f"], ["no file none.py", "path/to/file.py:FUNCTION"]),
+    "function": (["{mine}:my_hean"], ["no function 'my_hean'", "my_heun"]),
+    "option": (["{mine}:my_heun,scala=1"], ["no option 'scala'", "scale=1.0"]),
+    "scheduler": (["UniPCScheduler"], ["no scheduler 'UniPCScheduler'", "the nearest"]),
+    "form": (["x:y"], ["unknown sampler source 'x:y'", "comfy:NAME"]),
+    "keyword": (["euler,flow_coordinates=ve"], ["no option flow_coordinates", "leave it out"]),
+    "eta twice": (["euler_ancestral,eta=1", "--eta", "1"], ["none of these samplers has an option eta"]),
+    "unknown evaluations": (["{mine}:broken", "--evaluations", "5"], ["mine.py:broken", "boom", "give --steps"]),
+    "too few": (
+        ["HeunDiscreteScheduler,use_karras_sigmas=True", "{mine}:two", "--evaluations", "1"],
+        ["2 in a single"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_SOURCES)
+def test_bad_sources(name, sdxl, mine, no_load, capsys):
+    argv, words = BAD_SOURCES[name]
+    mine.write_text(MINE + "\n\ndef two(model, x, sigmas):\n    return model(model(x, sigmas[:1]), sigmas[:1])\n")
+    assert sdxl("--samplers", *(text.format(mine=mine) for text in argv)) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and all(word in line for word in words), line
