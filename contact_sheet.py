@@ -1,5 +1,6 @@
 """Pictures on disk: one file written whole or not at all, and many pictures on one labelled sheet."""
 
+import bisect
 import contextlib
 import io
 import re
@@ -123,9 +124,11 @@ def blank(size: tuple[int, int], heading: str, caption: str) -> tuple[Image.Imag
 
 def shortened(text: str, font, width: float) -> str:
     """The text, or as much of it as fits with "..." after it."""
-    while font.getlength(text) > width:
-        text = text[:-4] + "..."
-    return text
+    if font.getlength(text) <= width:
+        return text
+    cuts = range(len(text) - 3)  # by halves, for a prompt may have thousands of letters
+    kept = bisect.bisect_right(cuts, width, key=lambda kept: font.getlength(text[:kept] + "...")) - 1
+    return text[: max(kept, 0)] + "..."
 
 
 def wrapped(text: str, font, width: float, most: int) -> list[str]:

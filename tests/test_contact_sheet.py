@@ -87,6 +87,32 @@ def test_long_names_stay_under_their_tiles():
     assert len(bottom.getcolors()) == 1  # the last line has room
 
 
+class Measured:
+    """A font that counts how often it is asked."""
+
+    def __init__(self):
+        self.font, self.asked = ImageFont.load_default(size=18), 0
+
+    def getlength(self, text):
+        self.asked += 1
+        return self.font.getlength(text)
+
+
+@pytest.mark.parametrize("text", ["", "a", "iiii", "two words", "a red circle on a blue background " * 3, "W" * 4000])
+@pytest.mark.parametrize("width", [0, 20, 60, 200])
+def test_as_much_as_fits_is_found_in_few_looks(text, width):
+    font = Measured()
+    found = contact_sheet.shortened(text, font, width)
+    assert font.asked <= 2 + len(text).bit_length()
+    if font.getlength(text) <= width:
+        assert found == text
+    else:
+        kept = len(found) - len("...")
+        assert found == text[:kept] + "..." and (kept == 0 or font.getlength(found) <= width)
+        longer = text[: kept + 1] + "..."
+        assert font.getlength(longer) > width or len(longer) >= len(text)  # one that is no shorter says less
+
+
 def test_files_are_closed(tmp_path):
     Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
     sheet = contact_sheet.table_sheet(["a"], ["b"], lambda i, j: (tmp_path / "a.png", "1 nfe"), "", "")
