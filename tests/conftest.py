@@ -2,10 +2,16 @@
 
 import logging
 
+import hypothesis
 import pytest
 import torch
 
 torch.set_num_threads(1)
+
+# The same examples on each machine, whatever its speed; to look for others: pytest --hypothesis-seed=0 and so on with
+# --hypothesis-profile=default.
+hypothesis.settings.register_profile("suite", derandomize=True, deadline=None, database=None, max_examples=40)
+hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture
