@@ -17,6 +17,8 @@ import torch
 from denoisers import DiscreteSchedule, FlowSchedule, LogSigmaSchedule, fresh_scheduler, shifts_dynamically
 from samplers_patch import k_sampling
 
+LARGEST_SIGMA = 1e18  # its square is finite in float32
+
 NoiseSchedule = DiscreteSchedule | LogSigmaSchedule | FlowSchedule
 
 
@@ -185,16 +187,20 @@ def check_steps(num_inference_steps: int) -> None:
 
 
 def check_sigmas(sigmas, name: str = "sigmas", least: int = 1) -> None:
-    """Raise ValueError unless `sigmas` are finite, not negative, strictly decreasing, and at least so many."""
+    """Raise ValueError unless `sigmas` are from 0 to LARGEST_SIGMA, strictly decreasing, and at least so many."""
     try:
         values = torch.as_tensor(sigmas, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError):  # of words, None, a generator, ...
         values = torch.zeros(())
     if values.ndim != 1 or len(values) < least:
         raise ValueError(f"{name} must be a list of numbers, {least} at least, got {sigmas!r}")
-    if not values.isfinite().all() or (values < 0).any():
-        bad = next(i for i, value in enumerate(values) if not value.isfinite() or value < 0)
-        raise ValueError(f"{name}[{bad}] is {float(values[bad])}: every value must be finite and not negative")
+    fits = (values >= 0) & (values <= LARGEST_SIGMA)  # nan does not
+    if not fits.all():
+        bad = fits.tolist().index(False)
+        raise ValueError(
+            f"{name}[{bad}] is {float(values[bad])}: every value must be finite, not negative, and at most "
+            f"{LARGEST_SIGMA:g}"
+        )
     rises = (values.diff() >= 0).nonzero().flatten().tolist()
     if rises:
         i = rises[0]

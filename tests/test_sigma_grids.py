@@ -109,6 +109,7 @@ def test_more_steps_than_levels():
         ([2.0, float("nan"), 0.0], r"\[1\] is nan"),
         ([2.0, -1.0], r"\[1\] is -1"),
         ([float("inf"), 0.0], r"\[0\] is inf"),
+        ([1e19, 0.0], r"\[0\] is 1e\+19: .* at most 1e\+18"),
         ([], "list of numbers"),
     ],
 )
