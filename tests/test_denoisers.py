@@ -1,6 +1,7 @@
 """Noise schedules, preconditionings and flow coordinates, against diffusers' schedulers and k_diffusion."""
 
 import importlib
+from types import SimpleNamespace
 
 import diffusers
 import numpy as np
@@ -16,6 +17,8 @@ from denoisers import (
     VE,
     edm_preconditioning,
     flow_schedule,
+    fresh_scheduler,
+    is_flow,
     noise_schedule,
     preconditioning,
     variance_exploding,
@@ -186,6 +189,45 @@ def test_set_shift():
     assert float(flow_schedule(scheduler).shift(torch.tensor(0.5))) == pytest.approx(float(scheduler.sigmas[1]))
 
 
+@pytest.mark.parametrize("scheduler", [euler(), diffusers.EDMEulerScheduler()], ids=["discrete", "log sigma"])
+def test_a_schedule_moves_with_all_it_has(scheduler):
+    schedule = noise_schedule(scheduler).with_grid(torch.tensor([2.0]), torch.tensor([500.0]))
+    same, moved = vars(schedule.to("cpu")), vars(schedule.to("meta"))
+    assert all(torch.equal(same[name], value) for name, value in vars(schedule).items() if value is not None)
+    assert {value.device.type for value in moved.values() if value is not None} == {"meta"}
+    assert same.keys() == moved.keys()
+
+
+def test_beyond_the_timesteps_are_their_ends():
+    schedule = noise_schedule(euler())
+    ends = schedule.sigma(torch.tensor([-3.0, 1500.0]))
+    assert torch.equal(ends, schedule.sigmas[[0, -1]])
+
+
+def test_the_levels_of_edm_are_all_its_own():
+    scheduler = diffusers.EDMEulerScheduler()
+    assert torch.equal(noise_schedule(scheduler).sigmas, scheduler.sigmas[:-1].flip(0)) and scheduler.sigmas[-1] == 0
+
+
+def test_flow_time_at_a_timestep_is_shifted():
+    schedule = flow_schedule(diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0))
+    assert float(schedule.sigma(torch.tensor(500.0))) == pytest.approx(0.75)  # 3 t / (1 + 2 t) at a half
+
+
+@pytest.mark.parametrize("setting", [{"use_flow_sigmas": True}, {"prediction_type": "flow_prediction"}])
+def test_one_setting_makes_a_solver_one_of_flow(setting):
+    assert is_flow(make("UniPCMultistepScheduler", **setting)) and not is_flow(make("UniPCMultistepScheduler"))
+
+
+def test_a_fresh_scheduler_has_the_settings_and_what_is_set_anew():
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=2.0)
+    scheduler.set_shift(5.0)
+    assert fresh_scheduler(scheduler).shift == 5.0
+    fresh = fresh_scheduler(make("PNDMScheduler"), skip_prk_steps=True, no_such_setting=1)
+    assert fresh.config.skip_prk_steps and fresh.config.beta_end == SDXL_SCHEDULE["beta_end"]
+    assert not make("PNDMScheduler").config.skip_prk_steps
+
+
 # Preconditioning.
 
 
@@ -240,6 +282,11 @@ def test_rows_undo_what_a_perfect_network_does(sigma):
     row, data = edm_preconditioning("epsilon", 0.5), 0.5
     output = (x0 - data**2 / (sigma**2 + data**2) * x) * (sigma**2 + data**2) ** 0.5 / (sigma * data)
     assert largest_difference(row.denoised(x, output, sigma), x0) < 1e-13
+
+
+def test_a_config_that_does_not_say_predicts_epsilon():
+    silent = SimpleNamespace(config={})
+    assert preconditioning(silent) is preconditioning(euler(prediction_type="epsilon"))
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample", "edm epsilon", "edm v_prediction"])
