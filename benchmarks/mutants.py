@@ -24,7 +24,7 @@ TESTS = {
     "sigma_grids": ["test_sigma_grids.py", "test_properties_of_values.py"],
     "denoisers": ["test_denoisers.py", "test_guidance.py"],
     "noise": ["test_noise.py", "test_noise_in_pipelines.py"],
-    "samplers_patch": ["test_samplers_patch.py", "test_callbacks.py"],
+    "samplers_patch": ["test_samplers_patch.py", "test_single_step.py", "test_callbacks.py"],
     "sampling_run": ["test_callbacks.py", "test_bad_input.py", "test_sampler_trace.py"],
 }
 SLOW = "killed or full_disk or distribution or covariance or normal"  # and they kill nothing that the others leave
