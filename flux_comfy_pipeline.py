@@ -9,27 +9,28 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import diffusers
 import numpy as np
 import torch
-
-import samplers_patch  # before diffusers' pipelines: it copes with a torchvision that does not import
-
-# isort: split
-import diffusers
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.image_processor import PipelineImageInput
 from diffusers.pipelines.flux import FluxPipelineOutput
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from diffusers.utils.torch_utils import get_module_execution_device
 
-from comfy_model import ComfyModel, Levels, after_guidance, model_sampling
-from denoisers import FLOW_COORDINATES, flow_schedule
-from guidance import GuidanceInterval, guidance_at
-from noise import check_noise, drops_penultimate, noise_streams
-from sampler_trace import Trace, chosen_trace
-from sampling_run import SamplingRun, check_call, check_diffusers_loop, count_images
-from scheduler_bridge import warn_of_bounds
-from sigma_grids import flow_grid
+from k_diffusing.grids.choose import flow_grid
+from k_diffusing.model.coordinates import FLOW_COORDINATES
+from k_diffusing.model.guidance import GuidanceInterval, guidance_at
+from k_diffusing.model.scheduler_config import flow_schedule
+from k_diffusing.noise.check import check_noise
+from k_diffusing.noise.choose import noise_streams
+from k_diffusing.programs.conventions import drops_penultimate
+from k_diffusing.run import SamplingRun, check_call, check_diffusers_loop, count_images
+from k_diffusing.samplers.comfyui import ComfyModel, Levels, after_guidance, model_sampling
+from k_diffusing.samplers.options import choose_coordinates
+from k_diffusing.samplers.patch import to_d
+from k_diffusing.schedulers.as_sampler import warn_of_bounds
+from k_diffusing.trace.record import Trace, chosen_trace
 
 
 class FluxPipeline(diffusers.FluxPipeline):
@@ -90,7 +91,7 @@ class FluxPipeline(diffusers.FluxPipeline):
                 [B, tokens, channels] in float32, sigma of shape [B], in the coordinates of flow_coordinates.
                 One that adds noise has a parameter `noise_sampler=None`, and draws noise_sampler(sigma, sigma_next).
             sampler_options: given to the sampler: eta, s_noise, s_churn, solver_type, order, rtol, ...
-            sigma_grid: "karras", "simple", "beta", ... (`sigma_grids.SIGMA_GRIDS`) or a function (schedule, n) ->
+            sigma_grid: "karras", "simple", "beta", ... (`k_diffusing.grids.grids.SIGMA_GRIDS`) or a function (schedule, n) ->
                 n + 1 values, in flow time; None: the grid of the config of `pipe.scheduler`, which itself is neither
                 used nor changed.
             flow_coordinates: what the sampler sees of latents = (1 - t) x0 + t eps.
@@ -106,9 +107,9 @@ class FluxPipeline(diffusers.FluxPipeline):
             batch_guidance: both prompts of true CFG in one call of the transformer; False: in two, as diffusers does,
                 which takes less memory.
             noise: where all noise comes from: "torch", "cpu", "philox", "comfy", "a1111" or "brownian_tree"
-                (`noise.NOISE_SOURCES`).
+                (`k_diffusing.noise.sources.NOISE_SOURCES`).
             seeds: in place of generator: one for each image, or one that stands for itself, itself + 1, ...
-            trace: a `sampler_trace.Trace` that takes note of every network call, draw of noise and step.
+            trace: a `k_diffusing.trace.record.Trace` that takes note of every network call, draw of noise and step.
             callback_on_step_end: as in diffusers, called once per step of the sampler;
                 callback_on_step_end_tensor_inputs may name "denoised", the clean latents estimated in the step.
             generator: source of the initial noise and of all noise the sampler adds.
@@ -148,7 +149,7 @@ class FluxPipeline(diffusers.FluxPipeline):
         channels, stride = self.transformer.config.in_channels // 4, self.vae_scale_factor * 2
         shape = (images, channels, 2 * (int(height) // stride), 2 * (int(width) // stride))
         check_noise(noise, generator, seeds, images, elements=math.prod(shape[1:]))
-        chosen = samplers_patch.choose_coordinates(flow_coordinates, sampler, sampler_options)
+        chosen = choose_coordinates(flow_coordinates, sampler, sampler_options)
         coordinates = FLOW_COORDINATES[chosen]
         mu = self._dynamic_shift(height, width, latents)
         schedule = flow_schedule(self.scheduler, mu)
@@ -305,7 +306,7 @@ class FluxPipeline(diffusers.FluxPipeline):
             """`to_d` in flow coordinates: the velocity is the derivative; nothing is divided by t."""
             if chosen == "velocity" or lean:
                 return denoised
-            return last["velocity"] if denoised is last["denoised"] else samplers_patch.to_d(x, sigma, denoised)
+            return last["velocity"] if denoised is last["denoised"] else to_d(x, sigma, denoised)
 
         # 5. Sample, decode.
         run = SamplingRun(
@@ -319,7 +320,7 @@ class FluxPipeline(diffusers.FluxPipeline):
         if sampler.custom:
             levels_for_comfyui = Levels(schedule, (lambda t: t / (1 - t)) if chosen == "ve" else (lambda t: t))
             denoiser = ComfyModel(denoiser, model_sampling(levels_for_comfyui, flow=chosen != "ve"))
-        derivative = samplers_patch.to_d if chosen == "ve" else velocity_derivative
+        derivative = to_d if chosen == "ve" else velocity_derivative
         step_noise = functools.partial(
             streams.step_noise,
             unpacked_shape=shape,

@@ -8,12 +8,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
-import samplers_patch  # before diffusers' pipelines: it copes with a torchvision that does not import
-
-# isort: split
 import diffusers
+import torch
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.image_processor import PipelineImageInput
 from diffusers.pipelines.stable_diffusion_xl import StableDiffusionXLPipelineOutput
@@ -21,14 +17,17 @@ from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import
 from diffusers.utils import deprecate, logging
 from diffusers.utils.torch_utils import get_module_execution_device
 
-from comfy_model import ComfyModel, Levels, after_guidance, model_sampling
-from denoisers import noise_schedule, preconditioning
-from guidance import GuidanceInterval, guidance_at
-from noise import check_noise, drops_penultimate, initial_scale, noise_streams
-from sampler_trace import Trace, chosen_trace
-from sampling_run import SamplingRun, check_call, check_diffusers_loop, count_images
-from scheduler_bridge import warn_of_bounds
-from sigma_grids import discrete_grid
+from k_diffusing.grids.choose import discrete_grid
+from k_diffusing.model.guidance import GuidanceInterval, guidance_at
+from k_diffusing.model.scheduler_config import noise_schedule, preconditioning
+from k_diffusing.noise.check import check_noise
+from k_diffusing.noise.choose import noise_streams
+from k_diffusing.programs.conventions import drops_penultimate, initial_scale
+from k_diffusing.run import SamplingRun, check_call, check_diffusers_loop, count_images
+from k_diffusing.samplers.comfyui import ComfyModel, Levels, after_guidance, model_sampling
+from k_diffusing.samplers.patch import to_d
+from k_diffusing.schedulers.as_sampler import warn_of_bounds
+from k_diffusing.trace.record import Trace, chosen_trace
 
 logger = logging.get_logger(f"diffusers.{__name__}")  # under diffusers' verbosity settings
 
@@ -100,7 +99,7 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
                 shape [B, 4, height / 8, width / 8] in float32, sigma of shape [B].
                 One that adds noise has a parameter `noise_sampler=None`, and draws noise_sampler(sigma, sigma_next).
             sampler_options: given to the sampler: eta, s_noise, s_churn, solver_type, order, rtol, ...
-            sigma_grid: "karras", "exponential", "simple", "beta", ... (`sigma_grids.SIGMA_GRIDS`); or a
+            sigma_grid: "karras", "exponential", "simple", "beta", ... (`k_diffusing.grids.grids.SIGMA_GRIDS`); or a
                 function (schedule, n) -> n + 1 sigmas; None: the grid of the config of `pipe.scheduler`, which itself
                 is neither used nor changed.
             quantize: tell the network the nearest integer timestep where sigma is between the grid's points,
@@ -109,9 +108,9 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
                 UNet is called without the negative prompt, on half as many rows.
             batch_guidance: both prompts in one call of the UNet; False: in two, which takes less memory.
             noise: where all noise comes from: "torch", "cpu", "philox", "comfy", "a1111" or "brownian_tree"
-                (`noise.NOISE_SOURCES`).
+                (`k_diffusing.noise.sources.NOISE_SOURCES`).
             seeds: in place of generator: one for each image, or one that stands for itself, itself + 1, ...
-            trace: a `sampler_trace.Trace` that takes note of every network call, draw of noise and step.
+            trace: a `k_diffusing.trace.record.Trace` that takes note of every network call, draw of noise and step.
             callback, callback_steps: deprecated in diffusers; use callback_on_step_end.
             callback_on_step_end: as in diffusers, called once per step of the sampler;
                 callback_on_step_end_tensor_inputs may name "denoised", the clean latents estimated in the step.
@@ -303,7 +302,7 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
             trace.start(sampler.name, levels, "ve", self, (height, width))
         if sampler.custom:
             denoiser = ComfyModel(denoiser, model_sampling(Levels(schedule), flow=False))
-        latents = run.sample(denoiser, x, sampler_options, streams.step_noise, samplers_patch.to_d)
+        latents = run.sample(denoiser, x, sampler_options, streams.step_noise, to_d)
         image = latents.to(dtype) if output_type == "latent" else self.decode(latents, height, width, output_type)
         self.maybe_free_model_hooks()
         return StableDiffusionXLPipelineOutput(images=image) if return_dict else (image,)

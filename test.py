@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-import render_grid
+from k_diffusing.render import pipelines as render_grid
 
 REAL_MODEL = "stabilityai/stable-diffusion-xl-base-1.0"
 

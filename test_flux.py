@@ -11,8 +11,8 @@ import argparse
 import sys
 from pathlib import Path
 
-import render_grid
-from grid_options import finite
+from k_diffusing.render import pipelines as render_grid
+from k_diffusing.render.options import finite
 
 REAL_MODEL = "black-forest-labs/FLUX.1-dev"
 

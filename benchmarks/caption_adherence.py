@@ -20,7 +20,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "demo_models"), str(ROOT / "benchmarks")]
 
 import figure_style  # noqa: E402
 
-from render_grid import solver_of  # noqa: E402
+from k_diffusing.render.pipelines import solver_of  # noqa: E402
 from samplers_patch import SAMPLERS  # noqa: E402
 
 DATA, PAGE = ROOT / "docs" / "adherence.json", ROOT / "docs" / "adherence.md"
@@ -55,7 +55,7 @@ def keywords(case: dict[str, Any]) -> dict[str, Any]:
     """The pipeline's, for one case."""
     sampler, setting = SAMPLERS[case["sampler"]], case["setting"]
     demo, of_model = MODELS[case["model"]]
-    from compare_samplers import DEMO_CALLS
+    from k_diffusing.compare.compare import DEMO_CALLS
 
     steps = max(BUDGETS) if sampler.adaptive else solver_of(sampler).steps_within(setting)
     options = TOLERANCES[setting] if sampler.adaptive else None
@@ -69,7 +69,7 @@ def measure(pipe, case: dict[str, Any]) -> dict[str, Any]:
     from score import hits
     from shapes import SIDE, evaluation_scenes, read
 
-    from sampler_trace import Trace
+    from k_diffusing.trace.record import Trace
 
     scenes, trace, start = evaluation_scenes(CAPTIONS), Trace(), time.monotonic()
     evaluations, right = 0.0, dict.fromkeys((*READ.values(), ALL), 0)

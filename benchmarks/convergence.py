@@ -25,7 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "demo_models"), str(ROOT / "benchmarks")]
 import figure_style  # noqa: E402
 import torch  # noqa: E402
 
-from render_grid import solver_of  # noqa: E402
+from k_diffusing.render.pipelines import solver_of  # noqa: E402
 from samplers_patch import SAMPLERS, Sampler  # noqa: E402
 
 DATA, PAGE = ROOT / "docs" / "convergence.json", ROOT / "docs" / "convergence.md"
@@ -129,7 +129,7 @@ class Bench:
     """A model's pipeline, and final latents from it."""
 
     def __init__(self, model: Model):
-        from closed_form import oracle_flux, oracle_sdxl
+        from k_diffusing.oracle.closed_form import oracle_flux, oracle_sdxl
 
         self.model = model
         oracle = oracle_sdxl if model.family == "sdxl" else oracle_flux
@@ -137,8 +137,8 @@ class Bench:
 
     def draw(self, sampler: str, steps: int, images: int, seed: int = SEED, options=None, own_grid: bool = False):
         """Final latents, and the network evaluations they took."""
-        from closed_form import draw
-        from sampler_trace import Trace
+        from k_diffusing.oracle.closed_form import draw
+        from k_diffusing.trace.record import Trace
 
         trace, evaluations, latents = Trace(), 0.0, []
         grid = None if own_grid else GRIDS[self.model.family]
@@ -154,7 +154,7 @@ class Bench:
     def _draw_batch(self, sampler: str, steps: int, which: range, seed: int, call: dict) -> torch.Tensor:
         from shapes import SIDE, evaluation_scenes
 
-        from compare_samplers import DEMO_CALLS
+        from k_diffusing.compare.compare import DEMO_CALLS
 
         scenes, guidance = evaluation_scenes(64), dict(DEMO_CALLS[self.model.demo])
         if "negative_prompt" in guidance:
@@ -208,7 +208,7 @@ def judge_without_noise(bench: Bench) -> tuple[Callable[[torch.Tensor], dict[str
 
 def judge_with_noise(bench: Bench) -> tuple[Callable[[torch.Tensor], dict[str, Any]], dict[str, float]]:
     """The distance of latents, and the one that samples of the limit itself have, the floor."""
-    from closed_form import exact_samples, wasserstein
+    from k_diffusing.oracle.closed_form import exact_samples, wasserstein
 
     count = bench.model.noisy_images
     if bench.model.demo is None:

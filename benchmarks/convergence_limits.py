@@ -19,8 +19,8 @@ import torch  # noqa: E402
 from convergence import SEED, flow_karras, relative_rms  # noqa: E402
 from shapes import SIDE, evaluation_scenes  # noqa: E402
 
-from closed_form import MIXTURE, draw, oracle_sdxl, training_sigmas, wasserstein  # noqa: E402
-from compare_samplers import DEMO_CALLS  # noqa: E402
+from k_diffusing.compare.compare import DEMO_CALLS  # noqa: E402
+from k_diffusing.oracle.closed_form import MIXTURE, draw, oracle_sdxl, training_sigmas, wasserstein  # noqa: E402
 
 WORST = 2  # of the four pictures
 

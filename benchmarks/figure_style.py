@@ -14,7 +14,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from whole_file import write_whole  # noqa: E402
+from k_diffusing._files import write_whole  # noqa: E402
 
 WIDTH = 9.0  # inches of a figure, 900 pixels in a README
 LOOKS = {  # colour, marker
@@ -38,8 +38,8 @@ def demo_pipeline(demo: str):
     """Ours, with the demo model that compare_samplers knows as "demo" (SDXL) or "demo-flux"; one thread."""
     import torch
 
-    from compare_samplers import DEMOS
     from flux_comfy_pipeline import FluxPipeline
+    from k_diffusing.compare.compare import DEMOS
     from sdxl_comfy_pipeline import StableDiffusionXLPipeline
 
     # isort: split

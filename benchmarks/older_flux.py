@@ -12,11 +12,11 @@ from PIL import Image, ImageDraw, ImageFont
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import contact_sheet  # noqa: E402
-import grid_options  # noqa: E402
-import render_grid  # noqa: E402
 import test_flux  # noqa: E402
-from grid_cells import cells  # noqa: E402
+from k_diffusing.render import options as grid_options  # noqa: E402
+from k_diffusing.render import pipelines as render_grid  # noqa: E402
+from k_diffusing.render import sheets as contact_sheet  # noqa: E402
+from k_diffusing.render.cells import cells  # noqa: E402
 
 ROWS = {"velocity": "older", "auto": "here"}
 TILE, GAP, MARGIN = 112, 6, 64

@@ -16,10 +16,10 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from compare_samplers import arguments, call_keywords, compare, load  # noqa: E402
-from sampler_sources import find_source  # noqa: E402
+from k_diffusing.compare.compare import arguments, call_keywords, compare, load  # noqa: E402
+from k_diffusing.compare.sources import find_source  # noqa: E402
+from k_diffusing.trace.difference import TOLERANCE, distance  # noqa: E402
 from samplers_patch import SAMPLERS  # noqa: E402
-from trace_difference import TOLERANCE, distance  # noqa: E402
 
 STEPS = 20
 SDE = "DPMSolverMultistepScheduler,algorithm_type=sde-dpmsolver++"
@@ -90,7 +90,7 @@ Elsewhere, known and not seen in these tables: the first state of "linspace" and
 sigma in the Euler family, times sqrt(sigma^2 + 1) in the DPM-Solver family; DPM-Solver schedulers with
 `use_karras_sigmas` round the timesteps that belong to the sigmas; DDIM and DDPM clip the denoised latents unless
 the config says `clip_sample=False`; DDPM with `variance_type="fixed_large"` adds noise in its last step.
-`compare_samplers.py` names each of them.
+`k_diffusing.compare.compare.py` names each of them.
 """
 
 

@@ -23,12 +23,12 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from test_sampler_scheduler import PIPELINES, STEPS, difference_to_native  # noqa: E402
 
-import sampler_scheduler  # noqa: E402
-from closed_form import SDXL_SCHEDULE  # noqa: E402
-from denoisers import noise_schedule, preconditioning  # noqa: E402
-from sampler_scheduler import Run, SamplerScheduler  # noqa: E402
+from k_diffusing.grids.choose import discrete_grid  # noqa: E402
+from k_diffusing.model.scheduler_config import noise_schedule, preconditioning  # noqa: E402
+from k_diffusing.oracle.closed_form import SDXL_SCHEDULE  # noqa: E402
+from k_diffusing.schedulers import as_scheduler as sampler_scheduler  # noqa: E402
+from k_diffusing.schedulers.as_scheduler import Run, SamplerScheduler  # noqa: E402
 from samplers_patch import find_sampler, run_sampler  # noqa: E402
-from sigma_grids import discrete_grid  # noqa: E402
 
 # isort: split
 from diffusers import EulerDiscreteScheduler  # noqa: E402

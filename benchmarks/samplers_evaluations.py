@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import test  # noqa: E402
-from whole_file import write_whole  # noqa: E402
+from k_diffusing._files import write_whole  # noqa: E402
 
 SAMPLERS = ("euler", "heun", "dpmpp_2m", "euler_ancestral", "dpmpp_2m_sde")
 PICTURE, WIDTH, COLOURS = ROOT / "docs" / "images" / "samplers-evaluations.png", 770, 64

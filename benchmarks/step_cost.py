@@ -32,12 +32,12 @@ sys.path.insert(0, str(ROOT))
 
 import figure_style  # noqa: E402
 
-import grid_cells  # noqa: E402
-import grid_options  # noqa: E402
-import render_grid  # noqa: E402
 import test  # noqa: E402
 import test_flux  # noqa: E402
-from closed_form import OracleTransformer, OracleUNet, oracle_flux, oracle_sdxl  # noqa: E402
+from k_diffusing.oracle.closed_form import OracleTransformer, OracleUNet, oracle_flux, oracle_sdxl  # noqa: E402
+from k_diffusing.render import cells as grid_cells  # noqa: E402
+from k_diffusing.render import options as grid_options  # noqa: E402
+from k_diffusing.render import pipelines as render_grid  # noqa: E402
 from samplers_patch import SAMPLERS  # noqa: E402
 
 TURNS, FEW, MANY = 7, 5, 25

@@ -15,8 +15,8 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from compare_samplers import arguments, call_keywords, load  # noqa: E402
-from sampler_trace import Trace  # noqa: E402
+from k_diffusing.compare.compare import arguments, call_keywords, load  # noqa: E402
+from k_diffusing.trace.record import Trace  # noqa: E402
 
 TURNS = 15
 KINDS = {"plain": lambda: None, "statistics": lambda: Trace(), "tensors": lambda: Trace(tensors=True)}

@@ -7,9 +7,9 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.callbacks import SDXLCFGCutoffCallback
 from tiny_models import flux_prompt, largest_difference, sdxl_prompt, seeded, tiny_flux, tiny_sdxl
 
-import sampling_run
 from flux_comfy_pipeline import FluxPipeline
-from sampler_trace import Trace
+from k_diffusing import run as sampling_run
+from k_diffusing.trace.record import Trace
 from samplers_patch import SAMPLERS, run_sampler, step_count
 from sdxl_comfy_pipeline import StableDiffusionXLPipeline
 

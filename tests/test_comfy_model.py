@@ -8,10 +8,10 @@ import pytest
 import torch
 from tiny_models import flux_prompt, sdxl_prompt, seeded, tiny_flux, tiny_sdxl
 
-from closed_form import draw, oracle_flux, oracle_sdxl, wasserstein
-from comfy_model import model_sampling
 from flux_comfy_pipeline import FluxPipeline
-from sampler_sources import find_source
+from k_diffusing.compare.sources import find_source
+from k_diffusing.oracle.closed_form import draw, oracle_flux, oracle_sdxl, wasserstein
+from k_diffusing.samplers.comfyui import model_sampling
 from sdxl_comfy_pipeline import StableDiffusionXLPipeline
 
 INSTALLED = importlib.util.find_spec("comfy") is not None

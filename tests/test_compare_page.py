@@ -12,12 +12,12 @@ from page_elements import HOSTILE, Elements
 from PIL import Image
 from tiny_models import flux_prompt, sdxl_prompt, tiny_flux, tiny_sdxl
 
-from compare_figure import figure, figure_png
-from compare_page import page
-from compare_samplers import compare
 from flux_comfy_pipeline import FluxPipeline
+from k_diffusing.compare.compare import compare
+from k_diffusing.compare.figure import figure, figure_png
+from k_diffusing.compare.page import page
+from k_diffusing.trace.difference import Finding
 from sdxl_comfy_pipeline import StableDiffusionXLPipeline
-from trace_difference import Finding
 
 SIZE = {"height": 16, "width": 16}
 

@@ -7,15 +7,15 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, EulerDiscreteScheduler, UniPCMultistepScheduler
 from tiny_models import flux_prompt, largest_difference, sdxl_prompt, seeded, tiny_flux, tiny_sdxl
 
-import compare_samplers
-from closed_form import SDXL_SCHEDULE
-from compare_samplers import compare
 from flux_comfy_pipeline import FluxPipeline
-from sampler_failure import SamplerError
-from sampler_sources import find_source, overruled
-from sampler_trace import Trace
+from k_diffusing.compare import compare as compare_samplers
+from k_diffusing.compare.compare import compare
+from k_diffusing.compare.failure import SamplerError
+from k_diffusing.compare.sources import find_source, overruled
+from k_diffusing.oracle.closed_form import SDXL_SCHEDULE
+from k_diffusing.trace.difference import trace_difference
+from k_diffusing.trace.record import Trace
 from sdxl_comfy_pipeline import StableDiffusionXLPipeline
-from trace_difference import trace_difference
 
 SIZE = {"height": 16, "width": 16}
 

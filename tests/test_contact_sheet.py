@@ -4,9 +4,9 @@ import pytest
 import trivial_grid
 from PIL import Image, ImageFont
 
-import contact_sheet
-import grid_report
-from grid_cells import Axes, Solver
+from k_diffusing.render import report as grid_report
+from k_diffusing.render import sheets as contact_sheet
+from k_diffusing.render.cells import Axes, Solver
 
 SAMPLERS = ("euler", "dpmpp_2s_ancestral")
 

@@ -10,20 +10,11 @@ import torch
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from tiny_models import SDXL_SCHEDULE, largest_difference
 
-from closed_form import MIXTURE, training_sigmas
-from denoisers import (
-    FLOW,
-    LARGEST_FLOW_TIME,
-    VE,
-    edm_preconditioning,
-    flow_schedule,
-    fresh_scheduler,
-    is_flow,
-    noise_schedule,
-    preconditioning,
-    variance_exploding,
-)
-from k_diffusion_import import k_sampling  # noqa: F401 - lets k_diffusion's other modules be imported
+from k_diffusing._k_diffusion import k_sampling  # noqa: F401 - lets k_diffusion's other modules be imported
+from k_diffusing.model.coordinates import FLOW, LARGEST_FLOW_TIME, VE, variance_exploding
+from k_diffusing.model.preconditioning import edm_preconditioning
+from k_diffusing.model.scheduler_config import flow_schedule, fresh_scheduler, is_flow, noise_schedule, preconditioning
+from k_diffusing.oracle.closed_form import MIXTURE, training_sigmas
 from samplers_patch import find_sampler, run_sampler
 
 DISCRETE = [s.name for s in KarrasDiffusionSchedulers if s.name != "EDMEulerScheduler"]

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from grid_cells import Axes, Cell, Solver, batches, cells, named_cells, several
+from k_diffusing.render.cells import Axes, Cell, Solver, batches, cells, named_cells, several
 
 ROOT = Path(__file__).resolve().parents[1]
 EULER, HEUN, SDE = Solver("euler"), Solver("heun", 2), Solver("dpmpp_sde", 2, has_eta=True)

@@ -12,7 +12,7 @@ import pytest
 import trivial_grid
 from test_run_folder import SCRIPT, assert_whole, interrupting, lines_of, pictures, start
 
-import grid_run
+from k_diffusing.render import engine as grid_run
 
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 GRID = ["--seeds", "0", "1"]  # with four samplers: 8 cells
@@ -214,7 +214,7 @@ def test_line_of_deep_json(tmp_path, grid):
 @pytest.mark.parametrize("case", LINES)
 def test_page_leaves_out_an_edited_line_of_another_family(tmp_path, grid, case, monkeypatch):
     told = []
-    monkeypatch.setattr("grid_page.grid_page", lambda title, cells: told.append(list(cells)) or "page")
+    monkeypatch.setattr("k_diffusing.render.page.grid_page", lambda title, cells: told.append(list(cells)) or "page")
     (tmp_path / "flux-dev-manifest.json").write_bytes((tmp_path / "sdxl-manifest.json").read_bytes())
     line = json.loads((tmp_path / "sdxl-results.jsonl").read_text().splitlines()[0])
     (tmp_path / "flux-dev-results.jsonl").write_text(json.dumps(edited(line, *LINES[case])) + "\n")

@@ -10,7 +10,7 @@ import pytest
 from page_elements import HOSTILE, Elements
 from PIL import Image
 
-from grid_page import grid_page
+from k_diffusing.render.page import grid_page
 
 AXES = {"model": "shapes", "sampler": "euler", "steps": 28, "seed": 0, "prompt": "a square", "eta": None}
 

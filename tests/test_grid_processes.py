@@ -20,7 +20,7 @@ LAUNCHERS = {
 # test.py, with SIGKILL for process 1 in its second picture; process 0 waits in its own, so that both have some.
 KILLED = """
 import os, runpy, signal, sys
-import grid_run
+from k_diffusing.render import engine as grid_run
 record, recorded = grid_run.RunFolder.record, []
 def dying(*args):
     if recorded:

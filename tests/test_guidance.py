@@ -7,9 +7,9 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from tiny_models import flux_prompt, largest_difference, sdxl_prompt, seeded, tiny_flux, tiny_sdxl
 
-import guidance
-from denoisers import DiscreteSchedule, FlowSchedule, LogSigmaSchedule
 from flux_comfy_pipeline import FluxPipeline
+from k_diffusing.model import guidance
+from k_diffusing.model.schedules import DiscreteSchedule, FlowSchedule, LogSigmaSchedule
 from sdxl_comfy_pipeline import StableDiffusionXLPipeline
 
 SCALE = {"sdxl": {"guidance_scale": 5.0}, "flux": {"true_cfg_scale": 3.0}}

@@ -10,19 +10,15 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from brownian_path import BrownianPath
-from k_diffusion_import import k_sampling
-from noise import (
-    NOISE_SOURCES,
-    check_noise,
-    comfy_initial_scale,
-    drops_penultimate,
-    initial_scale,
-    noise_streams,
-)
-from philox import PHILOX_LIMIT, PhiloxGenerator, philox
+from k_diffusing._k_diffusion import k_sampling
+from k_diffusing.grids.choose import SigmaGrid
+from k_diffusing.noise.brownian import BrownianPath
+from k_diffusing.noise.check import check_noise
+from k_diffusing.noise.choose import noise_streams
+from k_diffusing.noise.philox import PHILOX_LIMIT, PhiloxGenerator, philox
+from k_diffusing.noise.sources import NOISE_SOURCES
+from k_diffusing.programs.conventions import comfy_initial_scale, drops_penultimate, initial_scale
 from samplers_patch import SAMPLERS
-from sigma_grids import SigmaGrid
 
 SIGMAS = k_sampling.get_sigmas_karras(8, 0.03, 14.6)
 SHAPE = (3, 4, 8, 8)

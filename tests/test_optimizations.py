@@ -6,8 +6,8 @@ from diffusers import FirstBlockCacheConfig, TaylorSeerCacheConfig
 from tiny_models import flux_prompt, largest_difference, sdxl_prompt, seeded, tiny_flux, tiny_sdxl
 
 from flux_comfy_pipeline import FluxPipeline
+from k_diffusing.run import SamplingRun
 from samplers_patch import SAMPLERS
-from sampling_run import SamplingRun
 from sdxl_comfy_pipeline import StableDiffusionXLPipeline
 
 FAMILIES = ("sdxl", "flux")

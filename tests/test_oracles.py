@@ -7,8 +7,8 @@ samples of this number (mean over seeds) and 0.5 for their mirror image.
 import pytest
 import torch
 
-import sampling_run
-from closed_form import (
+from k_diffusing import run as sampling_run
+from k_diffusing.oracle.closed_form import (
     MIXTURE,
     OracleTransformer,
     OracleUNet,

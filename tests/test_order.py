@@ -11,7 +11,7 @@ import math
 import pytest
 import torch
 
-from closed_form import Mixture
+from k_diffusing.oracle.closed_form import Mixture
 from samplers_patch import SAMPLERS, adds_noise, find_sampler, run_sampler
 
 DATA = Mixture(weights=(0.4, 0.6), means=(-1.0, 0.8), widths=(0.5, 0.6))  # smooth at the steps used here

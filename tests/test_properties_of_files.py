@@ -18,8 +18,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from run_folder import RunFolder
-from sampler_trace import Trace
+from k_diffusing.render.folder import RunFolder
+from k_diffusing.trace.record import Trace
 
 ENDINGS = {0, 1, 2}  # the exit codes that are promised: done, a sampler or the disk failed, bad input
 WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)  # as arguments can be

@@ -12,13 +12,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tiny_models import SDXL_SCHEDULE, flux_prompt, sdxl_prompt, seeded, tiny_flux, tiny_sdxl
 
-from denoisers import flow_schedule, noise_schedule
 from flux_comfy_pipeline import FluxPipeline
-from guidance import guidance_at
-from sampler_scheduler import SamplerScheduler
+from k_diffusing.grids.check import LARGEST_SIGMA, check_sigmas
+from k_diffusing.grids.choose import discrete_grid, flow_grid
+from k_diffusing.grids.named import SIGMA_GRIDS
+from k_diffusing.model.guidance import guidance_at
+from k_diffusing.model.scheduler_config import flow_schedule, noise_schedule
+from k_diffusing.schedulers.as_scheduler import SamplerScheduler
 from samplers_patch import SAMPLERS, check_options, run_sampler, sampler_options
 from sdxl_comfy_pipeline import StableDiffusionXLPipeline
-from sigma_grids import LARGEST_SIGMA, SIGMA_GRIDS, check_sigmas, discrete_grid, flow_grid
 
 SDXL = diffusers.EulerDiscreteScheduler(**SDXL_SCHEDULE)
 FLOW = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)

@@ -15,11 +15,11 @@ from PIL import Image, ImageChops
 from tiny_models import seeded_weights, tiny_flux, tiny_sdxl
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
-import contact_sheet
-import grid_run
-import render_grid
 import samplers_patch
 from flux_comfy_pipeline import FluxPipeline
+from k_diffusing.render import engine as grid_run
+from k_diffusing.render import pipelines as render_grid
+from k_diffusing.render import sheets as contact_sheet
 from sdxl_comfy_pipeline import StableDiffusionXLPipeline
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -374,7 +374,7 @@ def test_batches_do_not_change_pictures(sdxl, flux, tmp_path, family):
 
 
 def test_what_the_grid_knows_of_samplers():
-    from grid_cells import Solver
+    from k_diffusing.render.cells import Solver
 
     known = {name: render_grid.solver_of(sampler) for name, sampler in samplers_patch.SAMPLERS.items()}
     assert known["dpm_adaptive"] == Solver("dpm_adaptive", has_eta=True, alone=True)
@@ -384,7 +384,7 @@ def test_what_the_grid_knows_of_samplers():
 
 
 def test_adherence_of_a_caption():
-    from adherence import adherence_of
+    from k_diffusing.render.adherence import adherence_of
 
     scene = "a large yellow square on a purple background"
     with Image.open(ROOT / "output" / "sdxl-sample_heun.png") as picture:
@@ -573,7 +573,7 @@ def test_edited_file_is_another_grid(sdxl, mine, tmp_path, monkeypatch, capsys):
 
 def test_command_of_a_cell_names_the_users_file(sdxl, mine, tmp_path, monkeypatch):
     told = []
-    monkeypatch.setattr("grid_page.grid_page", lambda title, cells: told.append(list(cells)) or "page")
+    monkeypatch.setattr("k_diffusing.render.page.grid_page", lambda title, cells: told.append(list(cells)) or "page")
     assert sdxl("--samplers", f"{mine}:my_heun,scale=0.9", "--output", str(tmp_path / "out")) == 0
     [[cell]] = told
     words = shlex.split(cell["command"])

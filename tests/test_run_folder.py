@@ -18,13 +18,22 @@ import trivial_grid
 from filelock import FileLock, Timeout
 from PIL import Image
 
-import grid_options
-import grid_report
-import grid_run
-import run_folder
-from contact_sheet import png
-from grid_claims import Claims
-from run_folder import PACKAGES, RunFolder, differences, digest, fingerprint, model_identity, shown, versions
+from k_diffusing.render import engine as grid_run
+from k_diffusing.render import folder as run_folder
+from k_diffusing.render import options as grid_options
+from k_diffusing.render import report as grid_report
+from k_diffusing.render.claims import Claims
+from k_diffusing.render.folder import (
+    PACKAGES,
+    RunFolder,
+    differences,
+    digest,
+    fingerprint,
+    model_identity,
+    shown,
+    versions,
+)
+from k_diffusing.render.sheets import png
 
 SCRIPT = Path(trivial_grid.__file__)
 PICTURE = png(Image.new("RGB", (1, 1)), {})
@@ -354,7 +363,9 @@ def test_other_versions_or_weights_are_refused(tmp_path, capsys, monkeypatch):
     assert trivial_grid.main(argv) == 2
     assert "torch: " in capsys.readouterr().err
     monkeypatch.undo()
-    monkeypatch.setattr("grid_options.model_identity", lambda model: model_identity(model) | {"fingerprint": "f00"})
+    monkeypatch.setattr(
+        "k_diffusing.render.options.model_identity", lambda model: model_identity(model) | {"fingerprint": "f00"}
+    )
     assert trivial_grid.main(argv) == 2
     assert "here" in capsys.readouterr().err.splitlines()[1]
 
@@ -466,7 +477,7 @@ def test_command_of_a_cell_renders_it_again(tmp_path, prompt, monkeypatch):
     import shlex
 
     told = []
-    monkeypatch.setattr("grid_page.grid_page", lambda title, cells: told.append(list(cells)) or "page")
+    monkeypatch.setattr("k_diffusing.render.page.grid_page", lambda title, cells: told.append(list(cells)) or "page")
     argv = ["--output", str(tmp_path / "a"), f"--prompt={prompt}", "--eta", "0.5", "1", "--steps", "3", "4"]
     assert trivial_grid.main([*argv, "--noise", "cpu", "--guidance-scale", "2", "3.5"]) == 0
     cell = next(cell for cell in told[0] if cell["axes"]["eta"] == 0.5 and cell["axes"]["guidance"] == 3.5)
@@ -483,7 +494,7 @@ def test_command_of_a_cell_renders_it_again(tmp_path, prompt, monkeypatch):
 
 def test_page_has_all_families(tmp_path, monkeypatch):
     told = []
-    monkeypatch.setattr("grid_page.grid_page", lambda title, cells: told.append(list(cells)) or "page")
+    monkeypatch.setattr("k_diffusing.render.page.grid_page", lambda title, cells: told.append(list(cells)) or "page")
     assert trivial_grid.main(["--output", str(tmp_path)]) == 0
     work = grid_run.Work("flux-dev", "trivial_grid.py", trivial_grid.check, trivial_grid.load)
     args = trivial_grid.arguments(["--output", str(tmp_path)])

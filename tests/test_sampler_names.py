@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sampler_names import COMFYUI, contents, file_tags, full_name, sampler_names
+from k_diffusing.render.names import COMFYUI, contents, file_tags, full_name, sampler_names
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-import compare_samplers
-from sampler_oracle import ORDER_STEPS, judge, order
-from sampler_sources import find_source
+from k_diffusing.compare import compare as compare_samplers
+from k_diffusing.compare.sources import find_source
+from k_diffusing.oracle.judge import ORDER_STEPS, judge, order
 
 
 def heun(model, x, sigmas, extra_args=None, callback=None, disable=None, lame=False):

@@ -4,10 +4,10 @@ import pytest
 import torch
 from diffusers import FlowMatchHeunDiscreteScheduler, HeunDiscreteScheduler, PNDMScheduler
 
-from render_grid import solver_of
-from sampler_probe import Probe
+from k_diffusing.render.pipelines import solver_of
+from k_diffusing.samplers.probe import Probe
+from k_diffusing.schedulers.as_sampler import as_sampler
 from samplers_patch import SAMPLERS, find_sampler
-from scheduler_bridge import as_sampler
 
 
 def midpoint(model, x, sigmas):

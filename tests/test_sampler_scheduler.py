@@ -41,13 +41,14 @@ from tiny_models import (
     tiny_vae,
 )
 
-from closed_form import oracle_flux, oracle_sdxl, wasserstein
-from denoisers import preconditioning
 from flux_comfy_pipeline import FluxPipeline
-from noise import NOISE_SOURCES, noise_streams
-from sampler_scheduler import Run, SamplerScheduler
+from k_diffusing.model.scheduler_config import preconditioning
+from k_diffusing.noise.choose import noise_streams
+from k_diffusing.noise.sources import NOISE_SOURCES
+from k_diffusing.oracle.closed_form import oracle_flux, oracle_sdxl, wasserstein
+from k_diffusing.schedulers.as_sampler import KINDS, as_sampler
+from k_diffusing.schedulers.as_scheduler import Run, SamplerScheduler
 from samplers_patch import SAMPLERS, find_sampler, k_sampling, run_sampler
-from scheduler_bridge import KINDS, as_sampler
 from sdxl_comfy_pipeline import StableDiffusionXLPipeline
 
 SAME = 1e-6

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import save_file
 from tiny_models import flux_prompt, sdxl_prompt, seeded, tiny_flux, tiny_sdxl
 
-from denoisers import noise_schedule
 from flux_comfy_pipeline import FluxPipeline
-from sampler_trace import Trace, active_trace
+from k_diffusing.model.scheduler_config import noise_schedule
+from k_diffusing.trace.record import Trace, active_trace
 from samplers_patch import SAMPLERS
 from sdxl_comfy_pipeline import StableDiffusionXLPipeline
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from k_diffusion_import import k_sampling
+from k_diffusing._k_diffusion import k_sampling
+from k_diffusing._k_diffusion import k_sampling as grids_k_sampling
 from samplers_patch import SAMPLERS, check_options, find_sampler, run_sampler, sampler_options, step_noise
-from sigma_grids import k_sampling as grids_k_sampling
 
 to_d = k_sampling.to_d  # a global that run_sampler binds anew
 SIGMAS = k_sampling.get_sigmas_karras(8, 0.03, 14.6)

@@ -19,13 +19,14 @@ from diffusers.schedulers.scheduling_dpmsolver_sde import BrownianTreeNoiseSampl
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from tiny_models import SDXL_SCHEDULE, flux_prompt, largest_difference, sdxl_prompt, seeded, tiny_flux, tiny_sdxl
 
-from closed_form import draw, oracle_flux, oracle_sdxl, wasserstein
-from denoisers import PRECONDITIONINGS, edm_preconditioning, noise_schedule, preconditioning
 from flux_comfy_pipeline import FluxPipeline
+from k_diffusing.grids.choose import discrete_grid
+from k_diffusing.model.preconditioning import PRECONDITIONINGS, edm_preconditioning
+from k_diffusing.model.scheduler_config import noise_schedule, preconditioning
+from k_diffusing.oracle.closed_form import draw, oracle_flux, oracle_sdxl, wasserstein
+from k_diffusing.schedulers.as_sampler import KINDS, as_sampler
 from samplers_patch import find_sampler, step_noise
-from scheduler_bridge import KINDS, as_sampler
 from sdxl_comfy_pipeline import StableDiffusionXLPipeline
-from sigma_grids import discrete_grid
 
 ROUNDING = 1e-5
 FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}

@@ -11,14 +11,14 @@ import pytest
 import trivial_grid
 from test_run_folder import SCRIPT, SEEDS, assert_whole, finished, lines_of, logged, start
 
-from run_folder import RunFolder
+from k_diffusing.render.folder import RunFolder
 
 # The trivial script; in its third picture, when half of that is on the disk, it says so and waits.
 STUCK = """
 import sys
 sys.path.insert(0, {tests!r})
 import trivial_grid
-from run_folder import RunFolder
+from k_diffusing.render.folder import RunFolder
 record, recorded = RunFolder.record, []
 def waiting(folder, file, picture, line):
     recorded.append(file)
@@ -182,7 +182,7 @@ def test_what_failed_is_not_tried_by_the_others(tmp_path, capsys):
 
 def test_two_families_share_a_folder(tmp_path):
     """Each has its own claims: the last of one family writes its sheets beside the other at work."""
-    import grid_run
+    from k_diffusing.render import engine as grid_run
 
     def other(_):
         work = grid_run.Work("flux-dev", "trivial_grid.py", trivial_grid.check, trivial_grid.load)

@@ -7,9 +7,11 @@ import torch
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from tiny_models import SDXL_SCHEDULE, largest_difference
 
-from denoisers import flow_schedule, noise_schedule
-from k_diffusion_import import k_sampling
-from sigma_grids import SIGMA_GRIDS, check_sigmas, discrete_grid, flow_grid
+from k_diffusing._k_diffusion import k_sampling
+from k_diffusing.grids.check import check_sigmas
+from k_diffusing.grids.choose import discrete_grid, flow_grid
+from k_diffusing.grids.named import SIGMA_GRIDS
+from k_diffusing.model.scheduler_config import flow_schedule, noise_schedule
 
 SDXL = diffusers.EulerDiscreteScheduler(**SDXL_SCHEDULE)
 FLOW = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)

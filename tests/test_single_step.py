@@ -6,13 +6,13 @@ import torch
 from tiny_models import flux_prompt, largest_difference, sdxl_prompt, seeded, tiny_flux, tiny_sdxl
 
 import test as sdxl_script
-from closed_form import draw, oracle_flux, oracle_sdxl
-from compare_samplers import compare
-from denoisers import LARGEST_FLOW_TIME
 from flux_comfy_pipeline import FluxPipeline
-from noise import NOISE_SOURCES
-from sampler_scheduler import SamplerScheduler
-from sampler_trace import Trace
+from k_diffusing.compare.compare import compare
+from k_diffusing.model.coordinates import LARGEST_FLOW_TIME
+from k_diffusing.noise.sources import NOISE_SOURCES
+from k_diffusing.oracle.closed_form import draw, oracle_flux, oracle_sdxl
+from k_diffusing.schedulers.as_scheduler import SamplerScheduler
+from k_diffusing.trace.record import Trace
 from samplers_patch import SAMPLERS, run_sampler, step_count
 from sdxl_comfy_pipeline import StableDiffusionXLPipeline
 

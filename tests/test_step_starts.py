@@ -4,11 +4,11 @@ import pytest
 import torch
 from tiny_models import flux_prompt, sdxl_prompt, seeded, tiny_flux, tiny_sdxl
 
-from compare_samplers import compare
 from flux_comfy_pipeline import FluxPipeline
-from sampler_trace import Trace
+from k_diffusing.compare.compare import compare
+from k_diffusing.trace.record import Trace
+from k_diffusing.trace.step_starts import step_starts
 from sdxl_comfy_pipeline import StableDiffusionXLPipeline
-from step_starts import step_starts
 
 SIZE = {"height": 16, "width": 16}
 GRID = [14.0, 7.0, 3.0, 1.0, 0.4, 0.0]

@@ -8,11 +8,11 @@ from diffusers import StableDiffusionXLPipeline as TheirSDXL
 from tiny_models import flux_prompt, largest_difference, sdxl_prompt, seeded, tiny_flux, tiny_sdxl
 from torch import randn_like as imported_randn_like
 
-import user_draws
-from compare_samplers import compare
 from flux_comfy_pipeline import FluxPipeline
-from sampler_scheduler import SamplerScheduler
-from sampler_trace import Trace
+from k_diffusing.compare.compare import compare
+from k_diffusing.samplers import user_draws
+from k_diffusing.schedulers.as_scheduler import SamplerScheduler
+from k_diffusing.trace.record import Trace
 from samplers_patch import find_sampler, run_sampler
 from sdxl_comfy_pipeline import StableDiffusionXLPipeline
 

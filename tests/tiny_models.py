@@ -12,7 +12,7 @@ from diffusers import (
     UNet2DConditionModel,
 )
 
-from closed_form import SDXL_SCHEDULE
+from k_diffusing.oracle.closed_form import SDXL_SCHEDULE
 
 
 def prepared(pipe, dtype: torch.dtype):

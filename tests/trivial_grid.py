@@ -18,9 +18,9 @@ sys.path.insert(0, str(ROOT))
 
 from PIL import Image  # noqa: E402
 
-import grid_options  # noqa: E402
-import grid_run  # noqa: E402
-from grid_cells import Cell, Solver  # noqa: E402
+from k_diffusing.render import engine as grid_run  # noqa: E402
+from k_diffusing.render import options as grid_options  # noqa: E402
+from k_diffusing.render.cells import Cell, Solver  # noqa: E402
 
 ENGINE = {"grid_run.py", "run_folder.py", "grid_report.py", "contact_sheet.py", "published.py", "whole_file.py"}
 ENGINE |= {"grid_claims.py"}

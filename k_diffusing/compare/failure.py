@@ -1,0 +1,46 @@
+"""A sampler that fails: the error, with where in the user's own code it was raised."""
+
+import contextlib
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from k_diffusing.trace.record import Trace
+
+ROOT = Path(__file__).resolve().parent
+SHOWN = 5  # frames
+
+
+class SamplerError(RuntimeError):
+    """A sampler raised an error, never called the model or returned what are no latents."""
+
+
+@contextlib.contextmanager
+def sampler_errors(label: str, function: Callable, trace: Trace) -> Iterator[None]:
+    """What is raised inside once the trace has begun is a SamplerError, with the frames of the function's own code;
+    what is raised before, by the checks, stays what it is."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        if trace.sigmas is None:
+            raise
+        lines = [f"{label} failed: {type(error).__name__}: {error}", *_frames(function, error)]
+        raise SamplerError("\n".join(lines)) from error
+
+
+def _frames(function: Callable, error: BaseException) -> list[str]:
+    """Those that lie in the function's folder, and neither in a package nor in this project, the innermost last."""
+    try:
+        folder = Path(inspect.getsourcefile(inspect.unwrap(function))).resolve().parent
+    except TypeError:  # an object, or a builtin
+        return []
+    modules = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    ours = {path for path in map(Path, filter(None, modules)) if path.parent == ROOT}
+    kept = []
+    for frame in traceback.extract_tb(error.__traceback__):
+        path = Path(frame.filename).resolve()
+        if path.is_relative_to(folder) and path not in ours and "site-packages" not in path.parts:
+            kept.append(f"  {path.name}:{frame.lineno}, in {frame.name}: {frame.line}")
+    return kept[-SHOWN:]

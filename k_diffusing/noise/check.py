@@ -1,0 +1,61 @@
+"""Whether a noise source, generators and seeds go together."""
+
+import difflib
+from numbers import Integral
+
+import torch
+
+from k_diffusing.noise.philox import check_philox_size
+from k_diffusing.noise.sources import NOISE_SOURCES
+from k_diffusing.noise.streams import Generators
+
+
+def check_source(noise: str) -> None:
+    """Raise TypeError or ValueError unless it is the name of a source."""
+    choices = f"choose one of {', '.join(NOISE_SOURCES)}"
+    if not isinstance(noise, str):
+        raise TypeError(f"noise is the name of a source, not {noise!r}: {choices}")
+    if noise not in NOISE_SOURCES:
+        nearest = difflib.get_close_matches(noise, NOISE_SOURCES, n=1, cutoff=0.0)[0]
+        raise ValueError(f"unknown noise {noise!r}: did you mean {nearest!r}? Or {choices}")
+
+
+def check_noise(noise: str, generator: Generators, seeds, images: int, elements: int | None = None) -> None:
+    """Raise TypeError or ValueError, naming value, reason and cure, unless these go together.
+
+    seeds: None, a whole number, or a list of one for each image. elements: of one image's latents, if known.
+    """
+    check_source(noise)
+    check_generator(generator, images)
+    check_seeds(seeds, images)
+    if seeds is not None and generator is not None:
+        raise ValueError(f"seeds={seeds!r} and generator= each decide the noise: leave one of them out")
+    if seeds is None and generator is None and NOISE_SOURCES[noise].seeded:
+        raise ValueError(f"noise={noise!r} starts from a seed: pass seeds=7, or a generator after manual_seed(7)")
+    devices = {one.device.type for one in (generator if isinstance(generator, list) else [generator]) if one}
+    if noise == "cpu" and devices - {"cpu"}:
+        raise ValueError(
+            f"noise='cpu' cannot draw from a generator on {', '.join(devices)}: use torch.Generator('cpu')"
+        )
+    if noise == "philox" and elements is not None:
+        check_philox_size(elements)
+
+
+def check_generator(generator: Generators, images: int) -> None:
+    """Raise TypeError or ValueError unless it is None, one generator, or one for each image."""
+    generators = generator if isinstance(generator, list) else [generator]
+    if generator is not None and not all(isinstance(one, torch.Generator) for one in generators):
+        raise TypeError(f"generator is a torch.Generator or a list of them, one for each image, not {generator!r}")
+    if isinstance(generator, list) and len(generator) != images:
+        raise ValueError(f"got {len(generator)} generators for {images} images: pass one, or one for each image")
+
+
+def check_seeds(seeds, images: int) -> None:
+    """Raise TypeError or ValueError unless it is None, a whole number of 64 bits, or a list of one for each image."""
+    for seed in [] if seeds is None else seeds if isinstance(seeds, list) else [seeds]:
+        if not isinstance(seed, Integral) or isinstance(seed, bool):
+            raise TypeError(f"seeds is a whole number or a list of them, one for each image, not {seeds!r}")
+        if not 0 <= seed < 2**64:
+            raise ValueError(f"seed {seed} is not in 0 to 2**64 - 1: for a random one pass random.getrandbits(32)")
+    if isinstance(seeds, list) and len(seeds) != images:
+        raise ValueError(f"got {len(seeds)} seeds for {images} images: pass one for each, or a single number")

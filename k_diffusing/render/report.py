@@ -1,0 +1,218 @@
+"""What a grid shows of itself: the text in its PNGs, its contact sheets, its page. Built from the files on disk."""
+
+import argparse
+import contextlib
+import functools
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import version
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from k_diffusing._files import write_whole
+from k_diffusing.render.cells import (
+    OF_A_SOLVER,
+    Axes,
+    Cell,
+    cell_of,
+    named_cells,
+    number,
+    several,
+    tag,
+    told_of,
+    values,
+)
+from k_diffusing.render.folder import RunFolder, shown, utf8
+from k_diffusing.render.options import cell_command, fault_of
+from k_diffusing.render.published import as_published, is_published
+from k_diffusing.render.sheets import contact_sheet, png, table_sheet
+
+COLUMNS = 40  # of one sheet; more go to further sheets
+RECORDED = ("prompt", "negative_prompt", "steps", "seed", "guidance_scale", "noise", "dtype")
+RECORDED += ("true_cfg_scale", "flow_coordinates", "max_sequence_length")
+
+
+def png_text(args: argparse.Namespace, axes: Axes, fixed: dict[str, Any], **more) -> dict[str, str]:
+    """What made a picture; nothing that differs from run to run or tells of the machine's folders.
+
+    fixed: the cell's values of the axes; of the others all values are listed.
+    """
+    made = {name: getattr(args, name) for name in RECORDED if hasattr(args, name)}
+    for name in ("prompt", "steps", "seed", "guidance_scale", "true_cfg_scale"):
+        if name in fixed or values(axes, name) not in ((), (None,)):
+            made[name] = fixed[name] if name in fixed else shown(values(axes, name), longest=10_000)
+    made = {name: made[name] for name in RECORDED if made.get(name) is not None or name == "negative_prompt"}
+    made |= {**more, "model": model_name(args.model), **programs()}
+    return {name: "(none)" if value is None else str(value) for name, value in made.items()}
+
+
+@functools.cache
+def programs() -> dict[str, str]:
+    """The versions of the programs that made a picture."""
+    found = {name: version(name) for name in ("torch", "diffusers", "k-diffusion")}
+    with contextlib.suppress(OSError):
+        project = tomllib.loads(Path(__file__).with_name("pyproject.toml").read_text(encoding="utf-8"))["project"]
+        found[project["name"]] = project["version"]
+    return found
+
+
+def model_name(model: str) -> str:
+    """A hub name as it is; of a folder or a file the last part."""
+    return utf8(Path(model).resolve().name) if Path(model).exists() else model
+
+
+class Sheet(NamedTuple):
+    """One contact sheet: samplers as rows, the values of the field `column` as columns, the other fields fixed."""
+
+    file: str
+    column: str | None
+    shown: tuple
+    fixed: dict[str, Any]
+    converged: bool
+
+
+def sheets(family: str, axes: Axes) -> Iterator[Sheet]:
+    """The sheets of a grid: the first field with several values makes the columns, each combination of the others
+    one sheet (or more, where there are more than COLUMNS values)."""
+    column, *others = several(axes) or [None]
+    shown = values(axes, column) if column else ()
+    parts = [shown[i : i + COLUMNS] for i in range(0, len(shown), COLUMNS)] or [()]
+    converged = bool(axes.reference) and column in ("steps", "budget")
+    for combination in product(*(values(axes, field) for field in others)):
+        fixed = dict(zip(others, combination, strict=True))
+        name = "-".join([family, "samplers", *(tag(axes, field, value) for field, value in fixed.items())])
+        for i, part in enumerate(parts):
+            yield Sheet(name + (f"-part{i + 1}" if i else "") + ".png", column, part, fixed, converged)
+
+
+def write_sheets(folder: RunFolder, args: argparse.Namespace, axes: Axes) -> list[Path]:
+    """Write a sheet wherever there is at least one picture for it. Raises OSError.
+
+    The published sheet of published pictures stays.
+    """
+    done, fields = folder.pictures(), several(axes)
+    named = named_cells(folder.family, axes)
+    told = told_of(named, done)
+    files = {key(cell, fields): file for file, cell in named.items() if file in told}
+    whole = args.samplers is None and all(as_published(done.get(file, {})) for file in named)
+    written = []
+    for sheet in sheets(folder.family, axes):
+        if whole and is_published(folder.path / sheet.file):
+            (folder.path / sheet.file).touch()  # newer than the results: it shows them
+            written.append(folder.path / sheet.file)
+            continue
+        picture = draw(folder, args, axes, sheet, functools.partial(find, files, done, fields, folder.path))
+        if picture is not None:
+            grid = shown(args.sigma_grid) if args.sigma_grid else None
+            text = png_text(args, axes, sheet.fixed, sigma_grid=sheet.fixed.get("sigma_grid", grid))
+            write_whole(folder.path / sheet.file, png(picture, text))
+            written.append(folder.path / sheet.file)
+    return written
+
+
+def key(cell: Cell, fields: list[str]) -> tuple:
+    """What tells a cell from the others of its grid; the reference is the same for all of a sampler's fields."""
+    if cell.reference:
+        return (None, *(None if field in OF_A_SOLVER else getattr(cell, field) for field in fields))
+    return (cell.sampler, *(getattr(cell, field) for field in fields))
+
+
+def find(files: dict, done: dict, fields: list[str], folder: Path, sampler: str | None, place: dict) -> tuple | None:
+    """(path, note) of the cell at these values of the fields; of a sampler without eta at any eta."""
+    place = {field: None if sampler is None and field in OF_A_SOLVER else place.get(field) for field in fields}
+    file = files.get((sampler, *place.values())) or files.get((sampler, *(place | no_eta(place)).values()))
+    return file and (folder / file, f"{done[file]['evaluations']} nfe")
+
+
+def no_eta(place: dict) -> dict:
+    return {"eta": None} if "eta" in place else {}
+
+
+def draw(folder: RunFolder, args: argparse.Namespace, axes: Axes, sheet: Sheet, find):
+    """The sheet's image; None if it would be empty."""
+    names = [solver.name for solver in axes.solvers]
+    heading, caption = heading_of(args, axes, sheet)
+    if sheet.column is None:
+        tiles = [(name, found[1], found[0]) for name in names if (found := find(name, {}))]
+        return contact_sheet(tiles, heading, caption) if tiles else None
+    columns = [column_title(sheet.column, value) for value in sheet.shown]
+
+    def tile(i, j):
+        if j == len(sheet.shown):
+            return find(None, sheet.fixed)
+        return find(names[i], sheet.fixed | {sheet.column: sheet.shown[j]})
+
+    if sheet.converged:
+        columns.append("converged")
+    if not any(tile(i, j) for i in range(len(names)) for j in range(len(columns))):
+        return None
+    return table_sheet(names, columns, tile, heading, caption)
+
+
+def column_title(field: str, value) -> str:
+    """A value as the title of a column, or in a heading."""
+    if isinstance(value, str):
+        return value
+    names = {"budget": "{} nfe", "steps": "{} steps", "guidance_scale": "guidance {}", "true_cfg_scale": "true CFG {}"}
+    return names.get(field, field + " {}").format(number(value))
+
+
+def heading_of(args: argparse.Namespace, axes: Axes, sheet: Sheet) -> tuple[str, str]:
+    """The model and what is fixed in the sheet; and the prompt."""
+    fixed = {field: values(axes, field)[0] for field in ("steps", "budget", "seed") if len(values(axes, field)) == 1}
+    fixed |= {field: value for field, value in sheet.fixed.items() if field != "prompt"}
+    parts = [model_name(args.model), *(column_title(field, value) for field, value in fixed.items())]
+    prompt = sheet.fixed.get("prompt", "" if sheet.column == "prompt" else axes.prompts[0])
+    return ", ".join(parts), prompt
+
+
+def write_page(path: Path) -> Path:
+    """Write index.html with all finished cells of all families in a folder. Raises OSError, ValueError."""
+    from k_diffusing.render.page import grid_page
+
+    found = []
+    for manifest in sorted(filter(Path.is_file, path.glob("*-manifest.json"))):
+        folder = RunFolder(path, manifest.name.removesuffix("-manifest.json"))
+        found += page_cells(folder)
+    models = ", ".join(dict.fromkeys(cell["axes"]["model"] for cell in found))
+    write_whole(path / "index.html", grid_page(f"{models}: {len(found)} pictures", found).encode("utf-8", "replace"))
+    return path / "index.html"
+
+
+def page_cells(folder: RunFolder) -> Iterator[dict[str, Any]]:
+    """What the page is told of each finished cell."""
+    manifest = folder.manifest()
+    if not {"model", "settings", "versions", "command"} <= manifest.keys():
+        return  # another program's
+    if fault := fault_of(manifest):
+        raise ValueError(f"{folder.manifest_path}: {fault}: put it right, or delete the file to begin anew")
+    settings = {name.replace("_", " "): shown(value) for name, value in manifest["settings"].items()}
+    settings |= {name: str(value) for name, value in manifest["versions"].items()}
+    texts = manifest.get("sampler_texts", {})
+    for file, line in folder.pictures().items():
+        cell = cell_of(line)
+        if cell is None:
+            continue
+        yield {
+            "file": file,
+            "picture": folder.path / file,
+            "axes": page_axes(manifest["model"]["name"], cell),
+            "settings": settings,
+            "result": {name: value for name, value in line.items() if name not in ("file", *Cell._fields)},
+            "command": cell_command(manifest["command"], cell, texts.get(cell.sampler, cell.sampler)),
+        }
+
+
+def page_axes(model: str, cell: Cell) -> dict[str, Any]:
+    return {
+        "model": model,
+        "sampler": "converged" if cell.reference else cell.sampler,
+        "steps": cell.steps,
+        "seed": cell.seed,
+        "prompt": cell.prompt,
+        "sigma grid": cell.sigma_grid,
+        "guidance": cell.guidance_scale,
+        "true cfg": cell.true_cfg_scale,
+        "eta": cell.eta,
+    }

@@ -1,0 +1,149 @@
+"""How a sampler is called.
+
+    x = run_sampler(find_sampler("dpmpp_2m"), denoiser, x, sigmas)
+
+calls k_diffusion's own function, unmodified, with some of its global names bound anew: the derivative `to_d`,
+the progress bar, the source of noise.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from k_diffusing.noise.choose import noise_streams
+from k_diffusing.noise.streams import Generators
+from k_diffusing.samplers.comfyui import ComfyModel
+from k_diffusing.samplers.find import _parameters, sampler_options
+from k_diffusing.samplers.options import adds_noise
+from k_diffusing.samplers.patch import _Bound, rebound, to_d
+from k_diffusing.samplers.records import Denoiser, Sampler
+from k_diffusing.samplers.steps import _fast_evaluations, _is_single_step, _StepWatch
+from k_diffusing.samplers.user_draws import UserDraws
+
+
+def step_noise(x, sigmas, generator: Generators, kind: str | None = "gaussian") -> Callable:
+    """A `noise_sampler(sigma, sigma_next)` of unit variance, shaped as x, from one generator or one per image.
+
+    kind "brownian": increments of one Brownian path, consistent where a sampler asks for overlapping intervals.
+    """
+    return noise_streams("torch", generator, None, len(x), x.device).step_noise(x, sigmas, kind)
+
+
+def run_sampler(
+    sampler: Sampler,
+    denoiser: Denoiser,
+    x: torch.Tensor,
+    sigmas: torch.Tensor,
+    *,
+    options: dict[str, Any] | None = None,
+    generator: Generators = None,
+    noise: Callable | None = None,
+    derivative: Callable = to_d,
+    observer=None,
+    watch_noise: Callable[[Callable], Callable] | None = None,
+) -> torch.Tensor:
+    """Sample: from x at noise level sigmas[0] to sigmas[-1].
+
+    denoiser: (x, sigma) -> denoised, x of shape [B, ...] in float32 or wider, sigma of shape [B].
+    sigmas: n + 1 decreasing values on the CPU (0-dim CPU tensors mix with any device without a sync), the last
+    one usually 0. A single step to 0 is one evaluation, and its result the denoised latents. A sampler that takes a
+    range stops at the last sigma above 0; if the grid ends at 0, one Euler step goes on from there. generator: source
+    of all step noise, one or one per image; None: torch's global one. noise(x, sigmas, kind): makes the
+    noise_sampler(sigma, sigma_next) in its place. derivative: stands in for `to_d`. observer: its
+    `begin_step(index, x, sigma)` is called with the state at the start of every step, before any network evaluation in
+    it, and may change x in place. watch_noise: makes of the noise_sampler about to be used the one that is; churn is
+    drawn for (sigma, None).
+
+    Raises RuntimeError where dpm_adaptive finds no step that it accepts.
+    """
+    if _is_single_step(sampler, sigmas):
+        return _single_step(denoiser, x, sigmas[0], derivative, _StepWatch(observer, denoiser, sigmas, None).begin)
+    options, make = dict(options or {}), noise or partial(step_noise, generator=generator)
+    noise = _noise_for(sampler, x, sigmas, options, make, watch_noise)
+    if sampler.custom:
+        own = make(x, sigmas, kind="gaussian")
+        own = own if watch_noise is None else watch_noise(own)
+        draws = UserDraws(sampler.function, x.shape, sigmas.to(x.device), own)
+        return _run_custom(sampler, denoiser, x, sigmas, options, noise, draws, derivative, observer)
+    if "noise_sampler" in sampler_options(sampler):
+        options["noise_sampler"] = noise
+    watch = _StepWatch(observer, denoiser, sigmas, noise)
+    names = {"to_d": derivative, "trange": watch.trange, "torch": _Bound(torch, randn_like=watch.randn_like)}
+    if sampler.takes == "sigmas":
+        return rebound(sampler.function, names)(watch.model, x, sigmas, disable=True, **options)
+    function = rebound(sampler.function, {"DPMSolver": watch.DPMSolver})
+    x = function(denoiser, x, *_range(sampler, sigmas), disable=True, **options)
+    return _last_step(denoiser, x, sigmas, derivative, watch.begin)
+
+
+def _noise_for(sampler, x, sigmas, options, make: Callable, watch_noise) -> Callable:
+    """The sampler's noise: the user's own, or a new one; nothing is drawn for a sampler that adds none."""
+    noise = options.get("noise_sampler")
+    if noise is None:
+        if sampler.noise is None or not adds_noise(sampler, options):
+            return lambda *_: 0.0
+        noise = make(x, sigmas, kind=sampler.noise)
+    return noise if watch_noise is None else watch_noise(noise)
+
+
+def _range(sampler: Sampler, sigmas: torch.Tensor) -> tuple:
+    sigma_range = (float(sigmas[sigmas > 0].min()), float(sigmas.max()))
+    needs_n = "n" in _parameters(sampler.function)
+    return (*sigma_range, _fast_evaluations(sigmas)) if needs_n else sigma_range
+
+
+def _single_step(denoiser, x, sigma, derivative, begin) -> torch.Tensor:
+    """From sigma to 0; with a derivative of its own (flow coordinates) the denoiser may return what is not denoised."""
+    begin(x, sigma)
+    denoised = denoiser(x, sigma * x.new_ones(len(x)))
+    return denoised if derivative is to_d else x - sigma * derivative(x, sigma, denoised)
+
+
+def _last_step(denoiser, x, sigmas, derivative, begin) -> torch.Tensor:
+    """From the smallest sigma above 0, where a sampler that takes a range stops, to 0 if the grid ends there."""
+    if sigmas[-1] > 0:
+        return x
+    sigma = sigmas[sigmas > 0].min()
+    begin(x, sigma)
+    return x - sigma * derivative(x, sigma, denoiser(x, sigma * x.new_ones(len(x))))
+
+
+def _run_custom(sampler, denoiser, x, sigmas, options, noise, draws: UserDraws, derivative, observer) -> torch.Tensor:
+    """A user's function: it gets sigmas on x's device, as k-diffusion's callers give them, and our noise if it asks
+    for it, or draws in the shape of x.
+
+    Its steps are known from its `callback` alone, which comes after the first evaluation in the step. Where the
+    observer changes something there, that evaluation is repeated.
+    """
+    parameters = _parameters(sampler.function)
+    swallows = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+    def callback(info):
+        if observer is not None and observer.begin_step(info["i"], info["x"], info["sigma"]):
+            sigma = torch.as_tensor(info.get("sigma_hat", info["sigma"])).to(info["x"])
+            info["denoised"].copy_(denoiser(info["x"], sigma * info["x"].new_ones(len(x))))
+
+    provided = {"extra_args": {}, "callback": draws.outside(callback), "disable": True}
+    options |= {name: value for name, value in provided.items() if swallows or name in parameters}
+    if "noise_sampler" in parameters:
+        options["noise_sampler"] = draws.outside(noise)
+    function = rebound(sampler.function, {} if derivative is to_d else {"to_d": derivative})
+    is_comfy = isinstance(denoiser, ComfyModel)
+    model = replace(denoiser, denoiser=draws.model(denoiser.denoiser)) if is_comfy else draws.model(denoiser)
+    with draws:
+        if sampler.takes == "sigmas":
+            return _latents(sampler, function(model, x, sigmas.to(x.device), **options), x.shape)
+        x = _latents(sampler, function(model, x, *_range(sampler, sigmas), **options), x.shape)
+    return _last_step(denoiser, x, sigmas, derivative, begin=lambda *_: None)
+
+
+def _latents(sampler: Sampler, returned, shape: torch.Size) -> torch.Tensor:
+    """What a user's function returned. Raises TypeError or ValueError unless it is a tensor of the shape of x."""
+    if not isinstance(returned, torch.Tensor):
+        raise TypeError(f"{sampler.name} returned {returned!r:.60}: a sampler returns its final x, a tensor")
+    if returned.shape != shape:
+        raise ValueError(f"{sampler.name} returned the shape {list(returned.shape)}: its x has {list(shape)}")
+    return returned

@@ -1,0 +1,85 @@
+"""The record of a sampler from its name, or from a user's function."""
+
+import difflib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from k_diffusing.samplers.comfyui import is_comfyui_function
+from k_diffusing.samplers.records import SAMPLERS, Sampler
+
+# What the caller of a sampler provides; everything else in its signature is an option of the user's.
+_PROVIDED = {"model", "x", "sigmas", "sigma_min", "sigma_max", "n", "extra_args", "callback", "disable", "return_info"}
+
+
+def find_sampler(sampler: str | Callable) -> Sampler:
+    """The record for a name (with or without `sample_`) or for a callable with k-diffusion's signature.
+
+    Raises ValueError for an unknown name, TypeError for a callable that cannot be called as a sampler.
+    """
+    if isinstance(sampler, Sampler):
+        return sampler
+    if isinstance(sampler, str):
+        return _sampler_by_name(sampler)
+    for record in SAMPLERS.values():
+        if sampler is record.function:
+            return record
+    return _custom_sampler(sampler)
+
+
+def _sampler_by_name(name: str) -> Sampler:
+    short = name.removeprefix("sample_")
+    if short in SAMPLERS:
+        return SAMPLERS[short]
+    nearest = difflib.get_close_matches(short, SAMPLERS, n=1, cutoff=0.0)[0]
+    raise ValueError(
+        f"unknown sampler {name!r}: did you mean {nearest!r}? Choose one of {', '.join(SAMPLERS)} "
+        "(each also with the prefix sample_), or pass a function with k-diffusion's signature."
+    )
+
+
+def _custom_sampler(function: Callable) -> Sampler:
+    expected = "sampler(model, x, sigmas, extra_args=None, callback=None, disable=None, **options)"
+    if not callable(function):
+        raise TypeError(f"a sampler is a name or a callable {expected}, not {function!r}")
+    parameters = list(_parameters(function, expected).values())
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    takes_range = [p.name for p in positional[2:4]] == ["sigma_min", "sigma_max"]
+    given = {p.name for p in positional[:3]} | _PROVIDED
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    required = {p.name for p in parameters if p.default is p.empty and p.kind not in variadic}
+    if len(positional) < 3 or required - given:
+        found = f"{_name(function)}({', '.join(p.name for p in parameters)})"
+        raise TypeError(f"{found} cannot be called as a sampler: expected {expected}")
+    return Sampler(
+        _name(function),
+        function,
+        noise=_usual_noise(_name(function)),
+        takes="sigma_range" if takes_range else "sigmas",
+        custom=True,
+        flow_coordinates="flow" if is_comfyui_function(function) else getattr(function, "flow_coordinates", None),
+        grid_scheduler=getattr(function, "grid_scheduler", None),
+    )
+
+
+def _usual_noise(name: str) -> str:
+    """The kind of noise for a function that asks for some: that of k_diffusion's sampler of the same name, if any."""
+    namesake = SAMPLERS.get(name.removeprefix("sample_").removesuffix("_gpu"))
+    return "brownian" if namesake is not None and namesake.noise == "brownian" else "gaussian"
+
+
+def _name(function: Callable) -> str:
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def _parameters(function: Callable, expected: str = "a function with k-diffusion's signature"):
+    try:
+        return inspect.signature(function).parameters
+    except (ValueError, TypeError) as error:
+        raise TypeError(f"the signature of {function!r} cannot be read ({error}): pass {expected}") from error
+
+
+def sampler_options(sampler: Sampler) -> dict[str, Any]:
+    """The options a sampler takes, with their defaults."""
+    parameters = _parameters(sampler.function).values()
+    return {p.name: p.default for p in parameters if p.name not in _PROVIDED and p.default is not p.empty}

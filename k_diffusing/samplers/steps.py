@@ -1,0 +1,90 @@
+"""When a sampler begins a step, and how many steps it takes."""
+
+from collections.abc import Callable
+
+import torch
+
+from k_diffusing._k_diffusion import k_sampling
+from k_diffusing.samplers.records import Denoiser, Sampler
+
+REJECTED = 100  # attempts in a row at one step of dpm_adaptive: each makes it smaller, by a fifth with its defaults
+
+
+def step_count(sampler: Sampler, sigmas: torch.Tensor) -> int | None:
+    """The number of steps a sampler takes on `sigmas` (n + 1 values); None where it depends on the model."""
+    steps = len(sigmas) - 1
+    if _is_single_step(sampler, sigmas):
+        return 1
+    if sampler.adaptive or (sampler.custom and sampler.takes == "sigma_range"):
+        return None
+    if sampler.takes == "sigma_range":
+        return _fast_evaluations(sigmas) // 3 + 1 + int(sigmas[-1] == 0)
+    return steps
+
+
+def _is_single_step(sampler: Sampler, sigmas: torch.Tensor) -> bool:
+    """Whether all there is to do is one step to 0 that k_diffusion's function cannot take: it is left no range, or
+    lacks a variable of an earlier step."""
+    cannot = sampler.takes == "sigma_range" or not sampler.single_step
+    return cannot and not sampler.custom and len(sigmas) == 2 and float(sigmas[-1]) == 0
+
+
+def _fast_evaluations(sigmas: torch.Tensor) -> int:
+    """The n of dpm_fast: with the last denoising step, as many evaluations as the grid has steps (one at least)."""
+    return max(len(sigmas) - 1 - int(sigmas[-1] == 0), 1)
+
+
+class _StepWatch:
+    """Tells an observer when a sampler begins a step, with its state at that moment.
+
+    A loop over `trange` begins a step, and the state is what the sampler next shows us: to `randn_like` (the
+    churn samplers draw before they do anything else) or to the model. DPMSolver's steps begin with a new "eps".
+    """
+
+    def __init__(self, observer, denoiser: Denoiser, sigmas: torch.Tensor, noise: Callable):
+        self.observer, self.denoiser, self.sigmas, self.noise = observer, denoiser, sigmas.unbind(), noise
+        self.index, self.pending, self.state = -1, False, None
+
+    def begin(self, x, sigma) -> None:
+        self.index, self.pending = self.index + 1, False
+        if self.observer is not None:
+            self.observer.begin_step(self.index, x, sigma)
+
+    def see(self, x) -> None:
+        if self.pending:
+            self.begin(x, self.sigmas[self.index + 1])
+
+    def trange(self, steps, **_):
+        for i in range(steps):
+            self.pending = True
+            yield i
+
+    def randn_like(self, x):
+        self.see(x)
+        return self.noise(self.sigmas[self.index], None)
+
+    def model(self, x, sigma, **extra_args):
+        self.see(x)
+        return self.denoiser(x, sigma, **extra_args)
+
+    def DPMSolver(self, *args, **kwargs):  # noqa: N802 - the name it stands in for
+        solver = k_sampling.DPMSolver(*args, **kwargs)
+        evaluate, rejected = solver.eps, 0
+
+        def eps(cache, key, x, t):
+            nonlocal rejected
+            if key == "eps" and not cache:
+                rejected = rejected + 1 if x is self.state else 0  # the same state again: the attempt was rejected
+                if rejected == 0:
+                    self.state = x
+                    self.begin(x, solver.sigma(t))
+                elif rejected == REJECTED:
+                    raise RuntimeError(
+                        f"dpm_adaptive rejected {REJECTED} attempts in a row at its step from sigma "
+                        f"{float(solver.sigma(t)):.4g}, and would go on: raise its options rtol or atol, lower "
+                        "accept_safety, or take a sampler with fixed steps"
+                    )
+            return evaluate(cache, key, x, t)
+
+        solver.eps = eps
+        return solver

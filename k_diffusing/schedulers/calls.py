@@ -1,0 +1,165 @@
+"""At which noise levels a sampler will call the network on a grid, and its run from any of them."""
+
+import contextlib
+import functools
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from k_diffusing.samplers.call import run_sampler
+from k_diffusing.samplers.comfyui import ComfyModel
+from k_diffusing.samplers.patch import to_d
+from k_diffusing.samplers.records import Sampler
+from k_diffusing.spaces import View
+
+ADAPTIVE = (
+    "chooses its steps by the network's answers, and a pipeline wants all timesteps before the first: take a sampler "
+    "with fixed steps, or comfy_sampler= of our pipelines, which run this one"
+)
+
+
+class _OwnDraws(TorchDispatchMode):
+    """Inside, this thread's random operations draw from generators of their own.
+
+    Neither torch's global ones nor a user's advance. None is put back either: that would rewind it for other threads.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.generator = functools.cache(lambda device: torch.Generator(device).manual_seed(0))
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if not _draws(func):
+            return func(*args, **kwargs or {})
+        draw, kwargs = func.overloadpacket, kwargs or {}
+        if draw.__name__.endswith("_like"):  # these take no generator in older versions of torch
+            x, *bounds = args
+            given = {name: value for name, value in kwargs.items() if value is not None and name != "memory_format"}
+            kwargs = {"dtype": x.dtype, "device": x.device} | given
+            draw, args = getattr(torch.ops.aten, draw.__name__.removesuffix("_like")), (*map(int, bounds), x.shape)
+        of_tensors = (value.device for value in args if isinstance(value, torch.Tensor))
+        device = torch.device(kwargs.get("device") or next(of_tensors, "cpu"))
+        return draw(*args, **kwargs | {"generator": self.generator(device)})
+
+
+@functools.cache
+def _draws(func) -> bool:
+    """Whether it is a draw; also tagged, for what they may do, are functions that take no generator: attention, ..."""
+    packet = func.overloadpacket
+    parameters = {each.name for name in packet.overloads() for each in getattr(packet, name)._schema.arguments}
+    tagged = torch.Tag.nondeterministic_seeded in func.tags
+    return tagged and ("generator" in parameters or packet.__name__.endswith("_like"))
+
+
+class Plan:
+    """What a sampler will do on a grid, known beforehand: its control flow depends on the sigmas alone.
+
+    grid: [n + 1], sigmas in the sampler's coordinates, on the CPU. levels: [calls + 1], that of each network call and
+    then of the result. starts: the calls that begin a step. A grid of one sigma leaves no step to take. Raises
+    ValueError for a sampler whose calls depend on what the network answers.
+    """
+
+    def __init__(self, sampler: Sampler, options: dict[str, Any], view: View, grid: torch.Tensor):
+        self.sampler, self.options, self.view, self.grid = sampler, options, view, grid
+        if len(grid) == 1:
+            self.levels, self.starts = grid, []
+            return
+        levels, starts = self._null_run(grid, torch.zeros_like)
+        if not levels:
+            raise ValueError(f"{sampler.name} never calls the model")
+        if sampler.custom and self._null_run(grid, torch.cos)[0] != levels:
+            raise ValueError(f"{sampler.name} {ADAPTIVE}")
+        if not starts:  # a custom sampler without a callback tells of no steps
+            starts = list(range(len(levels))) if len(levels) == len(grid) - 1 else [0]
+        self.levels, self.starts = torch.cat([torch.tensor(levels), grid[-1:]]), starts
+
+    @property
+    def order(self) -> int:
+        """Network calls in a step, as pipelines count them; 1 where not all steps but the last have as many."""
+        calls = self.starts[1] if len(self.starts) > 1 else 1
+        return calls if self.starts == list(range(0, calls * (len(self.grid) - 1), calls)) else 1
+
+    def sample(self, model: Callable, x: torch.Tensor, sigmas: torch.Tensor, noise: Callable | None, **watch):
+        """The sampler's result from x at sigmas[0]; model: (x, sigma) -> (denoised, the network's output).
+
+        noise(x, sigmas, kind): makes the noise_sampler of the run.
+        """
+        last = None, None
+
+        def denoiser(x, sigma, model_options=None, seed=None):
+            nonlocal last
+            if (model_options or {}).get("sampler_post_cfg_function"):
+                raise ValueError(
+                    f"{self.sampler.name} needs the network's answers with and without the prompt, and a scheduler is "
+                    "given one that guidance made of them: use comfy_sampler= of our pipelines"
+                )
+            last = model(x, sigma)
+            return last[0]
+
+        def derivative(x, sigma, denoised):
+            return last[1] if denoised is last[0] else to_d(x, sigma, denoised)
+
+        return run_sampler(
+            self.sampler,
+            ComfyModel(denoiser, self.view.levels) if self.sampler.custom else denoiser,
+            x,
+            sigmas,
+            options=self.options,
+            noise=noise,
+            derivative=derivative if self.view.velocity else to_d,
+            **watch,
+        )
+
+    def _null_run(self, sigmas: torch.Tensor, network: Callable) -> tuple[list[float], list[int]]:
+        """The sigma of each call, and the calls that begin a step, on a state of one element; it draws nothing."""
+        levels, starts = [], []
+
+        def model(x, sigma):
+            levels.append(float(sigma.flatten()[0]))
+            if len(levels) > 100 * len(sigmas):
+                raise ValueError(f"{self.sampler.name} {ADAPTIVE}")
+            return network(x), torch.zeros_like(x)
+
+        def begin_step(index, x, sigma):
+            starts.append(len(levels) - self.sampler.custom)  # a custom sampler tells after the first call
+
+        x = torch.ones(1, 1, 1, 1)
+        with _OwnDraws() if self.sampler.custom else contextlib.nullcontext(), torch.no_grad():
+            self.sample(
+                model, x, sigmas, None,
+                observer=SimpleNamespace(begin_step=begin_step), watch_noise=lambda _: lambda *_: torch.zeros_like(x),
+            )  # fmt: skip
+        return levels, starts
+
+    def rest(self, begin: int) -> tuple[int, torch.Tensor]:
+        """Of a run that begins with network call `begin`: the next call that begins a step, and the grid from there.
+
+        Raises ValueError if the sampler would call the network at other levels than planned.
+        """
+        if begin == 0:
+            return 0, self.grid
+        calls = len(self.levels) - 1
+        start = min((call for call in self.starts if call >= begin), default=calls)
+        if self.sampler.takes == "sigma_range" and start == calls - 1:
+            start = calls  # no range is left, only the Euler step to 0
+        if start == calls:
+            return start, self.levels[-1:]
+        sigmas = self.levels[start:] if self.sampler.takes == "sigma_range" else self.grid[self.starts.index(start) :]
+        levels = torch.tensor(self._null_run(sigmas, torch.zeros_like)[0])
+        if len(levels) != calls - start or not torch.allclose(levels, self.levels[start:-1], rtol=1e-4):
+            raise ValueError(
+                f"{self.sampler.name}, with these options, cannot begin with call {begin} of {calls}: its noise levels "
+                "depend on the number of steps. Leave out s_churn, or take another sampler, or strength=1"
+            )
+        return start, sigmas
+
+    def sample_from(self, begin: int, model: Callable, x: torch.Tensor, noise: Callable) -> torch.Tensor:
+        """The sampler's result from x at network call `begin`; what is left of a step begun is done in Euler steps."""
+        start, sigmas = self.rest(begin)
+        for call in range(begin, start):
+            sigma = self.levels[call]
+            x = x + to_d(x, sigma, model(x, sigma)[0]) * (self.levels[call + 1] - sigma)
+        return self.sample(model, x, sigmas, noise) if len(sigmas) > 1 else x
