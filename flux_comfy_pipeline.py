@@ -7,7 +7,8 @@ image = pipe("an astronaut in a jungle", comfy_sampler="dpmpp_2m").images[0]
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import diffusers
 import numpy as np
@@ -15,19 +16,16 @@ import torch
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.image_processor import PipelineImageInput
 from diffusers.pipelines.flux import FluxPipelineOutput
-from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from diffusers.utils.torch_utils import get_module_execution_device
 
-from k_diffusing.grids.choose import flow_grid
-from k_diffusing.model.coordinates import FLOW_COORDINATES
-from k_diffusing.model.guidance import GuidanceInterval, guidance_at
-from k_diffusing.model.scheduler_config import flow_schedule
+from k_diffusing.arguments import check_callback, count_images, diffusers_arguments
+from k_diffusing.model.guidance import GuidanceInterval
 from k_diffusing.noise.check import check_noise
 from k_diffusing.noise.choose import noise_streams
-from k_diffusing.programs.conventions import drops_penultimate
-from k_diffusing.run import SamplingRun, check_call, check_diffusers_loop, count_images
-from k_diffusing.samplers.comfyui import ComfyModel, Levels, after_guidance, model_sampling
-from k_diffusing.samplers.options import choose_coordinates
+from k_diffusing.plan import SamplingPlan, flow_plan
+from k_diffusing.run import SamplingRun, StepCallbacks
+from k_diffusing.samplers.call import run_sampler
+from k_diffusing.samplers.comfyui import after_guidance
 from k_diffusing.samplers.patch import to_d
 from k_diffusing.schedulers.as_sampler import warn_of_bounds
 from k_diffusing.trace.record import Trace, chosen_trace
@@ -91,7 +89,7 @@ class FluxPipeline(diffusers.FluxPipeline):
                 [B, tokens, channels] in float32, sigma of shape [B], in the coordinates of flow_coordinates.
                 One that adds noise has a parameter `noise_sampler=None`, and draws noise_sampler(sigma, sigma_next).
             sampler_options: given to the sampler: eta, s_noise, s_churn, solver_type, order, rtol, ...
-            sigma_grid: "karras", "simple", "beta", ... (`k_diffusing.grids.grids.SIGMA_GRIDS`) or a function (schedule, n) ->
+            sigma_grid: "karras", "simple", "beta", ... (`k_diffusing.SIGMA_GRIDS`) or a function (schedule, n) ->
                 n + 1 values, in flow time; None: the grid of the config of `pipe.scheduler`, which itself is neither
                 used nor changed.
             flow_coordinates: what the sampler sees of latents = (1 - t) x0 + t eps.
@@ -107,9 +105,9 @@ class FluxPipeline(diffusers.FluxPipeline):
             batch_guidance: both prompts of true CFG in one call of the transformer; False: in two, as diffusers does,
                 which takes less memory.
             noise: where all noise comes from: "torch", "cpu", "philox", "comfy", "a1111" or "brownian_tree"
-                (`k_diffusing.noise.sources.NOISE_SOURCES`).
+                (`k_diffusing.NOISE_SOURCES`).
             seeds: in place of generator: one for each image, or one that stands for itself, itself + 1, ...
-            trace: a `k_diffusing.trace.record.Trace` that takes note of every network call, draw of noise and step.
+            trace: a `k_diffusing.Trace` that takes note of every network call, draw of noise and step.
             callback_on_step_end: as in diffusers, called once per step of the sampler;
                 callback_on_step_end_tensor_inputs may name "denoised", the clean latents estimated in the step.
             generator: source of the initial noise and of all noise the sampler adds.
@@ -121,9 +119,7 @@ class FluxPipeline(diffusers.FluxPipeline):
         """
         trace = chosen_trace(trace)
         if comfy_sampler is None:
-            arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
-            check_diffusers_loop(FluxPipeline.__call__, arguments)
-            return super().__call__(**arguments)
+            return super().__call__(**diffusers_arguments(FluxPipeline.__call__, locals()))
 
         # 1. Check everything that can be checked before a model runs.
         if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
@@ -131,239 +127,117 @@ class FluxPipeline(diffusers.FluxPipeline):
         height = height or self.default_sample_size * self.vae_scale_factor
         width = width or self.default_sample_size * self.vae_scale_factor
         self.check_inputs(
-            prompt, prompt_2, height, width,
-            negative_prompt=negative_prompt,
-            negative_prompt_2=negative_prompt_2,
-            prompt_embeds=prompt_embeds,
-            negative_prompt_embeds=negative_prompt_embeds,
-            pooled_prompt_embeds=pooled_prompt_embeds,
-            negative_pooled_prompt_embeds=negative_pooled_prompt_embeds,
-            callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
-            max_sequence_length=max_sequence_length,
+            prompt, prompt_2, height, width, negative_prompt, negative_prompt_2, prompt_embeds, negative_prompt_embeds,
+            pooled_prompt_embeds, negative_pooled_prompt_embeds, callback_on_step_end_tensor_inputs,
+            max_sequence_length,
         )  # fmt: skip
         images = count_images(prompt, prompt_embeds, num_images_per_prompt)
-        sampler = check_call(
-            comfy_sampler, sampler_options, sigma_grid, num_inference_steps,
-            watched=callback_on_step_end is not None, sigmas=sigmas,
+        plan = self.plan(
+            comfy_sampler, sampler_options, sigma_grid, num_inference_steps, sigmas=sigmas, height=height, width=width,
+            latents=latents, flow_coordinates=flow_coordinates, guidance_interval=guidance_interval, noise=noise,
         )  # fmt: skip
+        check_callback(plan.sampler, callback_on_step_end)
         channels, stride = self.transformer.config.in_channels // 4, self.vae_scale_factor * 2
         shape = (images, channels, 2 * (int(height) // stride), 2 * (int(width) // stride))
         check_noise(noise, generator, seeds, images, elements=math.prod(shape[1:]))
-        chosen = choose_coordinates(flow_coordinates, sampler, sampler_options)
-        coordinates = FLOW_COORDINATES[chosen]
-        mu = self._dynamic_shift(height, width, latents)
-        schedule = flow_schedule(self.scheduler, mu)
-        warn_of_bounds(self, sampler, self.scheduler)
-        guides = guidance_at(guidance_interval, schedule)
-        drop = drops_penultimate(noise, sampler.name)
-        grid_scheduler = sampler.grid_scheduler or self.scheduler
-        times = flow_grid(grid_scheduler, schedule, num_inference_steps, sigma_grid, sigmas, mu, drop).sigmas
-        levels = coordinates.sigmas(times)
-        negative_given = negative_prompt_embeds is not None and negative_pooled_prompt_embeds is not None
-        true_cfg = true_cfg_scale > 1 and (negative_prompt is not None or negative_given)
-        if true_cfg and prompt_embeds is not None and negative_prompt_embeds is not None:
-            if prompt_embeds.shape != negative_prompt_embeds.shape:
-                shapes = f"{tuple(prompt_embeds.shape)} != {tuple(negative_prompt_embeds.shape)}"
-                raise ValueError(
-                    "prompt_embeds and negative_prompt_embeds must have the same shape when passed directly: " + shapes
-                )
-        if true_cfg and batch_guidance:
-            texts = (negative_prompt_2 or negative_prompt, negative_prompt_embeds), (prompt_2 or prompt, prompt_embeds)
-            shapes = [self._embeds_shape(*text, num_images_per_prompt, max_sequence_length) for text in texts]
-            if shapes[0] != shapes[1]:
-                raise ValueError(
-                    f"batch_guidance=True cannot join prompts of the shapes {shapes[0]} and {shapes[1]}: leave it out, "
-                    "or pass as many negative prompts as prompts, with embeddings of max_sequence_length tokens"
-                )
-
-        self._guidance_scale = guidance_scale
-        self._joint_attention_kwargs = joint_attention_kwargs or {}
-        self._current_timestep = None
-        self._interrupt = False
-        device = self._execution_device
+        warn_of_bounds(self, plan.sampler, self.scheduler)
+        texts = Texts(prompt, prompt_2, prompt_embeds, pooled_prompt_embeds)
+        negative = Texts(negative_prompt, negative_prompt_2, negative_prompt_embeds, negative_pooled_prompt_embeds)
+        if not (true_cfg_scale > 1 and negative.given):
+            negative = None
+        else:
+            check_shapes(self, texts, negative, num_images_per_prompt, max_sequence_length, batch_guidance)
 
         # 2. Everything the denoiser closes over.
-        guidance = None
-        if self.transformer.config.guidance_embeds:
-            guidance = torch.full([images], guidance_scale, device=device, dtype=torch.float32)
-        encoding = {
-            "device": device,
-            "num_images_per_prompt": num_images_per_prompt,
-            "max_sequence_length": max_sequence_length,
-            "lora_scale": (joint_attention_kwargs or {}).get("scale"),
-        }
-        prompt_embeds, pooled_prompt_embeds, text_ids = self.encode_prompt(
-            prompt, prompt_2, prompt_embeds=prompt_embeds, pooled_prompt_embeds=pooled_prompt_embeds, **encoding
-        )
-        conditioning = {"prompt_embeds": prompt_embeds}
-        positive = {"pooled_projections": pooled_prompt_embeds, "txt_ids": text_ids, "guidance": guidance}
-        negative = None
-        if true_cfg:
-            negative_prompt_embeds, negative_pooled_prompt_embeds, negative_text_ids = self.encode_prompt(
-                negative_prompt,
-                negative_prompt_2,
-                prompt_embeds=negative_prompt_embeds,
-                pooled_prompt_embeds=negative_pooled_prompt_embeds,
-                **encoding,
-            )
-            negative = positive | {"pooled_projections": negative_pooled_prompt_embeds, "txt_ids": negative_text_ids}
-            if batch_guidance:
-                both = positive | {
-                    "pooled_projections": torch.cat([negative_pooled_prompt_embeds, pooled_prompt_embeds]),
-                    "guidance": None if guidance is None else guidance.repeat(2),
-                }
-        dtype = prompt_embeds.dtype
-        image_embeds, negative_image_embeds = self._ip_adapter_embeds(
+        self._guidance_scale, self._joint_attention_kwargs = guidance_scale, joint_attention_kwargs or {}
+        self._current_timestep, self._interrupt = None, False
+        told = conditioning(
+            self, texts, negative, shape, num_images_per_prompt, max_sequence_length,
             (ip_adapter_image, ip_adapter_image_embeds),
-            (negative_ip_adapter_image, negative_ip_adapter_image_embeds),
-            (height, width), device, images,
+            (negative_ip_adapter_image, negative_ip_adapter_image_embeds), (height, width),
         )  # fmt: skip
+
         # 3. The state at the first noise level: unit noise, whatever that level is.
-        streams = noise_streams(noise, generator, seeds, images, device)
-        drawn = None if latents is not None else self._pack_latents(streams.initial(shape, device, dtype), *shape)
-        given, image_ids = self.prepare_latents(
-            images, channels, height, width, dtype, device, generator, drawn if latents is None else latents
-        )
-        latents = given if drawn is None else drawn  # given has the model's dtype, some noise has more digits
+        streams, device = noise_streams(noise, generator, seeds, images, self._execution_device), self._execution_device
+        if latents is None:
+            latents = self._pack_latents(streams.initial(shape, device, told.dtype), *shape)
+        else:
+            latents = latents.to(device, told.dtype)
         state_dtype = torch.promote_types(latents.dtype, torch.float32)
-        scale = coordinates.time(levels[0]) if noise == "comfy" else 1.0
-        initial = latents.to(state_dtype) * scale
-        x = start = coordinates.state(initial, levels[0])
+        initial = latents.to(state_dtype) * plan.initial_scale
+        x = plan.space.state(initial, plan.sigmas[0])
+        callbacks = StepCallbacks(told.tensors, callback_on_step_end, callback_on_step_end_tensor_inputs)
+        run, levels = SamplingRun(self, plan, x, told.dtype, callbacks, trace, (height, width)), plan.levels(x)
+        self._num_timesteps = plan.steps or len(plan.sigmas) - 1
 
         # 4. The denoiser.
-        def transformer(name, net_input, timestep, prompt_embeds, image_embeds, text):
-            kwargs = self.joint_attention_kwargs
-            if image_embeds is not None:
-                kwargs = {**kwargs, "ip_adapter_image_embeds": image_embeds}
-            # A cache keeps what it knows by name: the stages of a step are as far apart as two prompts are.
-            with self.transformer.cache_context(f"{name}_{run.stage}" if run.stage else name):
-                return self.transformer(
-                    hidden_states=net_input,
-                    timestep=timestep,
-                    encoder_hidden_states=prompt_embeds,
-                    img_ids=image_ids,
-                    joint_attention_kwargs=kwargs,
-                    return_dict=False,
-                    **text,
-                )[0].to(state_dtype)
-
         def network(net_input, timestep, guided):
+            """The velocity as true CFG makes it, with the prompt, without it: each [B, tokens, channels]."""
             self._current_timestep = timestep[0]
-            timestep = timestep.to(dtype) / 1000
-            prompt_embeds = conditioning["prompt_embeds"]
+            timestep, stage = timestep.to(told.dtype) / 1000, run.position.stage
             if negative is None or not guided:
-                velocity = transformer("cond", net_input, timestep, prompt_embeds, image_embeds, positive)
+                velocity = told.transformer("cond", net_input, timestep, stage).to(state_dtype)
                 return velocity, velocity, velocity
-            # An image prompt without a negative one serves both, as it does in diffusers.
-            negative_images = image_embeds if negative_image_embeds is None else negative_image_embeds
             if batch_guidance:
-                twice = torch.cat([net_input] * 2), torch.cat([timestep] * 2)
-                prompts = torch.cat([negative_prompt_embeds, prompt_embeds])
-                images_of = image_embeds
-                if image_embeds is not None:
-                    images_of = [torch.cat(pair) for pair in zip(negative_images, image_embeds, strict=True)]
-                uncond, velocity = transformer("both", *twice, prompts, images_of, both).chunk(2)
+                both = told.transformer("both", torch.cat([net_input] * 2), torch.cat([timestep] * 2), stage)
+                uncond, velocity = both.to(state_dtype).chunk(2)
             else:
-                velocity = transformer("cond", net_input, timestep, prompt_embeds, image_embeds, positive)
-                uncond = transformer("uncond", net_input, timestep, negative_prompt_embeds, negative_images, negative)
+                calls = (told.transformer(name, net_input, timestep, stage) for name in ("cond", "uncond"))
+                velocity, uncond = (output.to(state_dtype) for output in calls)
             return uncond + true_cfg_scale * (velocity - uncond), velocity, uncond
 
-        last = {"denoised": None, "velocity": None}
-        grid_times = coordinates.time(levels)
-        grid_timesteps = schedule.timestep(grid_times).to(device).unsqueeze(1).repeat(1, images)
-        on_grid = list(zip(levels, grid_times, grid_timesteps, map(guides, grid_times), strict=True))
-        # A sampler that does nothing but pass it to `to_d` needs no denoised latents, if nobody looks at them.
-        watched = "denoised" in callback_on_step_end_tensor_inputs or trace is not None
-        only_to_d = sampler.derivative_only and sampler.takes == "sigmas" and not sampler.custom
-        lean = chosen == "flow" and only_to_d and not watched
+        velocity, lean = None, plan.derivative_is_enough and not run.shows_denoised
 
         def denoiser(x, sigma, model_options=None, seed=None):
-            if run.grid_index is None:
-                t = coordinates.time(sigma)
-                level, time = sigma.reshape(-1, 1, 1), t.reshape(-1, 1, 1)
-                timestep, guided = schedule.timestep(t), guides(t)
-            else:  # known on the host: fewer operations
-                level, time, timestep, guided = on_grid[run.grid_index]
-            latents = coordinates.latents(x, level)
+            nonlocal velocity
+            at = levels.at(sigma, x, run.position.level)
+            latents = plan.space.latents(x, at.sigma)
             # What the first network call sees makes no round trip through the coordinates, so it is diffusers' own.
-            net_input = (initial if x is start else latents).to(dtype)
-            velocity, *pair = network(net_input, timestep, guided)
+            net_input = (initial if run.at_start(x) else latents).to(told.dtype)
+            velocity, *pair = network(net_input, at.timestep, at.guided)
             if lean:
-                run.record(x, sigma, velocity)
-                return velocity
-            denoised = latents - time * velocity
+                return run.evaluated(x, sigma, at, net_input, velocity)
+            denoised = latents - at.time * velocity
             if model_options:
-                denoised = after_guidance(model_options, x, sigma, denoised, *(latents - time * one for one in pair))
-            run.record(x, sigma, denoised)
-            if chosen == "flow":
-                last.update(denoised=denoised, velocity=velocity)
-            returned = velocity if chosen == "velocity" else denoised
-            if trace is not None:
-                trace.record_call(x, sigma, timestep, net_input, returned)
-            return returned
+                denoised = after_guidance(model_options, x, sigma, denoised, *(latents - at.time * v for v in pair))
+            return run.evaluated(
+                x, sigma, at, net_input, denoised, velocity if plan.coordinates == "velocity" else None
+            )
 
-        def velocity_derivative(x, sigma, denoised):
+        def derivative(x, sigma, denoised):
             """`to_d` in flow coordinates: the velocity is the derivative; nothing is divided by t."""
-            if chosen == "velocity" or lean:
-                return denoised
-            return last["velocity"] if denoised is last["denoised"] else to_d(x, sigma, denoised)
+            return denoised if plan.coordinates == "velocity" else velocity
 
         # 5. Sample, decode.
-        run = SamplingRun(
-            self, sampler, levels, lambda sigma: schedule.timestep(coordinates.time(sigma)).to(device),
-            coordinates.latents, coordinates.state, dtype, conditioning, callback_on_step_end,
-            callback_on_step_end_tensor_inputs, trace=trace,
-        )  # fmt: skip
-        self._num_timesteps = run.count or len(levels) - 1
-        if trace is not None:
-            trace.start(sampler.name, levels, "ve" if chosen == "ve" else "flow", self, (height, width))
-        if sampler.custom:
-            levels_for_comfyui = Levels(schedule, (lambda t: t / (1 - t)) if chosen == "ve" else (lambda t: t))
-            denoiser = ComfyModel(denoiser, model_sampling(levels_for_comfyui, flow=chosen != "ve"))
-        derivative = to_d if chosen == "ve" else velocity_derivative
-        step_noise = functools.partial(
-            streams.step_noise,
-            unpacked_shape=shape,
-            pack=lambda drawn: self._pack_latents(drawn, *drawn.shape),
-            time=coordinates.time,
-        )
-        latents = run.sample(denoiser, x, sampler_options, step_noise, derivative)
-        self._current_timestep = None
-        image = latents.to(dtype) if output_type == "latent" else self.decode(latents, height, width, output_type)
+        pack = {"unpacked_shape": shape, "pack": lambda drawn: self._pack_latents(drawn, *drawn.shape)}
+        with run:
+            run.end(run_sampler(
+                plan.sampler, plan.model(denoiser), x, plan.sigmas, options=plan.options,
+                noise=functools.partial(streams.step_noise, **pack, time=plan.space.time),
+                derivative=derivative if plan.patches_to_d else to_d, observer=run, watch_noise=run.watch_noise,
+            ))  # fmt: skip
+        self._current_timestep, latents = None, run.latents
+        image = latents.to(told.dtype) if output_type == "latent" else self.decode(latents, height, width, output_type)
         self.maybe_free_model_hooks()
         return FluxPipelineOutput(images=image) if return_dict else (image,)
 
-    def _embeds_shape(self, prompt, embeds: torch.Tensor | None, images_per_prompt: int, tokens: int) -> tuple:
-        """Of a prompt's embeddings: of those given, or of what the encoder will make of the prompt."""
-        if embeds is not None:
-            return tuple(embeds.shape)
-        prompts = 1 if isinstance(prompt, str) else len(prompt)
-        return prompts * images_per_prompt, tokens, self.transformer.config.joint_attention_dim
+    def plan(
+        self, comfy_sampler: str | Callable = "sample_euler", sampler_options: dict[str, Any] | None = None,
+        sigma_grid: str | Callable | None = None, num_inference_steps: int = 28, *, sigmas: list[float] | None = None,
+        height: int | None = None, width: int | None = None, latents: torch.Tensor | None = None,
+        flow_coordinates: str = "auto", guidance_interval: GuidanceInterval | None = None, noise: str = "torch",
+    ) -> SamplingPlan:  # fmt: skip
+        """What a call with these arguments would do, without running a model; it prints as a table.
 
-    def _dynamic_shift(self, height: int, width: int, latents: torch.Tensor | None) -> float:
-        """mu, the log of the time shift that the scheduler's config asks for at this number of image tokens."""
-        stride = self.vae_scale_factor * 2
-        tokens = (int(height) // stride) * (int(width) // stride) if latents is None else latents.shape[1]
-        config = self.scheduler.config
-        return calculate_shift(
-            tokens,
-            config.get("base_image_seq_len", 256),
-            config.get("max_image_seq_len", 4096),
-            config.get("base_shift", 0.5),
-            config.get("max_shift", 1.15),
-        )
-
-    def _ip_adapter_embeds(self, positive: tuple, negative: tuple, size: tuple, device, images: int) -> tuple:
-        """Image-prompt embeddings, positive and negative, each None if no adapter is used.
-
-        positive, negative: (images, embeddings) as the user gave them. Where only one side has an image prompt, a
-        black image stands for the other.
+        height, width, or packed latents [B, tokens, channels]: the size, by which the scheduler may shift flow time.
+        Raises ValueError or TypeError for input that cannot be right.
         """
-        if all(part is None for part in (*positive, *negative)):
-            return None, None
-        black = [np.zeros((size[1], size[0], 3), dtype=np.uint8)] * self.transformer.encoder_hid_proj.num_ip_adapters
-        sides = [side if any(part is not None for part in side) else (black, None) for side in (positive, negative)]
-        return tuple(self.prepare_ip_adapter_image_embeds(*side, device, images) for side in sides)
+        sides = (side or self.default_sample_size * self.vae_scale_factor for side in (height, width))
+        return flow_plan(
+            self.scheduler, comfy_sampler, sampler_options, sigma_grid, num_inference_steps,
+            mu=dynamic_shift(self, *sides, latents), sigmas=sigmas, flow_coordinates=flow_coordinates,
+            guidance_interval=guidance_interval, noise=noise,
+        )  # fmt: skip
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor, height: int, width: int, output_type: str = "pil"):
@@ -373,3 +247,154 @@ class FluxPipeline(diffusers.FluxPipeline):
         latents = latents / config.scaling_factor + config.shift_factor
         image = self.vae.decode(latents.to(get_module_execution_device(self.vae)), return_dict=False)[0]
         return self.image_processor.postprocess(image, output_type=output_type)
+
+
+class Texts(NamedTuple):
+    """A prompt, or the embeddings in its place, as the user gave them."""
+
+    prompt: str | list[str] | None
+    prompt_2: str | list[str] | None
+    prompt_embeds: torch.Tensor | None
+    pooled_prompt_embeds: torch.Tensor | None
+
+    @property
+    def given(self) -> bool:
+        """Whether there is anything to encode or to use."""
+        return self.prompt is not None or (self.prompt_embeds is not None and self.pooled_prompt_embeds is not None)
+
+    def shape(self, pipe: FluxPipeline, images_per_prompt: int, tokens: int) -> tuple:
+        """Of the embeddings: of those given, or of what the encoder will make of the prompt."""
+        if self.prompt_embeds is not None:
+            return tuple(self.prompt_embeds.shape)
+        prompt = self.prompt_2 or self.prompt
+        prompts = 1 if isinstance(prompt, str) else len(prompt)
+        return prompts * images_per_prompt, tokens, pipe.transformer.config.joint_attention_dim
+
+
+def check_shapes(pipe, texts: Texts, negative: Texts, images_per_prompt: int, tokens: int, joined: bool) -> None:
+    """Raise ValueError for prompts whose embeddings cannot go together; joined: in one call of the transformer."""
+    both_given = texts.prompt_embeds is not None and negative.prompt_embeds is not None
+    if both_given and texts.prompt_embeds.shape != negative.prompt_embeds.shape:
+        shapes = f"{tuple(texts.prompt_embeds.shape)} != {tuple(negative.prompt_embeds.shape)}"
+        raise ValueError(
+            "prompt_embeds and negative_prompt_embeds must have the same shape when passed directly: " + shapes
+        )
+    shapes = [each.shape(pipe, images_per_prompt, tokens) for each in (negative, texts)]
+    if joined and shapes[0] != shapes[1]:
+        raise ValueError(
+            f"batch_guidance=True cannot join prompts of the shapes {shapes[0]} and {shapes[1]}: leave it out, "
+            "or pass as many negative prompts as prompts, with embeddings of max_sequence_length tokens"
+        )
+
+
+class Side(NamedTuple):
+    """What the transformer is told of the prompt or of the negative prompt, besides the prompt's embeddings."""
+
+    text: dict[str, torch.Tensor | None]
+    images: list[torch.Tensor] | None
+
+    def joined(self, other: "Side") -> "Side":
+        """Both in one batch, this one first."""
+        pooled = torch.cat([self.text["pooled_projections"], other.text["pooled_projections"]])
+        guidance = None if other.text["guidance"] is None else other.text["guidance"].repeat(2)
+        text = other.text | {"pooled_projections": pooled, "guidance": guidance}
+        images = None if other.images is None else [torch.cat(p) for p in zip(self.images, other.images, strict=True)]
+        return Side(text, images)
+
+
+@dataclass
+class Conditioning:
+    """What the transformer is told besides latents and timestep.
+
+    Attributes:
+        tensors: the prompt's embeddings by the name under which callbacks see and replace them.
+        negative_embeds: the negative prompt's, if true CFG is on.
+        sides: by the names of calls: "cond" (prompt), "uncond" (negative prompt), "both" (negative prompt first).
+    """
+
+    pipe: FluxPipeline
+    dtype: torch.dtype
+    tensors: dict[str, torch.Tensor]
+    negative_embeds: torch.Tensor | None
+    image_ids: torch.Tensor
+    sides: dict[str, Side]
+
+    def transformer(self, name: str, net_input: torch.Tensor, timestep: torch.Tensor, stage: int) -> torch.Tensor:
+        """Its output [B, tokens, channels] for input alike and timestep [B].
+
+        A cache keeps what it knows by name: the stages of a step are as far apart as two prompts are.
+        """
+        embeds = {"cond": self.tensors["prompt_embeds"], "uncond": self.negative_embeds}
+        if name == "both":
+            embeds["both"] = torch.cat([self.negative_embeds, self.tensors["prompt_embeds"]])
+        side, kwargs = self.sides[name], self.pipe.joint_attention_kwargs
+        if side.images is not None:
+            kwargs = {**kwargs, "ip_adapter_image_embeds": side.images}
+        with self.pipe.transformer.cache_context(f"{name}_{stage}" if stage else name):
+            return self.pipe.transformer(
+                hidden_states=net_input,
+                timestep=timestep,
+                encoder_hidden_states=embeds[name],
+                img_ids=self.image_ids,
+                joint_attention_kwargs=kwargs,
+                return_dict=False,
+                **side.text,
+            )[0]
+
+
+def conditioning(
+    pipe: FluxPipeline, texts: Texts, negative: Texts | None, shape: tuple, images_per_prompt: int, tokens: int,
+    images: tuple, negative_images: tuple, size: tuple,
+) -> Conditioning:  # fmt: skip
+    """Encode prompts and image prompts for latents of `shape` [B, channels, h, w].
+
+    images, negative_images: (images, embeddings) as the user gave them. size: in pixels, (height, width).
+    """
+    device, guidance = pipe._execution_device, None
+    if pipe.transformer.config.guidance_embeds:
+        guidance = torch.full([shape[0]], pipe.guidance_scale, device=device, dtype=torch.float32)
+    scale = pipe.joint_attention_kwargs.get("scale")
+    encode = functools.partial(
+        pipe.encode_prompt, device=device, num_images_per_prompt=images_per_prompt, max_sequence_length=tokens,
+        lora_scale=scale,
+    )  # fmt: skip
+    embeds, pooled, text_ids = encode(**texts._asdict())
+    negative_embeds, sides = None, {}
+    cond_text = {"pooled_projections": pooled, "txt_ids": text_ids, "guidance": guidance}
+    if negative is not None:
+        negative_embeds, negative_pooled, negative_ids = encode(**negative._asdict())
+    image_embeds, negative_image_embeds = _ip_adapter_embeds(pipe, images, negative_images, size, device, shape[0])
+    sides["cond"] = Side(cond_text, image_embeds)
+    if negative is not None:
+        text = cond_text | {"pooled_projections": negative_pooled, "txt_ids": negative_ids}
+        # An image prompt without a negative one serves both, as it does in diffusers.
+        sides["uncond"] = Side(text, image_embeds if negative_image_embeds is None else negative_image_embeds)
+        sides["both"] = sides["uncond"].joined(sides["cond"])
+    image_ids = pipe._prepare_latent_image_ids(shape[0], shape[2] // 2, shape[3] // 2, device, embeds.dtype)
+    return Conditioning(pipe, embeds.dtype, {"prompt_embeds": embeds}, negative_embeds, image_ids, sides)
+
+
+def dynamic_shift(pipe: FluxPipeline, height: int, width: int, latents: torch.Tensor | None) -> float:
+    """mu, the log of the time shift that the scheduler's config asks for at this number of image tokens."""
+    stride, config = pipe.vae_scale_factor * 2, pipe.scheduler.config
+    tokens = (int(height) // stride) * (int(width) // stride) if latents is None else latents.shape[1]
+    return diffusers.pipelines.flux.pipeline_flux.calculate_shift(
+        tokens,
+        config.get("base_image_seq_len", 256),
+        config.get("max_image_seq_len", 4096),
+        config.get("base_shift", 0.5),
+        config.get("max_shift", 1.15),
+    )
+
+
+def _ip_adapter_embeds(pipe, positive: tuple, negative: tuple, size: tuple, device, images: int) -> tuple:
+    """Image-prompt embeddings, positive and negative, each None if no adapter is used.
+
+    positive, negative: (images, embeddings) as the user gave them. Where only one side has an image prompt, a
+    black image stands for the other.
+    """
+    if all(part is None for part in (*positive, *negative)):
+        return None, None
+    black = [np.zeros((size[1], size[0], 3), dtype=np.uint8)] * pipe.transformer.encoder_hid_proj.num_ip_adapters
+    sides = [side if any(part is not None for part in side) else (black, None) for side in (positive, negative)]
+    return tuple(pipe.prepare_ip_adapter_image_embeds(*side, device, images) for side in sides)

@@ -16,7 +16,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from k_diffusing.compare.compare import arguments, call_keywords, compare, load  # noqa: E402
+from k_diffusing.compare.compare import arguments, call_keywords, compare_samplers, load  # noqa: E402
 from k_diffusing.compare.sources import find_source  # noqa: E402
 from k_diffusing.trace.difference import TOLERANCE, distance  # noqa: E402
 from samplers_patch import SAMPLERS  # noqa: E402
@@ -123,8 +123,8 @@ def row(pipe, call: dict, name: str, counterpart: str | None, grid: str) -> str:
     if counterpart is None:
         return f"| {name} | none | | | |"
     pair, settings = (f"k:{name}", f"diffusers:{counterpart}"), {"steps": STEPS}
-    default = verdict(compare(pipe, *pair, call, grid="own", **settings))
-    equal = verdict(compare(pipe, *pair, call, grid=grid, **settings))
+    default = verdict(compare_samplers(pipe, *pair, call, grid="own", **settings))
+    equal = verdict(compare_samplers(pipe, *pair, call, grid=grid, **settings))
     if SAMPLERS[name].noise == "brownian":
         loop = "another source of noise"
     else:

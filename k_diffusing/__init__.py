@@ -1,1 +1,30 @@
-"""k_diffusion's samplers in diffusers pipelines."""
+"""SDXL and FLUX pipelines for diffusers that hand sampling to k_diffusion's functions, and tools to compare samplers."""
+
+import importlib
+
+_HOMES = {
+    "NOISE_SOURCES": "noise.sources",
+    "SAMPLERS": "samplers.records",
+    "SIGMA_GRIDS": "grids.named",
+    "SamplerScheduler": "schedulers.as_scheduler",
+    "SamplingPlan": "plan",
+    "Trace": "trace.record",
+    "as_sampler": "schedulers.as_sampler",
+    "compare_samplers": "compare.compare",
+    "find_sampler": "samplers.find",
+    "judge": "oracle.judge",
+    "run_sampler": "samplers.call",
+    "trace_difference": "trace.difference",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str):
+    """The public names, each imported when it is first asked for: `import k_diffusing` takes no torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

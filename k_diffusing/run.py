@@ -1,35 +1,27 @@
-"""One run of a sampler inside a pipeline: callbacks, progress, interruption, a check for nan.
+"""One run of a sampler inside a pipeline, observed: callbacks, progress, interruption, a check for nan.
 
-Used by both pipelines. A sampler shows its state at the start of each step, which is the end of the one before;
-everything a user sees there is translated to the scheduler's own latents, and what the user changes is
-translated back.
+A sampler shows its state at the start of each step, which is the end of the one before. Everything a user sees there
+is translated to the scheduler's own latents, and what the user changes is translated back.
 """
 
-import inspect
+import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from numbers import Integral
 from typing import Any
 
 import torch
-from diffusers.utils import is_torch_xla_available, logging
+from diffusers.utils import is_torch_xla_available
 
-from k_diffusing.grids.check import check_grid_choice, check_steps
-from k_diffusing.samplers.call import run_sampler
-from k_diffusing.samplers.find import find_sampler
-from k_diffusing.samplers.options import check_options
-from k_diffusing.samplers.records import Denoiser, Sampler
-from k_diffusing.samplers.steps import step_count
+from k_diffusing._tensors import Stamp
+from k_diffusing.plan import Level, SamplingPlan
+from k_diffusing.samplers.records import Sampler
 from k_diffusing.trace.record import Trace
 
 if is_torch_xla_available():
     import torch_xla.core.xla_model as xla_model
 else:
     xla_model = None
-
-
-logger = logging.get_logger(f"diffusers.{__name__}")  # under diffusers' verbosity settings
 
 
 SAMPLED = 1024  # elements of each state and network evaluation that are looked at for nan; all of the result are
@@ -58,212 +50,271 @@ class StopSampling(Exception):  # noqa: N818 - control flow, not an error
         self.x, self.sigma = x, sigma
 
 
-def check_call(
-    comfy_sampler: str | Callable,
-    sampler_options: dict[str, Any] | None,
-    sigma_grid: str | Callable | None,
-    num_inference_steps: int,
-    watched: bool,
-    **explicit,
-) -> Sampler:
-    """Check what can be checked before any model runs; return the sampler's record.
+class Position:
+    """Where a sampler is.
 
-    watched: whether the user asked for callbacks. explicit: sigmas=, timesteps=.
-    Raises ValueError or TypeError, with the value, the reason and the choices.
+    Attributes:
+        step: of the grid, counted from 0.
+        stage: of the network call to come, within the step; always 0 in a custom sampler, whose steps are known only
+            afterwards.
+        level: index in the grid of the sigma of the network call to come, where it is known to be one of the grid's.
+        calls: network calls made.
     """
-    sampler = find_sampler(comfy_sampler)
-    check_options(sampler, sampler_options)
-    check_grid_choice(sigma_grid, **explicit)
-    if all(values is None for values in explicit.values()):
-        check_steps(num_inference_steps)
-        if sampler.sigma_grid and sigma_grid is None:
-            logger.warning(f"{sampler.name} needs a grid smooth in log sigma: sigma_grid={sampler.sigma_grid!r} is one")
-    for name, values in explicit.items():
-        if values is not None and sampler.takes == "sigma_range":
-            raise ValueError(
-                f"{sampler.name} chooses its own steps between sigma_min and sigma_max, so {name}= cannot be kept: "
-                "leave it out, or choose a sampler that takes a grid of sigmas"
-            )
-    parameters = inspect.signature(sampler.function).parameters.values()
-    takes_callback = any(p.name == "callback" or p.kind is p.VAR_KEYWORD for p in parameters)
-    if watched and not takes_callback:
-        raise ValueError(f"{sampler.name} takes no `callback`, so no step-end callback can be called: add it")
-    return sampler
+
+    def __init__(self, sampler: Sampler, options: dict[str, Any]):
+        self.custom = sampler.custom
+        self.churned = bool(options.get("s_churn"))
+        self.on_grid = sampler.takes == "sigmas" and not (sampler.custom or self.churned)
+        self.step, self.stage, self.level, self.calls = 0, 0, None, 0
+
+    def begin(self, step: int) -> None:
+        """Step `step` begins."""
+        self.step, self.stage = step, 0
+        self.level = step if self.on_grid else None
+
+    def called(self) -> None:
+        """The network was called."""
+        self.level = None
+        self.stage += not self.custom
+        self.calls += 1
 
 
-def count_images(prompt: str | list[str] | None, prompt_embeds: torch.Tensor | None, per_prompt: int) -> int:
-    """The images of a call; ValueError unless there is one at least."""
-    if not isinstance(per_prompt, Integral) or isinstance(per_prompt, bool) or per_prompt < 1:
-        raise ValueError(f"num_images_per_prompt={per_prompt!r}: give an integer of at least 1")
-    prompts = 1 if isinstance(prompt, str) else len(prompt_embeds if prompt is None else prompt)
-    if prompts == 0:
-        raise ValueError("prompt is an empty list: give one prompt at least")
-    return prompts * per_prompt
+class Progress:
+    """A progress bar: a tick for each step, or for each hundredth of the way in log sigma where steps are not known."""
+
+    def __init__(self, bar, steps: int | None, sigmas: torch.Tensor):
+        self.bar, self.steps, self.ticks = bar, steps, 0
+        if steps is None:
+            self.low, self.high = (math.log(float(end)) for end in (sigmas[sigmas > 0].min(), sigmas.max()))
+
+    def tick(self, sigma: torch.Tensor) -> None:
+        """A step ended at sigma."""
+        if self.steps is not None:
+            self.bar.update()
+            return
+        at_end = sigma <= 0 or self.high <= self.low
+        done = 100 if at_end else int(100 * (self.high - math.log(float(sigma))) / (self.high - self.low))
+        self.bar.set_postfix(sigma=f"{float(sigma):.3g}")
+        self.bar.update(done - self.ticks)
+        self.ticks = done
 
 
-def check_diffusers_loop(call: Callable, arguments: dict[str, Any]) -> None:
-    """For comfy_sampler=None: take our own parameters, the keyword-only ones of `call`, out of `arguments`; ValueError
-    if one has another value than its default."""
-    for parameter in inspect.signature(call).parameters.values():
-        if parameter.kind is not parameter.KEYWORD_ONLY or parameter.name not in arguments:
-            continue
-        name, value = parameter.name, arguments.pop(parameter.name)
-        if value is not None and value != parameter.default:
-            raise ValueError(f"{name}={value!r} needs a sampler, and comfy_sampler=None runs diffusers' own loop")
-    if "denoised" in (arguments["callback_on_step_end_tensor_inputs"] or []):
-        raise ValueError("diffusers' own loop (comfy_sampler=None) has no 'denoised' to give to a callback")
+class FiniteCheck:
+    """Whether states and evaluations were finite, looked at all together: one device sync."""
+
+    def __init__(self, sampler: str, dtype: torch.dtype):
+        self.sampler, self.dtype, self.sums = sampler, dtype, []
+
+    def note(self, what: str, step: int, sigma: torch.Tensor, tensor: torch.Tensor) -> None:
+        """Take note of a few elements of a tensor [B, ...]; what: one of SPOILED, whose nan it would be."""
+        some = tensor.flatten()[:: max(tensor.numel() // SAMPLED, 1)]
+        self.sums.append((what, step, sigma, some.sum()))
+
+    def note_result(self, step: int, sigma: torch.Tensor, x: torch.Tensor) -> None:
+        """Take note of all elements of the result [B, ...]."""
+        self.note("result", step, sigma, x)
+        self.sums.append(("rest", step, sigma, x.sum()))
+
+    def look(self) -> None:
+        """Raise FloatingPointError if anything noted has nan or inf, and say whose it is."""
+        finite = torch.stack([total for *_, total in self.sums]).isfinite().tolist() if self.sums else []
+        if all(finite):
+            self.sums.clear()
+            return
+        what, step, sigma, _ = self.sums[finite.index(False)]
+        level = float(torch.as_tensor(sigma).flatten()[0])
+        at = f"step {step}, sigma {level:.4g} (sampler {self.sampler}, model in {self.dtype})"
+        raise FloatingPointError(SPOILED[what].format(at=at))
 
 
 @dataclass
-class SamplingRun:
-    """One run of a sampler inside a pipeline.
+class StepCallbacks:
+    """The user's callbacks at the end of a step, and what they may change.
 
-    sigmas: the grid in the sampler's coordinates. timestep(sigma): what the network is told. to_latents and
-    to_state(., sigma): between the sampler's state and the scheduler's latents. dtype: the model's, in which users
-    see latents. conditioning: tensors by name that callbacks may see and replace; the denoiser reads them here.
-    grid_index: of the sigma of the network call to come, where it is known to be one of the grid's, else None. stage:
-    of that call within its step; always 0 in a custom sampler, whose steps are known only afterwards.
+    Attributes:
+        conditioning: tensors by name that callbacks may see and replace; the denoiser reads them here.
+        on_step_end: diffusers' callback_on_step_end, which gets the tensors that tensor_inputs names.
+        legacy: diffusers' deprecated callback, called every legacy_every steps.
     """
 
-    pipe: Any
-    sampler: Sampler
-    sigmas: torch.Tensor
-    timestep: Callable[[torch.Tensor], torch.Tensor]
-    to_latents: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-    to_state: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-    dtype: torch.dtype
     conditioning: dict[str, torch.Tensor]
-    callback: Callable | None = None
+    on_step_end: Callable | None = None
     tensor_inputs: list[str] = field(default_factory=lambda: ["latents"])
-    legacy_callback: Callable | None = None
+    legacy: Callable | None = None
     legacy_every: int | None = None
-    trace: Trace | None = None
 
-    def __post_init__(self):
-        self.count = step_count(self.sampler, self.sigmas)
-        self.index, self.sigma, self.denoised, self.latest = 0, self.sigmas[0], None, None
-        self.grid_index, self.stage, self.churned = None, 0, False
-        self.shows_denoised = self.callback is not None and "denoised" in self.tensor_inputs
-        self.sums, self.evaluated, self.progress, self.ticks = [], False, None, 0
+    @property
+    def want_denoised(self) -> bool:
+        """Whether the callback is to see the denoised latents."""
+        return self.on_step_end is not None and "denoised" in self.tensor_inputs
 
-    def sample(
-        self, denoiser: Denoiser, x: torch.Tensor, options: dict | None, noise: Callable, derivative: Callable
-    ) -> torch.Tensor:
-        """Sample from the state x at sigmas[0]; return the final latents, in x's dtype.
+    def call(self, pipe, step: int, timestep: torch.Tensor, latents: torch.Tensor, denoised) -> tuple:
+        """Call on_step_end: the latents if they were changed or replaced, else None; whether anything was.
 
-        noise(x, sigmas, kind): makes the noise_sampler(sigma, sigma_next) of the run. One sigma leaves no step to take,
-        and the sampler is not called.
+        latents, denoised: [B, ...] in the model's dtype. Raises ValueError for latents of another shape.
+        """
+        before = Stamp(latents)
+        tensors = {"latents": latents, "denoised": denoised, **self.conditioning}
+        guidance = getattr(pipe, "_guidance_scale", None)
+        returned = self.on_step_end(pipe, step, timestep, {name: tensors[name] for name in self.tensor_inputs})
+        changed = getattr(pipe, "_guidance_scale", None) != guidance
+        for name in self.conditioning:
+            changed |= returned.get(name, tensors[name]) is not tensors[name]
+            self.conditioning[name] = returned.get(name, tensors[name])
+        replaced = returned.get("latents", latents)
+        self._check(replaced, latents, step)
+        if before.holds(replaced):
+            return None, changed
+        return replaced, True
+
+    @staticmethod
+    def _check(replaced, latents: torch.Tensor, step: int) -> None:
+        if not isinstance(replaced, torch.Tensor) or replaced.shape != latents.shape:
+            found = f"of the shape {tuple(replaced.shape)}" if isinstance(replaced, torch.Tensor) else repr(replaced)
+            raise ValueError(
+                f"callback_on_step_end returned latents {found} after step {step}, and those of the run are of "
+                f"the shape {tuple(latents.shape)}: return a tensor of that shape, or no latents to go on as they are"
+            )
+
+    def call_legacy(self, step: int, timestep: torch.Tensor, latents: torch.Tensor) -> None:
+        """Call the deprecated callback, in the steps that are its."""
+        if self.legacy is not None and step % (self.legacy_every or 1) == 0:
+            self.legacy(step, timestep, latents)
+
+
+class SamplingRun:
+    """One run of a sampler inside a pipeline: it observes, and drives nothing.
+
+        with run:
+            run.end(run_sampler(..., observer=run))
+        latents = run.latents
+
+    Attributes:
+        position: where the sampler is.
+        latents: the result [B, ...], in the scheduler's own form; after an interruption, as far as the run came.
+    """
+
+    def __init__(
+        self, pipe, plan: SamplingPlan, x: torch.Tensor, dtype: torch.dtype, callbacks: StepCallbacks,
+        trace: Trace | None = None, size: tuple[int, int] | None = None,
+    ):  # fmt: skip
+        """x: the state at the first noise level, [B, ...]. dtype: the model's, in which users see latents. size: of
+        the images, in pixels (height, width)."""
+        self.pipe, self.plan, self.dtype, self.callbacks, self.trace = pipe, plan, dtype, callbacks, trace
+        self.position = Position(plan.sampler, plan.options)
+        self.finite = FiniteCheck(plan.sampler.name, dtype)
+        self.start, self.sigma, self.latents = x, plan.sigmas[0], None
+        self.denoised = self.latest = None  # of the step's first evaluation; of the latest
+        self.finite.note("start", 0, self.sigma, x)
+        if trace is not None:
+            trace.start(plan.sampler.name, plan.sigmas, "ve" if plan.coordinates == "ve" else "flow", pipe, size)
+
+    def __enter__(self) -> "SamplingRun":
+        steps = self.plan.steps
+        self._bar = self.pipe.progress_bar(total=100 if steps is None else steps)
+        self.progress = Progress(self._bar.__enter__(), steps, self.plan.sigmas)
+        return self
+
+    def __exit__(self, kind, error, traceback) -> bool:
+        self._bar.__exit__(kind, error, traceback)
+        if isinstance(error, StopSampling):
+            self._finish(error.x, error.sigma)
+        return isinstance(error, StopSampling)
+
+    @property
+    def watch_noise(self) -> Callable | None:
+        """What notes every draw of a noise_sampler, if a trace is to have them."""
+        return None if self.trace is None else self.trace.watch_noise
+
+    def end(self, x: torch.Tensor) -> None:
+        """The sampler returned x. On a grid of one sigma there was no step to take.
 
         Raises FloatingPointError if the network returned nan or inf, or the sampler made it; ValueError if the network
         was never called.
         """
-        self.churned = bool((options or {}).get("s_churn"))
-        self._note("start", self.sigma, x)
-        with self.pipe.progress_bar(total=100 if self.count is None else self.count) as self.progress:
-            try:
-                sigma = self.sigmas[-1]
-                if len(self.sigmas) > 1:
-                    x = run_sampler(
-                        self.sampler, denoiser, x, self.sigmas,
-                        options=options, noise=noise, derivative=derivative, observer=self,
-                        watch_noise=None if self.trace is None else self.trace.watch_noise,
-                    )  # fmt: skip
-                    if not self.evaluated:
-                        raise ValueError(f"{self.sampler.name} never called the model: its result is no picture")
-                    self._end_step(x, sigma)
-            except StopSampling as stop:
-                x, sigma = stop.x, stop.sigma
+        sigma = self.plan.sigmas[-1]
+        if len(self.plan.sigmas) > 1:
+            if self.position.calls == 0:
+                raise ValueError(f"{self.plan.sampler.name} never called the model: its result is no picture")
+            with contextlib.suppress(StopSampling):  # it is over anyway
+                self._end_step(x, sigma)
+        self._finish(x, sigma)
+
+    def _finish(self, x: torch.Tensor, sigma: torch.Tensor) -> None:
         if self.trace is not None:
             self.trace.end(x, sigma)
-        self._note("result", self.sigma, x)
-        self.sums.append(("rest", self.index, self.sigma, x.sum()))
-        self.check_finite()
-        return self.to_latents(x, sigma)
+        self.finite.note_result(self.position.step, self.sigma, x)
+        self.finite.look()
+        self.latents = self.plan.space.latents(x, sigma)
 
-    def record(self, x: torch.Tensor, sigma: torch.Tensor, denoised: torch.Tensor) -> None:
-        """Take note of a network evaluation: the sampler's state, sigma [B], and the clean latents it estimates."""
-        self.grid_index, self.evaluated = None, True
-        self.stage += not self.sampler.custom
-        if self.shows_denoised:  # or let go at once: memory that is held on to makes every step slower
+    @property
+    def shows_denoised(self) -> bool:
+        """Whether somebody looks at the denoised latents: a callback, or a trace."""
+        return self.callbacks.want_denoised or self.trace is not None
+
+    def at_start(self, x: torch.Tensor) -> bool:
+        """Whether the network is about to be called for the first time, on the state that the run started from.
+
+        Values are compared only where the sampler may have changed them before.
+        """
+        if self.position.calls > 0:
+            return False
+        return torch.equal(x, self.start) if self.position.custom or self.position.churned else True
+
+    def evaluated(
+        self, x: torch.Tensor, sigma: torch.Tensor, at: Level, net_input: torch.Tensor, denoised: torch.Tensor,
+        returned: torch.Tensor | None = None,
+    ) -> torch.Tensor:  # fmt: skip
+        """Take note of a network evaluation at the state x, sigma [B]; return what the sampler gets.
+
+        returned: that, if it is not the denoised latents.
+        """
+        returned = denoised if returned is None else returned
+        if self.callbacks.want_denoised:  # or let go at once: memory that is held on to makes every step slower
             self.latest = denoised
             self.denoised = denoised if self.denoised is None else self.denoised
-        self._note("state", sigma, x)
-        self._note("answer", sigma, denoised)
-        if self.sampler.adaptive:  # it would search for a step that makes nan small, for ever
-            self.check_finite()
+        self.finite.note("state", self.position.step, sigma, x)
+        self.finite.note("answer", self.position.step, sigma, denoised)
+        self.position.called()
+        if self.plan.sampler.adaptive:  # it would search for a step that makes nan small, for ever
+            self.finite.look()
+        if self.trace is not None:
+            self.trace.record_call(x, sigma, at.timestep, net_input, returned)
+        return returned
 
     def begin_step(self, index: int, x: torch.Tensor, sigma: torch.Tensor) -> bool:
         """The sampler's state at the start of step `index`; whether x or the conditioning was changed since."""
         changed = index > 0 and self._end_step(x, sigma)
-        self.index, self.sigma, self.stage = index, sigma, 0
-        at_level = self.sampler.takes == "sigmas" and not (self.sampler.custom or self.churned)
-        self.grid_index = index if at_level else None
+        self.position.begin(index)
+        self.sigma, custom = sigma, self.plan.sampler.custom
         if self.trace is not None:
-            self.trace.begin_step(index, x, sigma, late=self.sampler.custom)
+            self.trace.begin_step(index, x, sigma, late=custom)
         # A custom sampler tells us only after its first evaluation, which is repeated if anything was changed.
-        self.denoised = self.latest if self.sampler.custom and not changed else None
+        self.denoised = self.latest if custom and not changed else None
         return changed
 
     def _end_step(self, x: torch.Tensor, sigma: torch.Tensor) -> bool:
-        changed = self._call_back(x, sigma) if self.callback is not None else False
-        self._tick(sigma)
-        if self.legacy_callback is not None and self.index % (self.legacy_every or 1) == 0:
-            self.legacy_callback(self.index, self._timestep(), self.to_latents(x, sigma).to(self.dtype))
+        changed = self._call_back(x, sigma)
+        self.progress.tick(sigma)
+        if self.callbacks.legacy is not None:
+            latents = self.plan.space.latents(x, sigma).to(self.dtype)
+            self.callbacks.call_legacy(self.position.step, self._timestep(), latents)
         if xla_model is not None:
             xla_model.mark_step()
         if self.pipe.interrupt:
             raise StopSampling(x, sigma)
         return changed
 
-    def _timestep(self) -> torch.Tensor:
-        return self.timestep(torch.as_tensor(self.sigma))
-
     def _call_back(self, x: torch.Tensor, sigma: torch.Tensor) -> bool:
-        latents = self.to_latents(x, sigma).to(self.dtype)
-        before = None if latents.is_inference() else latents._version
-        tensors = {"latents": latents, **self.conditioning}
-        if self.shows_denoised:
-            tensors["denoised"] = self.denoised.to(self.dtype)
-        guidance = getattr(self.pipe, "_guidance_scale", None)
-        returned = self.callback(
-            self.pipe, self.index, self._timestep(), {name: tensors[name] for name in self.tensor_inputs}
-        )
-        changed = getattr(self.pipe, "_guidance_scale", None) != guidance
-        for name in self.conditioning:
-            changed |= returned.get(name, tensors[name]) is not tensors[name]
-            self.conditioning[name] = returned.get(name, tensors[name])
-        replaced = returned.get("latents", latents)
-        if not isinstance(replaced, torch.Tensor) or replaced.shape != latents.shape:
-            found = f"of the shape {tuple(replaced.shape)}" if isinstance(replaced, torch.Tensor) else repr(replaced)
-            raise ValueError(
-                f"callback_on_step_end returned latents {found} after step {self.index}, and those of the run are of "
-                f"the shape {tuple(latents.shape)}: return a tensor of that shape, or no latents to go on as they are"
-            )
-        if replaced is not latents or before is None or latents._version != before:
-            x.copy_(self.to_state(replaced.to(x), sigma))
-            changed = True
+        if self.callbacks.on_step_end is None:
+            return False
+        latents = self.plan.space.latents(x, sigma).to(self.dtype)
+        denoised = self.denoised.to(self.dtype) if self.callbacks.want_denoised else None
+        replaced, changed = self.callbacks.call(self.pipe, self.position.step, self._timestep(), latents, denoised)
+        if replaced is not None:
+            x.copy_(self.plan.space.state(replaced.to(x), sigma))
         return changed
 
-    def _tick(self, sigma: torch.Tensor) -> None:
-        if self.count is not None:
-            return self.progress.update()
-        low, high = (math.log(float(bound)) for bound in (self.sigmas[self.sigmas > 0].min(), self.sigmas.max()))
-        done = 100 if sigma <= 0 or high <= low else int(100 * (high - math.log(float(sigma))) / (high - low))
-        self.progress.set_postfix(sigma=f"{float(sigma):.3g}")
-        self.progress.update(done - self.ticks)
-        self.ticks = done
-
-    def _note(self, what: str, sigma: torch.Tensor, tensor: torch.Tensor) -> None:
-        self.sums.append((what, self.index, sigma, tensor.flatten()[:: max(tensor.numel() // SAMPLED, 1)].sum()))
-
-    def check_finite(self) -> None:
-        """Raise FloatingPointError if a state, an evaluation or the result so far has nan or inf, and say whose it is:
-        one device sync."""
-        finite = torch.stack([total for *_, total in self.sums]).isfinite().tolist() if self.sums else []
-        if all(finite):
-            self.sums.clear()
-            return
-        what, index, sigma, _ = self.sums[finite.index(False)]
-        level = float(torch.as_tensor(sigma).flatten()[0])
-        at = f"step {index}, sigma {level:.4g} (sampler {self.sampler.name}, model in {self.dtype})"
-        raise FloatingPointError(SPOILED[what].format(at=at))
+    def _timestep(self) -> torch.Tensor:
+        """What the network is told at the start of the step."""
+        return self.plan.space.timestep(torch.as_tensor(self.sigma)).to(self.start.device)

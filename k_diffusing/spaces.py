@@ -1,40 +1,62 @@
-"""What a sampler sees of the latents that a diffusers pipeline steps: scales, timesteps, coordinates."""
+"""What a sampler sees of a model: every change between a scheduler's latents, a sampler's state, a network's input."""
 
+import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+
+import torch
 
 from k_diffusing.grids.choose import SigmaGrid
-from k_diffusing.model.coordinates import FlowCoordinates
+from k_diffusing.model.coordinates import FLOW_COORDINATES
 from k_diffusing.model.preconditioning import Preconditioning
-from k_diffusing.model.schedules import FlowSchedule
+from k_diffusing.model.schedules import DiscreteSchedule, FlowSchedule, LogSigmaSchedule
 from k_diffusing.samplers.comfyui import Levels, model_sampling
 
+Change = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
-class View(NamedTuple):
-    """What a sampler sees of a pipeline's latents; sigma is the sampler's, and broadcasts against the latents.
 
-    shown(sigma): what diffusers calls sigma there (flow: t). timestep(sigma): what the network is told. initial(sigma):
-    the standard deviation of latents that are all noise. state(latents, sigma), latents(x, sigma): to the sampler's
-    state and back. network_input(latents, sigma). denoised(x, output, sigma). noised(clean, noise, sigma): latents.
-    velocity: the network's output is dx/dsigma. levels: the noise schedule as ComfyUI's functions want it.
+@dataclass(frozen=True)
+class LatentSpace:
+    """The three forms of one state: latents as diffusers' scheduler holds them, the sampler's x, the network's input.
+
+    sigma is the sampler's. It is 0-dim, or has as many dimensions as the tensors [B, ...] that go with it.
+
+    Attributes:
+        coordinates: "ve" (x = x0 + sigma eps), "flow" (x = (1 - t) x0 + t eps, sigma = t), or "velocity".
+        time: what diffusers calls sigma at a sigma: on flow models t.
+        timestep: what the network is told at a sigma of any shape.
+        initial: the standard deviation of latents that are all noise at sigma.
+        state: x from latents, at sigma. latents: latents from x.
+        network_input: what the network is given of latents.
+        denoised: the clean sample, from (x, the network's output, sigma).
+        noised: latents from (clean sample, unit noise, sigma).
+        levels: the noise schedule, as functions of ComfyUI want it.
     """
 
-    shown: Callable
-    timestep: Callable
-    initial: Callable
-    state: Callable
-    latents: Callable
-    network_input: Callable
-    denoised: Callable
-    noised: Callable
-    velocity: bool
+    coordinates: str
+    time: Callable[[torch.Tensor], torch.Tensor]
+    timestep: Callable[[torch.Tensor], torch.Tensor]
+    initial: Callable[[torch.Tensor], torch.Tensor | float]
+    state: Change
+    latents: Change
+    network_input: Change
+    denoised: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+    noised: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
     levels: Levels
 
+    @property
+    def velocity(self) -> bool:
+        """Whether the network's output is dx / dsigma."""
+        return self.coordinates != "ve"
 
-def discrete_view(schedule, row: Preconditioning, grid: SigmaGrid) -> View:
+
+def discrete_space(
+    schedule: DiscreteSchedule | LogSigmaSchedule, row: Preconditioning, grid: SigmaGrid, quantize: bool = False
+) -> LatentSpace:
     """Of an epsilon, v or sample model, in the latents of the grid's scheduler: x0 + sigma eps, or scaled to unit."""
     if grid.timesteps is not None:
         schedule = schedule.with_grid(grid.sigmas[:-1], grid.timesteps)
+    on = functools.cache(schedule.to)
 
     def scale(sigma):
         return (sigma**2 + 1) ** 0.5
@@ -44,25 +66,27 @@ def discrete_view(schedule, row: Preconditioning, grid: SigmaGrid) -> View:
         return grid.initial_scale * above / (scale(sigma) if scaled else 1)
 
     scaled = grid.scaled_latents
-    return View(
-        shown=lambda sigma: sigma,
-        timestep=schedule.timestep,
+    return LatentSpace(
+        coordinates="ve",
+        time=lambda sigma: sigma,
+        timestep=lambda sigma: on(sigma.device).timestep(sigma, quantize),
         initial=initial,
         state=lambda latents, sigma: latents * scale(sigma) if scaled else latents,
         latents=lambda x, sigma: x / scale(sigma) if scaled else x,
         network_input=lambda latents, sigma: latents if scaled else row.network_input(latents, sigma),
         denoised=row.denoised,
         noised=lambda clean, noise, sigma: (clean + noise * sigma) / (scale(sigma) if scaled else 1),
-        velocity=False,
         levels=model_sampling(Levels(schedule), flow=False),
     )
 
 
-def flow_view(schedule: FlowSchedule, coordinates: FlowCoordinates, ve: bool) -> View:
-    """Of a flow model, whose latents are (1 - t) x0 + t eps whatever the sampler's coordinates."""
+def flow_space(schedule: FlowSchedule, chosen: str) -> LatentSpace:
+    """Of a flow model, whose latents are (1 - t) x0 + t eps in whatever coordinates the sampler runs."""
+    coordinates, ve = FLOW_COORDINATES[chosen], chosen == "ve"
     time = coordinates.time
-    return View(
-        shown=time,
+    return LatentSpace(
+        coordinates=chosen,
+        time=time,
         timestep=lambda sigma: schedule.timestep(time(sigma)),
         initial=lambda sigma: 1.0,
         state=coordinates.state,
@@ -70,6 +94,5 @@ def flow_view(schedule: FlowSchedule, coordinates: FlowCoordinates, ve: bool) ->
         network_input=lambda latents, sigma: latents,
         denoised=lambda x, output, sigma: coordinates.latents(x, sigma) - time(sigma) * output,
         noised=lambda clean, noise, sigma: time(sigma) * noise + (1 - time(sigma)) * clean,
-        velocity=not ve,
         levels=model_sampling(Levels(schedule, (lambda t: t / (1 - t)) if ve else (lambda t: t)), flow=not ve),
     )

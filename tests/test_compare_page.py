@@ -13,7 +13,7 @@ from PIL import Image
 from tiny_models import flux_prompt, sdxl_prompt, tiny_flux, tiny_sdxl
 
 from flux_comfy_pipeline import FluxPipeline
-from k_diffusing.compare.compare import compare
+from k_diffusing.compare.compare import compare_samplers
 from k_diffusing.compare.figure import figure, figure_png
 from k_diffusing.compare.page import page
 from k_diffusing.trace.difference import Finding
@@ -29,12 +29,12 @@ def pipe():
 
 @pytest.fixture(scope="module")
 def parting(pipe):
-    return compare(pipe, "k:euler", "k:heun", {**sdxl_prompt(), **SIZE}, steps=4)
+    return compare_samplers(pipe, "k:euler", "k:heun", {**sdxl_prompt(), **SIZE}, steps=4)
 
 
 @pytest.fixture(scope="module")
 def agreeing(pipe):
-    return compare(pipe, "k:euler", "k:euler", {**sdxl_prompt(), **SIZE}, steps=2)
+    return compare_samplers(pipe, "k:euler", "k:euler", {**sdxl_prompt(), **SIZE}, steps=2)
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def test_a_figure_without_any_distance_can_be_drawn(agreeing):
 
 def test_runs_in_two_coordinates_share_the_axis_of_flow_time():
     call = {**flux_prompt(), **SIZE}
-    found = compare(tiny_flux(FluxPipeline), "k:euler", "diffusers:FlowMatchEulerDiscreteScheduler", call, steps=3)
+    found = compare_samplers(tiny_flux(FluxPipeline), "k:euler", "diffusers:FlowMatchEulerDiscreteScheduler", call, steps=3)
     top, _ = figure(found).axes
     assert found.traces[1].coordinates == "flow"
     assert list(top.lines[0].get_xdata()) == pytest.approx(list(top.lines[2].get_xdata()), rel=1e-4)

@@ -9,7 +9,7 @@ from tiny_models import flux_prompt, largest_difference, sdxl_prompt, seeded, ti
 
 from flux_comfy_pipeline import FluxPipeline
 from k_diffusing.compare import compare as compare_samplers
-from k_diffusing.compare.compare import compare
+from k_diffusing.compare.compare import compare_samplers
 from k_diffusing.compare.failure import SamplerError
 from k_diffusing.compare.sources import find_source, overruled
 from k_diffusing.oracle.closed_form import SDXL_SCHEDULE
@@ -25,11 +25,11 @@ def sdxl(**schedule):
 
 
 def run(a, b, pipe=None, steps=6, **settings):
-    return compare(pipe or sdxl(), a, b, {**sdxl_prompt(), **SIZE}, steps=steps, **settings)
+    return compare_samplers(pipe or sdxl(), a, b, {**sdxl_prompt(), **SIZE}, steps=steps, **settings)
 
 
 def run_flux(a, b, steps=6, **settings):
-    return compare(tiny_flux(FluxPipeline), a, b, {**flux_prompt(), **SIZE}, steps=steps, **settings)
+    return compare_samplers(tiny_flux(FluxPipeline), a, b, {**flux_prompt(), **SIZE}, steps=steps, **settings)
 
 
 def first(comparison):
@@ -111,7 +111,7 @@ def test_counterparts_agree(a, b):
 def test_flow_schedulers_of_any_class_share_a_grid(kind):
     """flow_coordinates="ve" begins below t = 1, and so must the run that it is compared with."""
     pipe = tiny_flux(FluxPipeline, kind(use_flow_sigmas=True, prediction_type="flow_prediction"))
-    comparison = compare(pipe, "k:euler", "k:euler,flow_coordinates=ve", {**flux_prompt(), **SIZE}, steps=6)
+    comparison = compare_samplers(pipe, "k:euler", "k:euler,flow_coordinates=ve", {**flux_prompt(), **SIZE}, steps=6)
     assert comparison.difference.agree, comparison.verdict
     times = [
         trace.sigmas if trace.coordinates == "flow" else trace.sigmas / (1 + trace.sigmas)

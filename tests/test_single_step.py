@@ -7,7 +7,7 @@ from tiny_models import flux_prompt, largest_difference, sdxl_prompt, seeded, ti
 
 import test as sdxl_script
 from flux_comfy_pipeline import FluxPipeline
-from k_diffusing.compare.compare import compare
+from k_diffusing.compare.compare import compare_samplers
 from k_diffusing.model.coordinates import LARGEST_FLOW_TIME
 from k_diffusing.noise.sources import NOISE_SOURCES
 from k_diffusing.oracle.closed_form import draw, oracle_flux, oracle_sdxl
@@ -130,7 +130,7 @@ def test_image_to_image_with_one_step_left(model, name):
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_comparison(pipes, name):
     pipe, prompt = pipes["sdxl"]
-    comparison = compare(pipe, "k:euler", f"k:{name}", {**prompt, **SIZE}, steps=1)
+    comparison = compare_samplers(pipe, "k:euler", f"k:{name}", {**prompt, **SIZE}, steps=1)
     assert comparison.difference.agree, comparison.verdict
 
 

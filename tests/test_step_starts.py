@@ -5,7 +5,7 @@ import torch
 from tiny_models import flux_prompt, sdxl_prompt, seeded, tiny_flux, tiny_sdxl
 
 from flux_comfy_pipeline import FluxPipeline
-from k_diffusing.compare.compare import compare
+from k_diffusing.compare.compare import compare_samplers
 from k_diffusing.trace.record import Trace
 from k_diffusing.trace.step_starts import step_starts
 from sdxl_comfy_pipeline import StableDiffusionXLPipeline
@@ -136,7 +136,7 @@ def run(a, b, family="sdxl", steps=6, **settings):
     pipe, prompt = tiny_sdxl(StableDiffusionXLPipeline), sdxl_prompt()
     if family == "flux":
         pipe, prompt = tiny_flux(FluxPipeline), flux_prompt()
-    return compare(pipe, a, b, {**prompt, **SIZE}, steps=steps, **settings)
+    return compare_samplers(pipe, a, b, {**prompt, **SIZE}, steps=steps, **settings)
 
 
 @pytest.mark.parametrize("family", ["sdxl", "flux"])

@@ -66,7 +66,7 @@ class Comparison:
         return json.dumps(texts, indent=1)
 
 
-def compare(
+def compare_samplers(
     pipe,
     a: str | Callable,
     b: str | Callable,
@@ -136,22 +136,14 @@ def _run(pipe, source, call, sigma_grid, steps: int, seed: int, trace):
 
 def _shared_grid(pipe, sigma_grid, call: dict[str, Any], steps: int):
     """A grid that both runs can start from. On flow models that is the one VE coordinates have, whose first time is
-    less than 1: it is found by a run of a sampler that does nothing but look."""
+    less than 1."""
     from k_diffusing.model.scheduler_config import is_flow
-    from k_diffusing.run import StopSampling
 
     if not is_flow(pipe.scheduler):
         return sigma_grid
-    seen = []
-
-    def look(model, x, sigmas):
-        seen.append(sigmas.cpu())
-        raise StopSampling(x, sigmas[0])
-
-    options = {"flow_coordinates": "ve", "num_inference_steps": steps, "output_type": "latent"}
-    pipe(**call, **options, comfy_sampler=look, sigma_grid=sigma_grid)
-    times = seen[0] / (1 + seen[0])
-    return lambda schedule, n: times
+    size = {name: call.get(name) for name in ("height", "width", "latents")}
+    sigmas = pipe.plan("euler", None, sigma_grid, steps, flow_coordinates="ve", **size).sigmas
+    return lambda schedule, n: sigmas / (1 + sigmas)
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -283,7 +275,7 @@ def compare_both(args: argparse.Namespace) -> int:
         raise ValueError(f"give two samplers to compare, not {len(args.samplers)}")
     pipe = load(args)
     args.output.mkdir(parents=True, exist_ok=True)  # fails before the model runs
-    comparison = compare(
+    comparison = compare_samplers(
         pipe, *args.samplers, call_keywords(args),
         steps=args.steps, grid=args.grid, seed=args.seed, tolerance=args.tolerance,
     )  # fmt: skip

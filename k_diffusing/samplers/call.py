@@ -49,7 +49,7 @@ def run_sampler(
 
     denoiser: (x, sigma) -> denoised, x of shape [B, ...] in float32 or wider, sigma of shape [B].
     sigmas: n + 1 decreasing values on the CPU (0-dim CPU tensors mix with any device without a sync), the last
-    one usually 0. A single step to 0 is one evaluation, and its result the denoised latents. A sampler that takes a
+    one usually 0; a grid of one value has no step. A single step to 0 is one evaluation, and its result the denoised latents. A sampler that takes a
     range stops at the last sigma above 0; if the grid ends at 0, one Euler step goes on from there. generator: source
     of all step noise, one or one per image; None: torch's global one. noise(x, sigmas, kind): makes the
     noise_sampler(sigma, sigma_next) in its place. derivative: stands in for `to_d`. observer: its
@@ -59,6 +59,8 @@ def run_sampler(
 
     Raises RuntimeError where dpm_adaptive finds no step that it accepts.
     """
+    if len(sigmas) == 1:
+        return x
     if _is_single_step(sampler, sigmas):
         return _single_step(denoiser, x, sigmas[0], derivative, _StepWatch(observer, denoiser, sigmas, None).begin)
     options, make = dict(options or {}), noise or partial(step_noise, generator=generator)

@@ -29,6 +29,21 @@ def _is_single_step(sampler: Sampler, sigmas: torch.Tensor) -> bool:
     return cannot and not sampler.custom and len(sigmas) == 2 and float(sigmas[-1]) == 0
 
 
+def evaluation_count(sampler: Sampler, sigmas: torch.Tensor) -> int | None:
+    """The network evaluations of a run on `sigmas`; None where they depend on the model, or on a user's function.
+
+    The last step, to 0, takes one evaluation in every sampler.
+    """
+    steps, ends_at_zero = len(sigmas) - 1, int(sigmas[-1] == 0)
+    if _is_single_step(sampler, sigmas):
+        return 1
+    if sampler.adaptive or sampler.nfe_per_step is None:
+        return None
+    if sampler.takes == "sigma_range":
+        return _fast_evaluations(sigmas) + ends_at_zero
+    return sampler.nfe_per_step * (steps - ends_at_zero) + ends_at_zero
+
+
 def _fast_evaluations(sigmas: torch.Tensor) -> int:
     """The n of dpm_fast: with the last denoising step, as many evaluations as the grid has steps (one at least)."""
     return max(len(sigmas) - 1 - int(sigmas[-1] == 0), 1)

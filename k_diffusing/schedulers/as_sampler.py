@@ -18,6 +18,7 @@ import torch
 from diffusers import SchedulerMixin
 from diffusers.utils import logging
 
+from k_diffusing._tensors import Stamp
 from k_diffusing.grids.check import check_sigmas
 from k_diffusing.model.scheduler_config import fresh_scheduler, is_flow, noise_schedule, preconditioning
 from k_diffusing.samplers.call import step_noise
@@ -220,9 +221,9 @@ class SchedulerSampler:
                 break
             denoised = model(x, x.new_full((len(x),), float(plan.levels[call])), **(extra_args or {}))
             if begins and callback is not None:
-                before = _stamp(x)
+                before = Stamp(x)
                 callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": denoised})
-                if not _unchanged(x, before):
+                if not before.holds(x):
                     _forget_the_state(plan.scheduler)
             x = plan.advance(step, call, x, denoised)
         return x
@@ -383,11 +384,3 @@ def _forget_the_state(scheduler) -> None:
         scheduler.last_sample = None
     if hasattr(scheduler, "order_list"):  # DPMSolverSinglestep begins a new group of steps if it has no outputs
         scheduler.model_outputs = [None] * len(scheduler.model_outputs)
-
-
-def _stamp(x: torch.Tensor) -> int | torch.Tensor:
-    return x.clone() if x.is_inference() else x._version
-
-
-def _unchanged(x: torch.Tensor, stamp: int | torch.Tensor) -> bool:
-    return torch.equal(x, stamp) if isinstance(stamp, torch.Tensor) else x._version == stamp

@@ -41,7 +41,7 @@ from k_diffusing.samplers.options import check_options, choose_coordinates
 from k_diffusing.schedulers.as_sampler import KINDS, warn_of_bounds
 from k_diffusing.schedulers.calls import ADAPTIVE, Plan
 from k_diffusing.schedulers.suspended import Run
-from k_diffusing.spaces import View, discrete_view, flow_view
+from k_diffusing.spaces import LatentSpace, discrete_space, flow_space
 
 logger = logging.get_logger(f"diffusers.{__name__}")  # under diffusers' verbosity settings
 
@@ -275,7 +275,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         """The standard deviation of the initial latents."""
         if self._plan is None:
             return getattr(self._source(), "init_noise_sigma", 1.0)
-        return self._plan.view.initial(self._plan.levels[0])
+        return self._plan.space.initial(self._plan.levels[0])
 
     def _source(self) -> SchedulerMixin:
         """The scheduler whose settings the config holds, anew."""
@@ -302,11 +302,11 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         source = self._source()
         warn_of_bounds(self, self._sampler, source)
         make = self._flow_grid if is_flow(source) else self._discrete_grid
-        view, grid = make(source, num_inference_steps, timesteps, sigmas, mu)
-        self._plan = Plan(self._sampler, self._options, view, grid)
+        space, grid = make(source, num_inference_steps, timesteps, sigmas, mu)
+        self._plan = Plan(self._sampler, self._options, space, grid)
         self._levels = self._plan.levels.unbind()
-        self.sigmas = view.shown(self._plan.levels)
-        timesteps = view.timestep(self._plan.levels[:-1])
+        self.sigmas = space.time(self._plan.levels)
+        timesteps = space.timestep(self._plan.levels[:-1])
         self._times, self.timesteps = timesteps.tolist(), timesteps.to(device)
         self.num_inference_steps = len(grid) - 1
         # Where a pipeline passed its own grid, it takes the number of timesteps for that of steps.
@@ -321,7 +321,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
                 "kept: leave it out, or choose a sampler that takes a grid of sigmas"
             )
 
-    def _discrete_grid(self, source, n, timesteps, sigmas, mu) -> tuple[View, torch.Tensor]:
+    def _discrete_grid(self, source, n, timesteps, sigmas, mu) -> tuple[LatentSpace, torch.Tensor]:
         self._check_explicit(timesteps=timesteps, sigmas=sigmas)
         only_flow = getattr(self._sampler.function, "flow_coordinates", None) == "flow"
         if only_flow or self.config.flow_coordinates != "auto":
@@ -330,9 +330,9 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         grid_scheduler = self._sampler.grid_scheduler or source
         grid = discrete_grid(grid_scheduler, schedule, n, self._sigma_grid, timesteps, sigmas, self._drop)
         grid = grid._replace(initial_scale=initial_scale(self.config.noise, grid, schedule.sigmas[-1]))
-        return discrete_view(schedule, preconditioning(source), grid), grid.sigmas
+        return discrete_space(schedule, preconditioning(source), grid), grid.sigmas
 
-    def _flow_grid(self, source, n, timesteps, sigmas, mu) -> tuple[View, torch.Tensor]:
+    def _flow_grid(self, source, n, timesteps, sigmas, mu) -> tuple[LatentSpace, torch.Tensor]:
         if timesteps is not None or source.config.get("invert_sigmas"):
             raise ValueError(
                 "flow models are run here by sigmas=, from 1 to 0: timesteps= and invert_sigmas are not kept"
@@ -350,9 +350,9 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         else:
             self._check_explicit(sigmas=sigmas)
         chosen = choose_coordinates(self.config.flow_coordinates, self._sampler, self._options)
-        coordinates, schedule = FLOW_COORDINATES[chosen], flow_schedule(source, mu)
+        schedule = flow_schedule(source, mu)
         times = flow_grid(source, schedule, n, sigma_grid, sigmas, mu, self._drop).sigmas
-        return flow_view(schedule, coordinates, chosen == "ve"), coordinates.sigmas(times)
+        return flow_space(schedule, chosen), FLOW_COORDINATES[chosen].sigmas(times)
 
     def index_for_timestep(self, timestep: float | torch.Tensor) -> int:
         """The network call of a timestep, the one that begins a step if there are several; ValueError if none is."""
@@ -378,7 +378,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
 
     def scale_model_input(self, sample: torch.Tensor, timestep=None) -> torch.Tensor:
         """The network's input from the latents."""
-        return self._ready().view.network_input(sample, self._levels[self._at(timestep)])
+        return self._ready().space.network_input(sample, self._levels[self._at(timestep)])
 
     def add_noise(self, original_samples: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """Latents at the noise level of the network call at hand, or of begin_index, or else of `timesteps` [B]."""
@@ -388,7 +388,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
             sigma = plan.levels[calls].to(original_samples).reshape(-1, *[1] * (original_samples.ndim - 1))
         else:
             sigma = self._levels[index]
-        return plan.view.noised(original_samples, noise, sigma)
+        return plan.space.noised(original_samples, noise, sigma)
 
     def scale_noise(self, sample: torch.Tensor, timestep: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """`add_noise` under the name, and with the order, that pipelines for flow models use."""
@@ -422,17 +422,17 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         return EulerDiscreteSchedulerOutput(previous, denoised) if return_dict else (previous, denoised)
 
     def _advance(self, model_output, sample, generator, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        plan, view, level = self._plan, self._plan.view, self._levels[index]
+        plan, space, level = self._plan, self._plan.space, self._levels[index]
         run = self._run = self._run or self._begin(sample, generator, index)
         # The first latents, and those that the pipeline changed, take the place of what the sampler gave the model.
-        x = run.x if run.gave(sample) else view.state(sample.to(run.x.dtype), level)
+        x = run.x if run.gave(sample) else space.state(sample.to(run.x.dtype), level)
         output = model_output.to(x.dtype)
-        denoised = view.denoised(x, output, level)
+        denoised = space.denoised(x, output, level)
         run.answer((denoised, output), None if x is run.x else x)
         self._index = index + 1
         if run.over != (self._index == len(self._times)):
             raise RuntimeError(f"{plan.sampler.name} did not call the network {len(self._times)} times: it {ADAPTIVE}")
-        previous = view.latents(run.x, self._levels[self._index]).to(sample.dtype)
+        previous = space.latents(run.x, self._levels[self._index]).to(sample.dtype)
         run.give(previous)
         return previous, denoised.to(sample.dtype)
 
@@ -440,9 +440,9 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         plan, generator = self._plan, self.generator if generator is None else generator
         streams = noise_streams(self.config.noise, generator, None, len(sample), sample.device)
         streams = streams.after_initial(sample.shape, sample.device, sample.dtype)
-        step_noise = functools.partial(streams.step_noise, time=plan.view.shown)
+        step_noise = functools.partial(streams.step_noise, time=plan.space.time)
         state_dtype = torch.promote_types(sample.dtype, torch.float32)
-        x = plan.view.state(sample.to(state_dtype, copy=True), self._levels[index])
+        x = plan.space.state(sample.to(state_dtype, copy=True), self._levels[index])
         return Run(lambda model: plan.sample_from(index, model, x, step_noise))
 
     def _expect(self, timestep) -> int:

@@ -13,7 +13,7 @@ from k_diffusing.samplers.call import run_sampler
 from k_diffusing.samplers.comfyui import ComfyModel
 from k_diffusing.samplers.patch import to_d
 from k_diffusing.samplers.records import Sampler
-from k_diffusing.spaces import View
+from k_diffusing.spaces import LatentSpace
 
 ADAPTIVE = (
     "chooses its steps by the network's answers, and a pipeline wants all timesteps before the first: take a sampler "
@@ -62,8 +62,8 @@ class Plan:
     ValueError for a sampler whose calls depend on what the network answers.
     """
 
-    def __init__(self, sampler: Sampler, options: dict[str, Any], view: View, grid: torch.Tensor):
-        self.sampler, self.options, self.view, self.grid = sampler, options, view, grid
+    def __init__(self, sampler: Sampler, options: dict[str, Any], space: LatentSpace, grid: torch.Tensor):
+        self.sampler, self.options, self.space, self.grid = sampler, options, space, grid
         if len(grid) == 1:
             self.levels, self.starts = grid, []
             return
@@ -104,12 +104,12 @@ class Plan:
 
         return run_sampler(
             self.sampler,
-            ComfyModel(denoiser, self.view.levels) if self.sampler.custom else denoiser,
+            ComfyModel(denoiser, self.space.levels) if self.sampler.custom else denoiser,
             x,
             sigmas,
             options=self.options,
             noise=noise,
-            derivative=derivative if self.view.velocity else to_d,
+            derivative=derivative if self.space.velocity else to_d,
             **watch,
         )
 

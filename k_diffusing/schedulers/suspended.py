@@ -13,6 +13,8 @@ from collections.abc import Callable
 import torch
 from greenlet import getcurrent, greenlet
 
+from k_diffusing._tensors import Stamp
+
 
 class _Suspended:
     """The runs suspended in a thread, ended with the thread: later nobody could, and what they hold would stay."""
@@ -78,7 +80,7 @@ class Run:
     """
 
     def __init__(self, function: Callable):
-        self._greenlet, self._given, self._version = _suspendable(function), None, None
+        self._greenlet, self._given = _suspendable(function), None
         self.x = self._greenlet.switch()
 
     @property
@@ -100,8 +102,8 @@ class Run:
 
     def give(self, latents: torch.Tensor) -> None:
         """Take note of what the pipeline was given."""
-        self._given, self._version = latents, None if latents.is_inference() else latents._version
+        self._given = Stamp(latents)
 
     def gave(self, latents: torch.Tensor) -> bool:
-        """Whether these are the latents given last, as they were. No values are compared: that would be a sync."""
-        return latents is self._given and self._version is not None and latents._version == self._version
+        """Whether these are the latents given last, as they were."""
+        return self._given is not None and self._given.holds(latents)

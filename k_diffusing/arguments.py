@@ -1,0 +1,84 @@
+"""What a user passes to a pipeline's call: whether it can be, before any model runs."""
+
+import inspect
+from collections.abc import Callable
+from numbers import Integral
+from typing import Any
+
+import torch
+from diffusers.utils import logging
+
+from k_diffusing.grids.check import check_grid_choice, check_steps
+from k_diffusing.samplers.find import find_sampler
+from k_diffusing.samplers.options import check_options
+from k_diffusing.samplers.records import Sampler
+
+logger = logging.get_logger(f"diffusers.{__name__}")  # under diffusers' verbosity settings
+
+
+def check_sampler(
+    comfy_sampler: str | Callable,
+    sampler_options: dict[str, Any] | None,
+    sigma_grid: str | Callable | None,
+    num_inference_steps: int,
+    **explicit,
+) -> Sampler:
+    """Return the sampler's record if it can run with these options on this grid.
+
+    explicit: sigmas=, timesteps=, the user's own values. Raises ValueError or TypeError, with the value, the reason
+    and the choices.
+    """
+    sampler = find_sampler(comfy_sampler)
+    check_options(sampler, sampler_options)
+    check_grid_choice(sigma_grid, **explicit)
+    if all(values is None for values in explicit.values()):
+        check_steps(num_inference_steps)
+        if sampler.sigma_grid and sigma_grid is None:
+            logger.warning(f"{sampler.name} needs a grid smooth in log sigma: sigma_grid={sampler.sigma_grid!r} is one")
+    for name, values in explicit.items():
+        if values is not None and sampler.takes == "sigma_range":
+            raise ValueError(
+                f"{sampler.name} chooses its own steps between sigma_min and sigma_max, so {name}= cannot be kept: "
+                "leave it out, or choose a sampler that takes a grid of sigmas"
+            )
+    return sampler
+
+
+def check_callback(sampler: Sampler, *callbacks: Callable | None) -> None:
+    """Raise ValueError for a step-end callback of a sampler that never tells of its steps."""
+    parameters = inspect.signature(sampler.function).parameters.values()
+    takes_callback = any(p.name == "callback" or p.kind is p.VAR_KEYWORD for p in parameters)
+    if not takes_callback and any(callback is not None for callback in callbacks):
+        raise ValueError(f"{sampler.name} takes no `callback`, so no step-end callback can be called: add it")
+
+
+def count_images(prompt: str | list[str] | None, prompt_embeds: torch.Tensor | None, per_prompt: int) -> int:
+    """The images of a call; ValueError unless there is one at least."""
+    if not isinstance(per_prompt, Integral) or isinstance(per_prompt, bool) or per_prompt < 1:
+        raise ValueError(f"num_images_per_prompt={per_prompt!r}: give an integer of at least 1")
+    prompts = 1 if isinstance(prompt, str) else len(prompt_embeds if prompt is None else prompt)
+    if prompts == 0:
+        raise ValueError("prompt is an empty list: give one prompt at least")
+    return prompts * per_prompt
+
+
+def diffusers_arguments(call: Callable, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Of a pipeline's arguments those of diffusers' own loop, for comfy_sampler=None.
+
+    call: the pipeline's __call__, whose keyword-only parameters are our own, but for deprecated ones of diffusers'.
+    Raises ValueError if one of ours has another value than its default.
+    """
+    parameters = inspect.signature(call).parameters
+    kept = {name: value for name, value in arguments.items() if name in parameters and name != "self"}
+    for name in ("callback", "callback_steps"):
+        if name in kept and kept[name] is None:
+            del kept[name]
+    for name, parameter in parameters.items():
+        if parameter.kind is not parameter.KEYWORD_ONLY or name in ("callback", "callback_steps"):
+            continue
+        value = kept.pop(name)
+        if value is not None and value != parameter.default:
+            raise ValueError(f"{name}={value!r} needs a sampler, and comfy_sampler=None runs diffusers' own loop")
+    if "denoised" in (kept["callback_on_step_end_tensor_inputs"] or []):
+        raise ValueError("diffusers' own loop (comfy_sampler=None) has no 'denoised' to give to a callback")
+    return kept
