@@ -258,6 +258,11 @@ class Texts(NamedTuple):
     pooled_prompt_embeds: torch.Tensor | None
 
     @property
+    def embeds(self) -> dict[str, torch.Tensor | None]:
+        """The embeddings by encode_prompt's keywords."""
+        return {"prompt_embeds": self.prompt_embeds, "pooled_prompt_embeds": self.pooled_prompt_embeds}
+
+    @property
     def given(self) -> bool:
         """Whether there is anything to encode or to use."""
         return self.prompt is not None or (self.prompt_embeds is not None and self.pooled_prompt_embeds is not None)
@@ -358,11 +363,12 @@ def conditioning(
         pipe.encode_prompt, device=device, num_images_per_prompt=images_per_prompt, max_sequence_length=tokens,
         lora_scale=scale,
     )  # fmt: skip
-    embeds, pooled, text_ids = encode(**texts._asdict())
+    embeds, pooled, text_ids = encode(texts.prompt, texts.prompt_2, **texts.embeds)
     negative_embeds, sides = None, {}
     cond_text = {"pooled_projections": pooled, "txt_ids": text_ids, "guidance": guidance}
     if negative is not None:
-        negative_embeds, negative_pooled, negative_ids = encode(**negative._asdict())
+        encoded = encode(negative.prompt, negative.prompt_2, **negative.embeds)
+        negative_embeds, negative_pooled, negative_ids = encoded
     image_embeds, negative_image_embeds = _ip_adapter_embeds(pipe, images, negative_images, size, device, shape[0])
     sides["cond"] = Side(cond_text, image_embeds)
     if negative is not None:

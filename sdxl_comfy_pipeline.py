@@ -177,7 +177,8 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         def network(net_input, timestep, guided):
             """The UNet's output as guidance makes it, with the prompt, without it: each [B, 4, h, w]."""
             if not (guided and self.do_classifier_free_guidance):
-                output = told.unet(net_input, timestep, told.positive).to(state_dtype)
+                part = told.positive if self.do_classifier_free_guidance else None
+                output = told.unet(net_input, timestep, part).to(state_dtype)
                 return output, output, output
             if batch_guidance:
                 both = told.unet(torch.cat([net_input] * 2), torch.cat([timestep] * 2)).to(state_dtype)

@@ -6,7 +6,7 @@ Both pipelines at 1024 x 1024, the real classes around networks that answer at o
   CPU it is mostly the arithmetic on the latents, which is the same in both; at 128 x 128 it is Python and dispatch;
 - draws: what an SDE sampler's step takes above euler's, in plain torch.randn of the latents, for each draw it needs;
 - operations: tensor operations that a step of ours dispatches (that none of them waits for the device is tested, in
-  tests/test_optimizations.py);
+  tests/pipelines/test_optimizations.py);
 - memory: the most that tensors take during a call on the demo models, ours over diffusers', the weights counted and
   not;
 - grid: the 13 samplers at 4 steps on the demo models as the render scripts call them, over calling the pipeline with

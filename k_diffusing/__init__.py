@@ -1,6 +1,8 @@
-"""SDXL and FLUX pipelines for diffusers that hand sampling to k_diffusion's functions, and tools to compare samplers."""
+"""SDXL and FLUX pipelines for diffusers that hand sampling to k_diffusion's functions; tools to compare samplers."""
 
 import importlib
+
+__version__ = "0.1.0"
 
 _HOMES = {
     "NOISE_SOURCES": "noise.sources",

@@ -15,12 +15,10 @@ import socket
 def refuse(*args, **kwargs):
     raise AssertionError("network access at import")
 socket.socket.connect = socket.getaddrinfo = refuse
-import samplers_patch
-from k_diffusing.model import denoisers
-from k_diffusing.grids import grids as sigma_grids
-from k_diffusing import run as sampling_run
-import sdxl_comfy_pipeline
-import flux_comfy_pipeline
+import samplers_patch, sdxl_comfy_pipeline, flux_comfy_pipeline
+import k_diffusing
+for name in k_diffusing.__all__:
+    getattr(k_diffusing, name)
 assert torch.equal(torch.random.get_rng_state(), state), "import drew random numbers"
 assert len(samplers_patch.SAMPLERS) == 13
 """

@@ -10,23 +10,18 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-SCRIPTS = {"test", "test_flux", "render_grid", "contact_sheet", "published", "sampler_probe", "conftest"}
-SCRIPTS |= {
-    "adherence",
-    "grid_cells",
-    "grid_claims",
-    "grid_options",
-    "grid_page",
-    "grid_report",
-    "grid_run",
-    "run_folder",
-}
+ASKED_FOR = {"sdxl_comfy_pipeline", "flux_comfy_pipeline", "samplers_patch", "test", "test_flux"}
 
 
-def test_every_library_module_is_installed_and_no_script():
-    modules = {path.stem for path in ROOT.glob("*.py")}
-    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["py-modules"]
-    assert set(listed) == modules - SCRIPTS
+def test_no_other_module_lies_at_the_top():
+    assert {path.stem for path in ROOT.glob("*.py")} == ASKED_FOR | {"conftest"}
+
+
+def test_every_package_is_installed():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    folders = {".".join(path.relative_to(ROOT).parent.parts) for path in (ROOT / "k_diffusing").rglob("*.py")}
+    assert set(listed["packages"]) == folders | {"k_diffusing.demo_models"}
+    assert set(listed["py-modules"]) == ASKED_FOR - {"test", "test_flux"}
 
 
 def test_no_module_shadows_the_standard_library():

@@ -20,8 +20,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent
-DEMOS = {"demo": ROOT / "demo_models" / "sdxl-shapes", "demo-flux": ROOT / "demo_models" / "flux-shapes"}
+from k_diffusing.models import DEMO_MODELS
+
+DEMOS = {"demo": DEMO_MODELS / "sdxl-shapes", "demo-flux": DEMO_MODELS / "flux-shapes"}
 DEMO_CALLS = {
     "demo": {"guidance_scale": 5.0},
     "demo-flux": {"guidance_scale": 1.0, "true_cfg_scale": 2.0, "negative_prompt": "", "max_sequence_length": 64},
@@ -32,7 +33,7 @@ REAL_PROMPT = "Astronaut in a jungle, cold color palette, muted colors, detailed
 
 @dataclass
 class Comparison:
-    """difference: a `k_diffusing.trace.difference.Difference`. labels, traces, pictures: of a and of b; call: what both were
+    """difference: a `trace.difference.Difference`. labels, traces, pictures: of a and of b; call: what both were
     given; notes: what must be known beside the verdict."""
 
     labels: tuple[str, str]
@@ -79,7 +80,7 @@ def compare_samplers(
 ) -> Comparison:
     """Run a and b through a pipeline of ours from the same prompt, seed and noise, and compare the two runs.
 
-    a, b: as `k_diffusing.compare.sources.find_source` takes them. call: keywords for the pipeline, the prompt among them.
+    a, b: as `sources.find_source` takes them. call: keywords for the pipeline, the prompt among them.
     grid: "scheduler" (that of pipe.scheduler for both), "own" (each its own), or a name of SIGMA_GRIDS for both.
     b gets the noise that a drew. Raises ValueError or TypeError for bad input, before any network runs, and
     SamplerError for a sampler that fails.

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from k_diffusing.trace.record import Trace
 
-ROOT = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parents[1]
+PIPELINES = ("sdxl_comfy_pipeline.py", "flux_comfy_pipeline.py")
 SHOWN = 5  # frames
 
 
@@ -37,7 +38,8 @@ def _frames(function: Callable, error: BaseException) -> list[str]:
     except TypeError:  # an object, or a builtin
         return []
     modules = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
-    ours = {path for path in map(Path, filter(None, modules)) if path.parent == ROOT}
+    loaded = map(Path, filter(None, modules))
+    ours = {path for path in loaded if path.is_relative_to(PACKAGE) or path.name in PIPELINES}
     kept = []
     for frame in traceback.extract_tb(error.__traceback__):
         path = Path(frame.filename).resolve()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-DEMO_MODELS = Path(__file__).resolve().parent / "demo_models"
+from k_diffusing.models import DEMO_MODELS
 
 
 def adherence_of(model: str) -> Callable[[str, Image.Image], dict[str, bool] | None]:

@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -258,8 +258,7 @@ def renderer(script: Script, args: argparse.Namespace, pipe, prompts: list[str])
     def render_cells(cells: list[Cell]) -> Rendered:
         keywords = keywords_of(script, args, cells, sources.get(cells[0].sampler))
         keywords |= gathered([encoded[cell.prompt] for cell in cells], device)
-        with seeded_global_noise(cells[0].seed, device):
-            pictures, calls, seconds, network_seconds, memory = render(pipe, network, device, keywords)
+        pictures, calls, seconds, network_seconds, memory = render(pipe, network, device, keywords)
         per_evaluation = script.calls_per_pair if getattr(cells[0], script.guidance) > 1 else 1
         kept = [adherence(cell.prompt, picture) for cell, picture in zip(cells, pictures, strict=True)]
         return Rendered(pictures, calls // per_evaluation, seconds, network_seconds, memory, kept)
@@ -280,16 +279,6 @@ def sources_for(args: argparse.Namespace, pipe) -> dict[str, Any]:
             except (ValueError, TypeError) as error:
                 raise BadInput(f"{name}, made from the config of this model's scheduler: {error}") from error
     return found
-
-
-@contextlib.contextmanager
-def seeded_global_noise(seed: int, device) -> Iterator[None]:
-    """A sampler of the user's may draw from torch's global generator: its picture depends on its seed all the same."""
-    import torch
-
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
 
 
 def encodings(script: Script, args: argparse.Namespace, pipe, prompts: list[str]) -> dict[str, dict[str, Any]]:

@@ -1,15 +1,14 @@
 """What a grid shows of itself: the text in its PNGs, its contact sheets, its page. Built from the files on disk."""
 
 import argparse
-import contextlib
 import functools
-import tomllib
 from collections.abc import Iterator
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from k_diffusing import __version__
 from k_diffusing._files import write_whole
 from k_diffusing.render.cells import (
     OF_A_SOLVER,
@@ -51,10 +50,7 @@ def png_text(args: argparse.Namespace, axes: Axes, fixed: dict[str, Any], **more
 def programs() -> dict[str, str]:
     """The versions of the programs that made a picture."""
     found = {name: version(name) for name in ("torch", "diffusers", "k-diffusion")}
-    with contextlib.suppress(OSError):
-        project = tomllib.loads(Path(__file__).with_name("pyproject.toml").read_text(encoding="utf-8"))["project"]
-        found[project["name"]] = project["version"]
-    return found
+    return found | {"k-diffusing": __version__}
 
 
 def model_name(model: str) -> str:

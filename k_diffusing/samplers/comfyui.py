@@ -26,7 +26,7 @@ def is_comfyui_function(function: Callable) -> bool:
 class Levels:
     """The noise levels of a model, under the names that ComfyUI's `model_sampling` gives them.
 
-    schedule: a noise schedule of `denoisers`. level(sigma): the schedule's sigma in the sampler's coordinates.
+    schedule: a noise schedule of `model.schedules`. level(sigma): the schedule's sigma in the sampler's coordinates.
     """
 
     schedule: Any

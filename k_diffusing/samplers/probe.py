@@ -8,6 +8,7 @@ import torch
 from k_diffusing.model.schedules import FlowSchedule
 from k_diffusing.samplers.call import run_sampler
 from k_diffusing.samplers.comfyui import ComfyModel, Levels, after_guidance, model_sampling
+from k_diffusing.samplers.private_draws import PrivateDraws
 from k_diffusing.samplers.records import Sampler
 
 CALLS = 100  # of the model in a step; more is a sampler that finds no end
@@ -42,7 +43,7 @@ class Probe(NamedTuple):
         return few
 
     def mixes_images(self) -> bool:
-        """Whether an image depends on the others in its batch, or on noise that is not given; also if it cannot run."""
+        """Whether an image depends on the others in its batch; also if the sampler cannot run."""
         x = torch.linspace(-2, 3, 2 * 4 * 8 * 8).reshape(2, 4, 8, 8)
         try:
             together = self._run(x, 4, *MODELS[-1])[0]
@@ -66,8 +67,7 @@ class Probe(NamedTuple):
 
         schedule = FlowSchedule(sigmas.flip(0), shift=lambda t: t)
         model = ComfyModel(denoiser, model_sampling(Levels(schedule), self.flow)) if self.sampler.custom else denoiser
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(0)
+        with PrivateDraws(), torch.no_grad():
             x = run_sampler(self.sampler, model, x.clone(), sigmas, options=self.options, noise=_same_for_all)
         return x, calls
 

@@ -133,12 +133,12 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         sampler: the name of a k_diffusion sampler, a callable with that signature, or its import path "module:name".
             Paths are followed where a call passes them, never from a config that was loaded.
         sampler_options: given to the sampler: eta, s_noise, s_churn, solver_type, order, ...
-        sigma_grid: "karras", ... (`k_diffusing.grids.grids.SIGMA_GRIDS`), or a function (schedule, n) -> n + 1 sigmas; None: the
+        sigma_grid: "karras", ... (`k_diffusing.SIGMA_GRIDS`), or a function (schedule, n) -> n + 1 sigmas; None: the
             grid of the config. Its import path will do too.
         flow_coordinates: "auto", "flow" or "ve", as in our FluxPipeline; for flow-matching models.
-        noise: where the steps' noise comes from (`k_diffusing.noise.sources.NOISE_SOURCES`); that of the initial latents is the pipeline's
-            own. "philox", "comfy" and "a1111" take the generator's seed and go on as if they had drawn those too; they
-            need latents that are not packed.
+        noise: where the steps' noise comes from (`k_diffusing.NOISE_SOURCES`); that of the initial latents is the
+            pipeline's own. "philox", "comfy" and "a1111" take the generator's seed and go on as if they had drawn
+            those too; they need latents that are not packed.
         scheduler_class: the diffusers class that the remaining settings belong to.
 
     generator: set it to have all noise from there in pipelines that pass none to `step`, such as FLUX's; torch's global

@@ -1,17 +1,16 @@
 """At which noise levels a sampler will call the network on a grid, and its run from any of them."""
 
 import contextlib
-import functools
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from k_diffusing.samplers.call import run_sampler
 from k_diffusing.samplers.comfyui import ComfyModel
 from k_diffusing.samplers.patch import to_d
+from k_diffusing.samplers.private_draws import PrivateDraws
 from k_diffusing.samplers.records import Sampler
 from k_diffusing.spaces import LatentSpace
 
@@ -19,39 +18,6 @@ ADAPTIVE = (
     "chooses its steps by the network's answers, and a pipeline wants all timesteps before the first: take a sampler "
     "with fixed steps, or comfy_sampler= of our pipelines, which run this one"
 )
-
-
-class _OwnDraws(TorchDispatchMode):
-    """Inside, this thread's random operations draw from generators of their own.
-
-    Neither torch's global ones nor a user's advance. None is put back either: that would rewind it for other threads.
-    """
-
-    def __init__(self):
-        super().__init__()
-        self.generator = functools.cache(lambda device: torch.Generator(device).manual_seed(0))
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if not _draws(func):
-            return func(*args, **kwargs or {})
-        draw, kwargs = func.overloadpacket, kwargs or {}
-        if draw.__name__.endswith("_like"):  # these take no generator in older versions of torch
-            x, *bounds = args
-            given = {name: value for name, value in kwargs.items() if value is not None and name != "memory_format"}
-            kwargs = {"dtype": x.dtype, "device": x.device} | given
-            draw, args = getattr(torch.ops.aten, draw.__name__.removesuffix("_like")), (*map(int, bounds), x.shape)
-        of_tensors = (value.device for value in args if isinstance(value, torch.Tensor))
-        device = torch.device(kwargs.get("device") or next(of_tensors, "cpu"))
-        return draw(*args, **kwargs | {"generator": self.generator(device)})
-
-
-@functools.cache
-def _draws(func) -> bool:
-    """Whether it is a draw; also tagged, for what they may do, are functions that take no generator: attention, ..."""
-    packet = func.overloadpacket
-    parameters = {each.name for name in packet.overloads() for each in getattr(packet, name)._schema.arguments}
-    tagged = torch.Tag.nondeterministic_seeded in func.tags
-    return tagged and ("generator" in parameters or packet.__name__.endswith("_like"))
 
 
 class Plan:
@@ -127,7 +93,7 @@ class Plan:
             starts.append(len(levels) - self.sampler.custom)  # a custom sampler tells after the first call
 
         x = torch.ones(1, 1, 1, 1)
-        with _OwnDraws() if self.sampler.custom else contextlib.nullcontext(), torch.no_grad():
+        with PrivateDraws() if self.sampler.custom else contextlib.nullcontext(), torch.no_grad():
             self.sample(
                 model, x, sigmas, None,
                 observer=SimpleNamespace(begin_step=begin_step), watch_noise=lambda _: lambda *_: torch.zeros_like(x),

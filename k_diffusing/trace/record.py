@@ -37,7 +37,7 @@ def active_trace() -> "Trace | None":
 def chosen_trace(trace: "Trace | None") -> "Trace | None":
     """The user's trace of a call, or else the active one. Raises TypeError for what is none."""
     if trace is not None and not isinstance(trace, Trace):
-        raise TypeError(f"trace={trace!r}: give a sampler_trace.Trace() of yours, to look into after the call")
+        raise TypeError(f"trace={trace!r}: give a k_diffusing.Trace() of yours, to look into after the call")
     return active_trace() if trace is None else trace
 
 

@@ -15,7 +15,7 @@ from k_diffusing.render.folder import RunFolder
 from k_diffusing.render.report import programs
 from samplers_patch import SAMPLERS
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 HEUN = "sdxl-sample_heun.png"
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from k_diffusing.compare import compare as compare_samplers
+from k_diffusing.compare import compare as command
 from k_diffusing.compare.sources import find_source
 from k_diffusing.oracle.judge import ORDER_STEPS, judge, order
 
@@ -85,10 +85,10 @@ def test_the_global_generator_is_left_alone():
 
 
 def test_command_line(capsys):
-    assert compare_samplers.main(["k:heun", "--oracle", "sdxl"]) == 0
+    assert command.main(["k:heun", "--oracle", "sdxl"]) == 0
     assert "k:heun on sdxl: right in distribution" in capsys.readouterr().out
-    assert compare_samplers.main(["k:dpmpp_2m,flow_coordinates=velocity", "--oracle", "flux"]) == 1
-    assert compare_samplers.main(["k:hoin", "--oracle", "sdxl"]) == 2
+    assert command.main(["k:dpmpp_2m,flow_coordinates=velocity", "--oracle", "flux"]) == 1
+    assert command.main(["k:hoin", "--oracle", "sdxl"]) == 2
 
 
 LAME = """def sample_lame(model, x, sigmas):
@@ -116,20 +116,20 @@ def test_an_order_that_is_asked_for(capsys, tmp_path):
     path = tmp_path / "lame.py"
     path.write_text(LAME)
     lame = [f"{path}:sample_lame", "--oracle", "sdxl"]
-    assert compare_samplers.main(lame) == 0  # the warning alone fails nothing
-    assert compare_samplers.main([*lame, "--order", "2"]) == 1
+    assert command.main(lame) == 0  # the warning alone fails nothing
+    assert command.main([*lame, "--order", "2"]) == 1
     assert "sample_lame does not reach order 2" in capsys.readouterr().out
-    assert compare_samplers.main([*lame, "--order", "1"]) == 0
-    assert compare_samplers.main(["heun", "--oracle", "sdxl", "--order", "2"]) == 0
+    assert command.main([*lame, "--order", "1"]) == 0
+    assert command.main(["heun", "--oracle", "sdxl", "--order", "2"]) == 0
 
 
 def test_an_order_that_cannot_be_asked_for(capsys):
-    assert compare_samplers.main(["dpmpp_sde", "--oracle", "sdxl", "--order", "2"]) == 2
+    assert command.main(["dpmpp_sde", "--oracle", "sdxl", "--order", "2"]) == 2
     assert "order 2 cannot be asked of dpmpp_sde: it adds noise" in capsys.readouterr().err
-    assert compare_samplers.main(["euler", "heun", "--order", "2"]) == 2
+    assert command.main(["euler", "heun", "--order", "2"]) == 2
     assert "--oracle" in capsys.readouterr().err
     for asked in ("0", "-1", "nan"):
-        assert compare_samplers.main(["euler", "--oracle", "sdxl", "--order", asked]) == 2
+        assert command.main(["euler", "--oracle", "sdxl", "--order", asked]) == 2
 
 
 def test_a_sampler_that_needs_a_grid_that_ends_at_0_is_judged():

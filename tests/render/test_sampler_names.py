@@ -9,7 +9,7 @@ import pytest
 
 from k_diffusing.render.names import COMFYUI, contents, file_tags, full_name, sampler_names
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 NAMES = {
     "euler": "euler",
@@ -55,10 +55,10 @@ def test_contents_of_files(tmp_path, monkeypatch):
     assert label == "mine.py"
     mine.write_text("a = 2")
     assert contents(names)["mine.py"] != before
-    monkeypatch.syspath_prepend(ROOT / "tests" / "stand_in")
+    monkeypatch.syspath_prepend(ROOT / "tests" / "support" / "stand_in")
     assert list(contents(sampler_names(["comfy:euler"]))) == [COMFYUI]
 
 
 def test_no_torch():
-    code = "import sys, sampler_names; sys.exit(bool({'torch', 'diffusers', 'numpy'} & sys.modules.keys()))"
+    code = "import sys, k_diffusing.render.names; sys.exit(bool({'torch', 'diffusers', 'numpy'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

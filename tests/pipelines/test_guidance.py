@@ -7,7 +7,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from tiny_models import flux_prompt, largest_difference, sdxl_prompt, seeded, tiny_flux, tiny_sdxl
 
-from flux_comfy_pipeline import FluxPipeline
+from flux_comfy_pipeline import FluxPipeline, dynamic_shift
 from k_diffusing.model import guidance
 from k_diffusing.model.schedules import DiscreteSchedule, FlowSchedule, LogSigmaSchedule
 from sdxl_comfy_pipeline import StableDiffusionXLPipeline
@@ -85,7 +85,7 @@ def test_guided_nowhere_equals_no_guidance(family, pipes):
 def test_calls_outside_the_interval_are_not_guided(family, sampler, pipes):
     half = 499.5
     if family == "flux":  # 6 steps: the half is on the grid, and is where the second interval starts
-        shift = math.exp(pipes["flux"]._dynamic_shift(16, 16, None))
+        shift = math.exp(dynamic_shift(pipes["flux"], 16, 16, None))
         half = 1000 * shift * 0.5 / (1 + (shift - 1) * 0.5)
     everywhere, seen = run(pipes[family], family, sampler)
     _, evaluations = run(pipes[family], family, sampler, **PLAIN[family])

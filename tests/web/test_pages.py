@@ -12,7 +12,7 @@ from jinja2 import UndefinedError
 
 from k_diffusing.web import pages
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 STATIC = ROOT / "k_diffusing" / "web" / "static"
 GRID = {"title": "t", "shared": "1 picture", "figures": [], "data": {}}
 
@@ -48,7 +48,8 @@ def test_both_colour_schemes_have_every_colour():
 
 def test_an_installed_copy_renders_pages(tmp_path):
     source, installed = tmp_path / "source", tmp_path / "installed"
-    shutil.copytree(ROOT / "k_diffusing", source / "k_diffusing", ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in ("k_diffusing", "demo_models"):
+        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for path in [
         *ROOT.glob("*.py"),
         *map(ROOT.joinpath, ("pyproject.toml", "requirements.txt", "README.md", "LICENSE")),

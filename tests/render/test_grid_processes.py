@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from test_render_grid import SDXL, saved_sdxl
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 LAUNCHERS = {
     2: ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port"],
     4: ["-m", "torch.distributed.run", "--nproc_per_node", "4", "--master_port"],
@@ -71,7 +71,7 @@ def assert_whole(folder, cells):
 def test_four_processes_share_a_grid(tmp_path):
     """Without a model, so that they start sooner."""
     argv = ["--samplers", "euler", "dpmpp_2m", "--seeds", "0", "1", "2", "3", "--output", str(tmp_path)]
-    done = launch(4, ROOT / "tests" / "trivial_grid.py", *argv)
+    done = launch(4, ROOT / "tests" / "support" / "trivial_grid.py", *argv)
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(told(done.stdout)) == len(set(told(done.stdout))) == 8
     assert done.stdout.count("all of them") == 1

@@ -42,7 +42,14 @@ def spawn(*argv, **environment):
 @pytest.fixture
 def stuck(tmp_path):
     """A launch of 20 cells, 2 of them finished, that holds a third."""
-    command = [sys.executable, "-c", STUCK.format(tests=str(Path(__file__).parent)), "--output", str(tmp_path), *SEEDS]
+    command = [
+        sys.executable,
+        "-c",
+        STUCK.format(tests=str(Path(trivial_grid.__file__).parent)),
+        "--output",
+        str(tmp_path),
+        *SEEDS,
+    ]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert any(line == "waiting\n" for line in process.stdout)
         yield process

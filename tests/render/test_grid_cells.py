@@ -7,7 +7,7 @@ from pathlib import Path
 
 from k_diffusing.render.cells import Axes, Cell, Solver, batches, cells, named_cells, several
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 EULER, HEUN, SDE = Solver("euler"), Solver("heun", 2), Solver("dpmpp_sde", 2, has_eta=True)
 FULL = Axes(
     solvers=(EULER, HEUN, SDE, Solver("dpmpp_3m_sde", has_eta=True, sigma_grid="karras")),
@@ -87,5 +87,5 @@ def test_batches_share_all_but_seed_and_prompt():
 
 
 def test_no_torch():
-    code = "import sys, grid_cells, grid_run; sys.exit(bool({'torch', 'diffusers', 'numpy'} & sys.modules.keys()))"
+    code = "import sys, k_diffusing.render.engine; sys.exit(bool({'torch', 'diffusers', 'numpy'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -1,6 +1,6 @@
 """A render script without a model, for tests of the grid engine: a picture is one colour, a start takes 0.3 s.
 
-    python tests/trivial_grid.py --output FOLDER --seeds 0 1 2 3
+    python tests/support/trivial_grid.py --output FOLDER --seeds 0 1 2 3
 
 Of the environment: LOG names a file that gets a line for each cell rendered. KILL_AT=n: SIGKILL at the n-th line of
 the engine's modules that runs; KILL_AT=loaded:n counts from where the first cell is begun. FILE_LIMIT=n: no file may
@@ -13,7 +13,7 @@ import signal
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from PIL import Image  # noqa: E402
@@ -22,8 +22,7 @@ from k_diffusing.render import engine as grid_run  # noqa: E402
 from k_diffusing.render import options as grid_options  # noqa: E402
 from k_diffusing.render.cells import Cell, Solver  # noqa: E402
 
-ENGINE = {"grid_run.py", "run_folder.py", "grid_report.py", "contact_sheet.py", "published.py", "whole_file.py"}
-ENGINE |= {"grid_claims.py"}
+ENGINE = {str(ROOT / "k_diffusing" / "_files.py"), *map(str, (ROOT / "k_diffusing" / "render").glob("*.py"))}
 SOLVERS = [Solver("euler"), Solver("heun", 2), Solver("dpmpp_sde", 2, has_eta=True), Solver("dpmpp_2m")]
 DEFAULTS = {
     "model": __file__,
@@ -71,7 +70,7 @@ def kill_at(count: int) -> None:
     left = [count]
 
     def trace(frame, event, _):
-        if Path(frame.f_code.co_filename).name not in ENGINE:
+        if frame.f_code.co_filename not in ENGINE:
             return None
         left[0] -= event == "line"
         if left[0] <= 0:
@@ -81,7 +80,7 @@ def kill_at(count: int) -> None:
     sys.settrace(trace)
     caller = sys._getframe(1)
     while caller is not None:  # functions that run already
-        caller.f_trace = trace if Path(caller.f_code.co_filename).name in ENGINE else None
+        caller.f_trace = trace if caller.f_code.co_filename in ENGINE else None
         caller = caller.f_back
 
 

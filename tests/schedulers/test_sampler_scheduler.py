@@ -394,7 +394,7 @@ def test_noise_is_added_as_diffusers_adds_it(name):
         assert largest_difference(noised(own, timestep), noised(theirs, timestep)) <= SAME
 
 
-# Right by an exact answer: as it is with our pipelines, tests/test_oracles.py.
+# Right by an exact answer: as it is with our pipelines, tests/oracle/test_oracles.py.
 
 ORACLES = {
     "epsilon": lambda: oracle_sdxl(),
@@ -644,7 +644,7 @@ def test_a_run_that_begins_later(sampler, begin, start):
     sigmas, x = scheduler.sigmas, X / 14
     for call in range(begin, start):
         sigma, t = sigmas[call], scheduler.timesteps[call]
-        x = x + network(scheduler._plan.view.network_input(x, sigma), t) * (sigmas[call + 1] - sigma)
+        x = x + network(scheduler._plan.space.network_input(x, sigma), t) * (sigmas[call + 1] - sigma)
     expected = fresh(sampler)
     expected.set_begin_index(start)
     scheduler.set_begin_index(begin)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_models import flux_prompt, sdxl_prompt, seeded, tiny_flux, tiny_sdxl
 
-from flux_comfy_pipeline import FluxPipeline
+from flux_comfy_pipeline import FluxPipeline, dynamic_shift
 from k_diffusing.compare.sources import find_source
 from k_diffusing.oracle.closed_form import draw, oracle_flux, oracle_sdxl, wasserstein
 from k_diffusing.samplers.comfyui import model_sampling
@@ -22,7 +22,7 @@ SIZE = {"height": 16, "width": 16, "num_inference_steps": 4, "output_type": "lat
 def comfyui(monkeypatch):
     """The stand-in's samplers, by way of `comfy:` names, as a user has them."""
     installed = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "comfy"}
-    monkeypatch.syspath_prepend(Path(__file__).parent / "stand_in")
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "support" / "stand_in")
     yield lambda name: find_source(f"comfy:{name}").sampler
     for name in [name for name in sys.modules if name.split(".")[0] == "comfy"]:
         del sys.modules[name]
@@ -68,7 +68,7 @@ def test_noise_levels_of_flux(comfyui):
     seen = []
     pipe = tiny_flux(FluxPipeline)
     pipe(**flux_prompt(), **SIZE, comfy_sampler=comfyui("look"), sampler_options={"seen": seen})
-    shift = torch.tensor(pipe._dynamic_shift(16, 16, None)).exp().item()
+    shift = torch.tensor(dynamic_shift(pipe, 16, 16, None)).exp().item()
     for percent in (0.0, 1e-4, 0.5):
         t = 1 - percent
         # 1e-3: percent counts to the smallest of the 1000 levels, theirs to 0
@@ -84,7 +84,7 @@ def test_noise_of_their_kind_of_model_is_right_in_distribution(comfyui, coordina
 
 
 def test_the_wrong_kind_of_model_would_be_seen(comfyui, monkeypatch):
-    monkeypatch.setattr("flux_comfy_pipeline.model_sampling", lambda levels, flow: model_sampling(levels, False))
+    monkeypatch.setattr("k_diffusing.spaces.model_sampling", lambda levels, flow: model_sampling(levels, False))
     assert wasserstein(draw(oracle_flux(), comfyui("renoised"), steps=60)) > 0.1
 
 

@@ -8,7 +8,7 @@ from diffusers import DPMSolverMultistepScheduler, EulerDiscreteScheduler, UniPC
 from tiny_models import flux_prompt, largest_difference, sdxl_prompt, seeded, tiny_flux, tiny_sdxl
 
 from flux_comfy_pipeline import FluxPipeline
-from k_diffusing.compare import compare as compare_samplers
+from k_diffusing.compare import compare as command
 from k_diffusing.compare.compare import compare_samplers
 from k_diffusing.compare.failure import SamplerError
 from k_diffusing.compare.sources import find_source, overruled
@@ -268,19 +268,19 @@ def test_noise_of_a_chain_of_intervals_is_their_sum():
 @pytest.fixture
 def demo(monkeypatch):
     """The command line on a tiny pipeline in place of the demo checkpoint."""
-    monkeypatch.setattr(compare_samplers, "load", lambda args: sdxl())
-    monkeypatch.setattr(compare_samplers, "call_keywords", lambda args: {**sdxl_prompt(), **SIZE, "noise": args.noise})
+    monkeypatch.setattr(command, "load", lambda args: sdxl())
+    monkeypatch.setattr(command, "call_keywords", lambda args: {**sdxl_prompt(), **SIZE, "noise": args.noise})
 
 
 def test_exit_codes_and_files(demo, tmp_path, capsys):
     options = ["--steps", "4", "--output", str(tmp_path)]
-    assert compare_samplers.main(["k:euler", "diffusers:EulerDiscreteScheduler", *options, "--html"]) == 0
+    assert command.main(["k:euler", "diffusers:EulerDiscreteScheduler", *options, "--html"]) == 0
     said = capsys.readouterr().out
     assert said.startswith("k:euler and diffusers:EulerDiscreteScheduler agree to ")
     assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".png", ".html"}
     written = json.loads(next(tmp_path.glob("*.json")).read_text())
     assert written["agree"] and len(written["rows"]) == 4
-    assert compare_samplers.main(["k:euler", "k:heun", *options]) == 1
+    assert command.main(["k:euler", "k:heun", *options]) == 1
     assert "part at step 0: update rule" in capsys.readouterr().out
 
 
@@ -294,8 +294,8 @@ def test_a_users_file(demo, tmp_path, capsys):
         "    return x\n"
     )
     options = ["--steps", "4", "--output", str(tmp_path)]
-    assert compare_samplers.main(["k:euler", f"{path}:sample_mine", *options]) == 0
-    assert compare_samplers.main(["k:euler", f"{path}:sample_mine,gain=1.1", *options]) == 1
+    assert command.main(["k:euler", f"{path}:sample_mine", *options]) == 0
+    assert command.main(["k:euler", f"{path}:sample_mine,gain=1.1", *options]) == 1
 
 
 @pytest.mark.parametrize(
@@ -344,24 +344,24 @@ def test_comfyui_that_is_not_there():
 
 
 def test_bad_command_lines(demo, capsys):
-    assert compare_samplers.main(["k:euler"]) == 2
+    assert command.main(["k:euler"]) == 2
     assert "give two samplers" in capsys.readouterr().err
     for option in ("--sigma-grid", "--grid"):
-        assert compare_samplers.main(["euler", "heun", option, "karas"]) == 2
+        assert command.main(["euler", "heun", option, "karas"]) == 2
         assert "did you mean 'karras'" in capsys.readouterr().err
-    assert compare_samplers.main(["k:euler", "k:heun", "--noise", "comfi"]) == 2
+    assert command.main(["k:euler", "k:heun", "--noise", "comfi"]) == 2
     assert "did you mean 'comfy'" in capsys.readouterr().err
 
 
 def test_noise_of_both_runs(demo, tmp_path):
     options = ["--steps", "3", "--noise", "philox", "--output", str(tmp_path)]
-    assert compare_samplers.main(["k:euler_ancestral", "diffusers:EulerAncestralDiscreteScheduler", *options]) == 0
+    assert command.main(["k:euler_ancestral", "diffusers:EulerAncestralDiscreteScheduler", *options]) == 0
     [found] = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
     assert found["call"]["noise"] == "philox"
 
 
 def test_a_model_that_is_not_there(capsys):
-    assert compare_samplers.main(["k:euler", "k:heun", "--model", "no/where/at/all"]) == 2
+    assert command.main(["k:euler", "k:heun", "--model", "no/where/at/all"]) == 2
     assert "--model no/where/at/all cannot be loaded" in capsys.readouterr().err
 
 
@@ -424,7 +424,7 @@ def test_too_many_sigmas(tmp_path):
 )
 def test_a_sampler_that_fails(demo, tmp_path, capsys, body, said):
     for samplers in (["euler", own(tmp_path, body)], [own(tmp_path, body), "euler"]):
-        assert compare_samplers.main([*samplers, "--steps", "2", "--output", str(tmp_path)]) == 3
+        assert command.main([*samplers, "--steps", "2", "--output", str(tmp_path)]) == 3
         [first, *frames] = capsys.readouterr().err.splitlines()
         assert first.startswith("error: ") and "mine.py:sample_mine failed: " in first and said in first
         assert all(frame.startswith("  mine.py:2, in sample_mine: ") for frame in frames) and len(frames) <= 1
@@ -434,7 +434,7 @@ def test_the_frames_of_a_users_error_are_shown(demo, tmp_path, capsys):
     (tmp_path / "my_slopes.py").write_text("def slope(x):\n    return x / missing\n")
     text = own(tmp_path, "    model(x, sigmas[0])\n    return my_slopes.slope(x)\n")
     (tmp_path / "mine.py").write_text("import my_slopes\n" + (tmp_path / "mine.py").read_text())
-    assert compare_samplers.main(["euler", text, "--steps", "2", "--output", str(tmp_path)]) == 3
+    assert command.main(["euler", text, "--steps", "2", "--output", str(tmp_path)]) == 3
     assert capsys.readouterr().err.splitlines()[1:] == [
         "  mine.py:4, in sample_mine: return my_slopes.slope(x)",
         "  my_slopes.py:2, in slope: return x / missing",
@@ -442,7 +442,7 @@ def test_the_frames_of_a_users_error_are_shown(demo, tmp_path, capsys):
 
 
 def test_a_sampler_that_fails_before_the_judge(tmp_path, capsys):
-    assert compare_samplers.main([own(tmp_path, "    return None\n"), "--oracle", "sdxl"]) == 3
+    assert command.main([own(tmp_path, "    return None\n"), "--oracle", "sdxl"]) == 3
     assert "returned None" in capsys.readouterr().err
 
 
@@ -450,8 +450,8 @@ def test_an_interrupted_comparison(demo, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(compare_samplers, "compare", interrupt)
-    assert compare_samplers.main(["euler", "heun"]) == 130
+    monkeypatch.setattr(command, "compare_samplers", interrupt)
+    assert command.main(["euler", "heun"]) == 130
 
 
 @pytest.mark.parametrize(
@@ -468,14 +468,14 @@ def test_an_interrupted_comparison(demo, monkeypatch):
     ],
 )
 def test_option_values_that_there_are_not(demo, capsys, text, said):
-    assert compare_samplers.main(["euler", text]) == 2
+    assert command.main(["euler", text]) == 2
     [line] = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("error: ") and said in line
 
 
 def test_a_folder_that_cannot_be_written(demo, tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    assert compare_samplers.main(["euler", "heun", "--output", str(tmp_path / "file" / "folder")]) == 2
+    assert command.main(["euler", "heun", "--output", str(tmp_path / "file" / "folder")]) == 2
     assert "file" in capsys.readouterr().err
 
 

@@ -162,7 +162,9 @@ def test_a_figure_without_any_distance_can_be_drawn(agreeing):
 
 def test_runs_in_two_coordinates_share_the_axis_of_flow_time():
     call = {**flux_prompt(), **SIZE}
-    found = compare_samplers(tiny_flux(FluxPipeline), "k:euler", "diffusers:FlowMatchEulerDiscreteScheduler", call, steps=3)
+    found = compare_samplers(
+        tiny_flux(FluxPipeline), "k:euler", "diffusers:FlowMatchEulerDiscreteScheduler", call, steps=3
+    )
     top, _ = figure(found).axes
     assert found.traces[1].coordinates == "flow"
     assert list(top.lines[0].get_xdata()) == pytest.approx(list(top.lines[2].get_xdata()), rel=1e-4)

@@ -7,7 +7,7 @@ samples of this number (mean over seeds) and 0.5 for their mirror image.
 import pytest
 import torch
 
-from k_diffusing import run as sampling_run
+from k_diffusing import arguments
 from k_diffusing.oracle.closed_form import (
     MIXTURE,
     OracleTransformer,
@@ -108,7 +108,7 @@ def test_flux(flux, sampler):
 def test_the_smooth_grid_is_needed(sdxl, sampler, monkeypatch):
     """On the "leading" grid the sampler is wrong, and the pipeline has said so."""
     said = []
-    monkeypatch.setattr(sampling_run.logger, "warning", said.append)
+    monkeypatch.setattr(arguments.logger, "warning", said.append)
     assert wasserstein(draw(sdxl["epsilon"], sampler)) > 0.2
     assert SAMPLERS[sampler].sigma_grid in said[0]
 

@@ -22,7 +22,7 @@ from k_diffusing.render import pipelines as render_grid
 from k_diffusing.render import sheets as contact_sheet
 from sdxl_comfy_pipeline import StableDiffusionXLPipeline
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "demo_models"))
 from shape_tokens import clip_tokenizer, t5_tokenizer  # noqa: E402
 
@@ -509,7 +509,7 @@ SOURCES = ["UniPCMultistepScheduler,solver_order=3", "comfy:euler", "euler", "eu
 def mine(tmp_path, monkeypatch):
     """A user's file of samplers, and ComfyUI."""
     installed = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "comfy"}
-    monkeypatch.syspath_prepend(ROOT / "tests" / "stand_in")
+    monkeypatch.syspath_prepend(ROOT / "tests" / "support" / "stand_in")
     path = tmp_path / "src" / "mine.py"
     path.parent.mkdir()
     path.write_text(MINE)
@@ -602,7 +602,7 @@ def test_evaluations_of_functions_and_schedulers(sdxl, mine, tmp_path):
 
 
 def test_own_noise_depends_on_the_seed_alone(sdxl, mine, tmp_path):
-    """A function that draws from torch's global generator: rendered one by one, and the same each time."""
+    """A function that draws by itself: its picture is that of its seed, and torch's global generator is left alone."""
     argv = ["--seeds", "0", "1", "--batch-size", "2", "--samplers"]
     before = torch.random.get_rng_state()
     assert sdxl(*argv, f"{mine}:own_noise", "--output", str(tmp_path / "a")) == 0

@@ -6,7 +6,7 @@ from diffusers import FirstBlockCacheConfig, TaylorSeerCacheConfig
 from tiny_models import flux_prompt, largest_difference, sdxl_prompt, seeded, tiny_flux, tiny_sdxl
 
 from flux_comfy_pipeline import FluxPipeline
-from k_diffusing.run import SamplingRun
+from k_diffusing.run import FiniteCheck
 from samplers_patch import SAMPLERS
 from sdxl_comfy_pipeline import StableDiffusionXLPipeline
 
@@ -69,7 +69,7 @@ def test_no_step_waits_for_the_device(family, sampler, monkeypatch):
     prompt = {name: embeds.to("meta") for name, embeds in prompts(family).items()}
     with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
         run(pipe, sampler, output_type="latent", **prompt)
-    monkeypatch.setattr(SamplingRun, "check_finite", lambda self: None)
+    monkeypatch.setattr(FiniteCheck, "look", lambda self: None)
     assert run(pipe, sampler, output_type="latent", **prompt).device.type == "meta"
 
 

@@ -9,7 +9,7 @@ from tiny_models import flux_prompt, largest_difference, sdxl_prompt, seeded, ti
 from torch import randn_like as imported_randn_like
 
 from flux_comfy_pipeline import FluxPipeline
-from k_diffusing.compare.compare import compare
+from k_diffusing.compare.compare import compare_samplers
 from k_diffusing.samplers import user_draws
 from k_diffusing.schedulers.as_scheduler import SamplerScheduler
 from k_diffusing.trace.record import Trace
@@ -306,7 +306,7 @@ def test_traces_and_comparisons_count_the_draws(pipes):
             theirs.step, float(theirs.sigma), float(theirs.sigma_next)
         )  # fmt: skip
     for pair in (("k:euler_ancestral", randn_like), (randn_like, "k:euler_ancestral"), (randn_like, randn)):
-        comparison = compare(pipe, *pair, {**prompt(), **SIZE}, steps=5, grid="karras")
+        comparison = compare_samplers(pipe, *pair, {**prompt(), **SIZE}, steps=5, grid="karras")
         assert comparison.difference.agree and not comparison.notes, (comparison.verdict, comparison.notes)
 
 
@@ -327,7 +327,7 @@ def test_churn_of_ones_own(pipes):
     """It comes before the network's first call, and so the draws are of no interval of the grid."""
     pipe, prompt = pipes["sdxl"]
     call_of = {**prompt(), **SIZE}
-    comparison = compare(pipe, "k:euler,s_churn=2", churning, call_of, steps=5, grid="karras")
+    comparison = compare_samplers(pipe, "k:euler,s_churn=2", churning, call_of, steps=5, grid="karras")
     assert comparison.difference.agree and not comparison.notes, comparison.verdict
-    comparison = compare(pipe, "k:euler", churning, call_of, steps=5, grid="karras")
+    comparison = compare_samplers(pipe, "k:euler", churning, call_of, steps=5, grid="karras")
     assert not comparison.difference.agree and "could not be shared in 5 draws" in comparison.notes[0]
