@@ -21,7 +21,14 @@ PROCESSES = 2
 # The tests of a module that say the most in the least time: each mutant is tried on those of them that call it.
 TESTS = {
     "run_folder": ["test_run_folder.py"],
-    "sigma_grids": ["test_sigma_grids.py", "test_properties_of_values.py"],
+    "sigma_grids": [
+        "test_sigma_grids.py",
+        "test_properties_of_values.py",
+        "test_bad_input.py",
+        "test_noise_in_pipelines.py",
+        "test_sdxl_pipeline.py",
+        "test_flux_pipeline.py",
+    ],
     "denoisers": ["test_denoisers.py", "test_guidance.py"],
     "noise": ["test_noise.py", "test_noise_in_pipelines.py"],
     "samplers_patch": ["test_samplers_patch.py", "test_single_step.py", "test_callbacks.py"],
