@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
+from k_diffusing._messages import one_line
 from k_diffusing.render.cells import Axes, Cell, Solver, batches, named_cells, told_of
 from k_diffusing.render.claims import Share
 from k_diffusing.render.folder import RunFolder, differences, digest, model_identity
@@ -440,9 +441,3 @@ def say_line(line: str, file=None) -> None:
 def shown_in(encoding: str, line: str) -> str:
     """The line, with escapes for characters that the encoding lacks."""
     return line.encode(encoding, "backslashreplace").decode(encoding)
-
-
-def one_line(error: BaseException) -> str:
-    """The type and the first line of the message, 200 characters at most."""
-    line = f"{type(error).__name__}: {error}".split("\n")[0]
-    return line if len(line) <= 200 else f"{line[:197]}..."

@@ -16,10 +16,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from k_diffusing._messages import one_line
 from k_diffusing.render import engine as grid_run
 from k_diffusing.render.adherence import adherence_of
 from k_diffusing.render.cells import Cell, Solver
-from k_diffusing.render.engine import Ranks, Rendered, Work, one_line, say_line
+from k_diffusing.render.engine import Ranks, Rendered, Work, say_line
 from k_diffusing.render.options import BadInput, options, parse
 
 __all__ = ["Script", "options", "parse", "run", "say_line"]

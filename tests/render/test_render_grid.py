@@ -17,7 +17,6 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 import samplers_patch
 from flux_comfy_pipeline import FluxPipeline
-from k_diffusing.render import engine as grid_run
 from k_diffusing.render import pipelines as render_grid
 from k_diffusing.render import sheets as contact_sheet
 from sdxl_comfy_pipeline import StableDiffusionXLPipeline
@@ -452,12 +451,6 @@ def test_defaults_follow_the_model(module, monkeypatch):
     assert (demo.changed, real.changed, mixed.changed) == ([], ["model"], ["model", "steps", "dtype"])
     half = {SDXL: ([50], [5.0], None, "float16"), FLUX: ([20], [3.5], 512, "bfloat16")}[module]
     assert (real.steps, real.guidance_scale, real.height, real.dtype) == half
-
-
-def test_one_line_of_an_error():
-    assert grid_run.one_line(ValueError("first\nsecond")) == "ValueError: first"
-    assert grid_run.one_line(KeyError()) == "KeyError: "
-    assert len(grid_run.one_line(ValueError("x" * 1000))) == 200
 
 
 def python(*argv, cwd):
