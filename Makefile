@@ -2,7 +2,7 @@
 # make published: the pictures of make samples made anew, as those that the project publishes.
 # make parity: docs/parity.md, measured anew.   make bench: docs/step_cost.md.
 # make figures: all pictures of README and docs. Measurements that docs/*.json lack are made: two hours if all do.
-# make mutants: how many small changes to six modules the tests notice: hours; one module: make mutants MODULES=noise.
+# make mutants: how many small changes to six parts of the package the tests notice: hours; make mutants PARTS=noise: one.
 # All make the virtual environment .venv first; a second call re-uses it.
 PYTHON ?= python3
 VENV := .venv
@@ -41,7 +41,7 @@ figures: samples
 	$(BIN)/python benchmarks/caption_adherence.py
 
 mutants: $(VENV)/.installed
-	nice $(BIN)/python benchmarks/mutants.py $(MODULES)
+	nice $(BIN)/python benchmarks/mutants.py $(PARTS)
 
 $(VENV)/.installed: requirements.txt requirements-dev.txt
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12) and "k-diffusion needs Python 3.11 or 3.12: make PYTHON=python3.12")'
