@@ -10,7 +10,7 @@ import sys
 
 import pytest
 import trivial_grid
-from test_run_folder import SCRIPT, assert_whole, interrupting, lines_of, pictures, start
+from grid_folders import SCRIPT, assert_whole, interrupting, lines_of, pictures, start
 
 from k_diffusing.render import engine as grid_run
 

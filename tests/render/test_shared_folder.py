@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import trivial_grid
-from test_run_folder import SCRIPT, SEEDS, assert_whole, finished, lines_of, logged, start
+from grid_folders import SCRIPT, SEEDS, assert_whole, finished, lines_of, logged, start
 
 from k_diffusing.render.folder import RunFolder
 

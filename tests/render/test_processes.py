@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from test_render_grid import SDXL, saved_sdxl
+from tiny_checkpoints import SDXL, saved_sdxl
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCHERS = {
