@@ -23,6 +23,7 @@ published: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 parity: $(VENV)/.installed
@@ -52,6 +53,7 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt
 lint: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/lint-imports
 
 clean:
 	rm -rf $(VENV)

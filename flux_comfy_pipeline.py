@@ -18,7 +18,7 @@ from diffusers.image_processor import PipelineImageInput
 from diffusers.pipelines.flux import FluxPipelineOutput
 from diffusers.utils.torch_utils import get_module_execution_device
 
-from k_diffusing.arguments import check_callback, count_images, diffusers_arguments
+from k_diffusing.arguments import check_callback, count_images, diffusers_arguments, warn_of_bounds
 from k_diffusing.model.guidance import GuidanceInterval
 from k_diffusing.noise.check import check_noise
 from k_diffusing.noise.choose import noise_streams
@@ -27,7 +27,6 @@ from k_diffusing.run import SamplingRun, StepCallbacks
 from k_diffusing.samplers.call import run_sampler
 from k_diffusing.samplers.comfyui import after_guidance
 from k_diffusing.samplers.patch import to_d
-from k_diffusing.schedulers.as_sampler import warn_of_bounds
 from k_diffusing.trace.record import Trace, chosen_trace
 
 

@@ -1,6 +1,7 @@
 """What a user passes to a pipeline's call: whether it can be, before any model runs."""
 
 import inspect
+import weakref
 from collections.abc import Callable
 from numbers import Integral
 from typing import Any
@@ -14,6 +15,8 @@ from k_diffusing.samplers.options import check_options
 from k_diffusing.samplers.records import Sampler
 
 logger = logging.get_logger(f"diffusers.{__name__}")  # under diffusers' verbosity settings
+
+_warned = weakref.WeakKeyDictionary()  # the settings that each pipeline or scheduler was warned of
 
 
 def check_sampler(
@@ -50,6 +53,26 @@ def check_callback(sampler: Sampler, *callbacks: Callable | None) -> None:
     takes_callback = any(p.name == "callback" or p.kind is p.VAR_KEYWORD for p in parameters)
     if not takes_callback and any(callback is not None for callback in callbacks):
         raise ValueError(f"{sampler.name} takes no `callback`, so no step-end callback can be called: add it")
+
+
+def warn_of_bounds(owner: Any, sampler: Sampler, scheduler) -> None:
+    """Warn, once for each owner and setting, where a sampler leaves out the bounds that the scheduler's step would put
+    on the denoised sample. `as_sampler` leaves out none: it runs a scheduler's own step.
+
+    owner: the pipeline, or what else the scheduler belongs to.
+    """
+    if sampler.keeps_bounds:
+        return
+    name, warned = type(scheduler).__name__, _warned.setdefault(owner, set())
+    settings = inspect.signature(type(scheduler).__init__).parameters  # not all of a config is the class's own
+    for setting in ("clip_sample", "thresholding"):
+        if setting in settings and scheduler.config.get(setting) and setting not in warned:
+            warned.add(setting)
+            logger.warning(
+                f"{setting}=True in the config of {name} has no effect here: it belongs to that scheduler's own step, "
+                f"and {sampler.name} has another. as_sampler({name}.from_config(pipe.scheduler.config)) keeps it; "
+                f"from_config(pipe.scheduler.config, {setting}=False) says that it is not wanted"
+            )
 
 
 def count_images(prompt: str | list[str] | None, prompt_embeds: torch.Tensor | None, per_prompt: int) -> int:

@@ -59,6 +59,7 @@ def _custom_sampler(function: Callable) -> Sampler:
         custom=True,
         flow_coordinates="flow" if is_comfyui_function(function) else getattr(function, "flow_coordinates", None),
         grid_scheduler=getattr(function, "grid_scheduler", None),
+        keeps_bounds=getattr(function, "keeps_bounds", False),
     )
 
 

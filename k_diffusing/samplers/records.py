@@ -21,7 +21,8 @@ class Sampler:
     (sigma_min, sigma_max and, unless adaptive, n). sigma_grid: the named grid it is known to need, or None.
     single_step: whether the function, if it takes a grid, can go from sigma to 0 in its first step.
     flow_coordinates: "flow" if it is written for those. grid_scheduler: whose sigmas it wants where the user gives
-    none; None: those of the pipeline's scheduler.
+    none; None: those of the pipeline's scheduler. keeps_bounds: whether it is a diffusers scheduler's own step, which
+    puts the bounds of its config on the denoised sample.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Sampler:
     custom: bool = False
     flow_coordinates: str | None = None
     grid_scheduler: Any = None
+    keeps_bounds: bool = False
 
 
 SAMPLERS = {

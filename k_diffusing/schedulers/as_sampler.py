@@ -8,30 +8,23 @@ the latents and the denoised sample are translated.
 """
 
 import copy
-import inspect
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from diffusers import SchedulerMixin
-from diffusers.utils import logging
 
 from k_diffusing._tensors import Stamp
 from k_diffusing.grids.check import check_sigmas
 from k_diffusing.model.scheduler_config import fresh_scheduler, is_flow, noise_schedule, preconditioning
 from k_diffusing.samplers.call import step_noise
 from k_diffusing.samplers.patch import rebound
-from k_diffusing.samplers.records import Denoiser, Sampler  # before diffusers: it copes with a bad torchvision
-
-logger = logging.get_logger(f"diffusers.{__name__}")  # under diffusers' verbosity settings
+from k_diffusing.samplers.records import Denoiser  # before diffusers: it copes with a bad torchvision
 
 # Stands for the flow time 1 where a scheduler takes log(1 - t). Nearer to 1, DEIS loses its digits in differences of
 # numbers over 1 - t: at 1 - 1e-6, of float32's seven all but two.
 ALMOST_ONE = 1 - 1e-4
-
-_warned = weakref.WeakKeyDictionary()  # the settings that each pipeline or scheduler was warned of
 
 
 def _sigmas(scheduler) -> torch.Tensor:
@@ -139,26 +132,6 @@ def _refusal(scheduler) -> str | None:
     return None
 
 
-def warn_of_bounds(owner: Any, sampler: Sampler, scheduler: SchedulerMixin) -> None:
-    """Warn, once for each owner and setting, where a sampler leaves out the bounds that the scheduler's step would put
-    on the denoised sample. `as_sampler` leaves out none: it runs a scheduler's own step.
-
-    owner: the pipeline, or what else the scheduler belongs to.
-    """
-    if isinstance(sampler.function, SchedulerSampler):
-        return
-    name, warned = type(scheduler).__name__, _warned.setdefault(owner, set())
-    settings = inspect.signature(type(scheduler).__init__).parameters  # not all of a config is the class's own
-    for setting in ("clip_sample", "thresholding"):
-        if setting in settings and scheduler.config.get(setting) and setting not in warned:
-            warned.add(setting)
-            logger.warning(
-                f"{setting}=True in the config of {name} has no effect here: it belongs to that scheduler's own step, "
-                f"and {sampler.name} has another. as_sampler({name}.from_config(pipe.scheduler.config)) keeps it; "
-                f"from_config(pipe.scheduler.config, {setting}=False) says that it is not wanted"
-            )
-
-
 @dataclass(frozen=True, eq=False)
 class SchedulerSampler:
     """A diffusers scheduler with the signature of a k-diffusion sampler; made by `as_sampler`.
@@ -168,6 +141,7 @@ class SchedulerSampler:
 
     scheduler: SchedulerMixin
     own_sigmas: bool = False
+    keeps_bounds = True
 
     @property
     def __name__(self) -> str:

@@ -21,6 +21,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteSchedulerOutput
 from diffusers.utils import logging
 
+from k_diffusing.arguments import warn_of_bounds
 from k_diffusing.grids.check import check_grid_choice, check_sigmas, check_steps
 from k_diffusing.grids.choose import discrete_grid, flow_grid
 from k_diffusing.model.coordinates import FLOW_COORDINATES
@@ -38,7 +39,7 @@ from k_diffusing.noise.streams import Generators
 from k_diffusing.programs.conventions import drops_penultimate, initial_scale
 from k_diffusing.samplers.find import find_sampler
 from k_diffusing.samplers.options import check_options, choose_coordinates
-from k_diffusing.schedulers.as_sampler import KINDS, warn_of_bounds
+from k_diffusing.schedulers.as_sampler import KINDS
 from k_diffusing.schedulers.calls import ADAPTIVE, Plan
 from k_diffusing.schedulers.suspended import Run
 from k_diffusing.spaces import LatentSpace, discrete_space, flow_space
