@@ -60,7 +60,7 @@ BOTH = [
     ({"num_images_per_prompt": 0}, ValueError, "num_images_per_prompt=0: give an integer of at least 1"),
     ({"num_images_per_prompt": -1}, ValueError, "num_images_per_prompt=-1"),
     ({"num_images_per_prompt": 1.5}, ValueError, "num_images_per_prompt=1.5"),
-    ({"trace": True}, TypeError, r"trace=True: give a sampler_trace.Trace\(\)"),
+    ({"trace": True}, TypeError, r"trace=True: give a k_diffusing.Trace\(\)"),
     ({"sigma_grid": lambda schedule, n: None}, TypeError, "returns n . 1 decreasing numbers, and it returned None"),
     ({"sigma_grid": lambda schedule, n: ["a"]}, TypeError, r"returned \['a'\]"),
     ({"sigma_grid": lambda schedule, n: [0.1, 0.9]}, ValueError, "decrease strictly"),
