@@ -22,7 +22,7 @@ PACKAGE = "k_diffusing"
 # What is changed of the package, and the tests that say the most of it in the least time: each mutant is tried on those
 # of them that call it.
 SUBJECTS = {
-    "run_folder": (["render/folder.py"], ["render/test_run_folder.py"]),
+    "run_folder": (["render/folder.py"], ["render/test_folder.py"]),
     "sigma_grids": (
         ["grids/*.py"],
         [
@@ -37,11 +37,15 @@ SUBJECTS = {
     "denoisers": (["model/*.py"], ["model", "pipelines/test_guidance.py"]),
     "noise": (
         ["noise/check.py", "noise/choose.py", "noise/sources.py", "noise/streams.py"],
-        ["noise", "pipelines/test_noise_in_pipelines.py"],
+        ["noise", "programs", "pipelines/test_noise_in_pipelines.py"],
     ),
     "samplers_patch": (
         ["samplers/call.py", "samplers/find.py", "samplers/options.py", "samplers/patch.py", "samplers/steps.py"],
-        ["samplers/test_samplers_patch.py", "pipelines/test_single_step.py", "pipelines/test_callbacks.py"],
+        [
+            *[f"samplers/test_{name}.py" for name in ("call", "find", "options", "patch", "records")],
+            "pipelines/test_single_step.py",
+            "pipelines/test_callbacks.py",
+        ],
     ),
     "sampling_run": (
         ["run.py", "plan.py"],
