@@ -1,6 +1,17 @@
-"""Small facts about tensors."""
+"""Small facts about tensors and noise levels."""
+
+import math
 
 import torch
+
+# Two noise levels are one if they differ by no more than this, relative to the larger:
+ROUNDED = 1e-5  # in one run, where a level went through float32 and back
+COMPUTED = 1e-4  # in two runs: another order of operations makes 1e-6, a change of coordinates near t = 1 1e-5
+
+
+def same_level(a: float, b: float, tolerance: float = ROUNDED) -> bool:
+    """Whether a and b are one noise level, but for rounding."""
+    return math.isclose(a, b, rel_tol=tolerance)
 
 
 class Stamp:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from k_diffusing.grids.choose import SigmaGrid
-from k_diffusing.model.coordinates import FLOW_COORDINATES
+from k_diffusing.model.coordinates import FLOW_COORDINATES, noise_level
 from k_diffusing.model.preconditioning import Preconditioning
 from k_diffusing.model.schedules import DiscreteSchedule, FlowSchedule, LogSigmaSchedule
 from k_diffusing.samplers.comfyui import Levels, model_sampling
@@ -94,5 +94,5 @@ def flow_space(schedule: FlowSchedule, chosen: str) -> LatentSpace:
         network_input=lambda latents, sigma: latents,
         denoised=lambda x, output, sigma: coordinates.latents(x, sigma) - time(sigma) * output,
         noised=lambda clean, noise, sigma: time(sigma) * noise + (1 - time(sigma)) * clean,
-        levels=model_sampling(Levels(schedule, (lambda t: t / (1 - t)) if ve else (lambda t: t)), flow=not ve),
+        levels=model_sampling(Levels(schedule, noise_level if ve else (lambda t: t)), flow=not ve),
     )

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from k_diffusing._k_diffusion import k_sampling
+from k_diffusing.model.coordinates import flow_time
 from k_diffusing.model.schedules import DiscreteSchedule, FlowSchedule, LogSigmaSchedule
 
 NoiseSchedule = DiscreteSchedule | LogSigmaSchedule | FlowSchedule
@@ -105,7 +106,7 @@ def vp(schedule: NoiseSchedule, n: int) -> torch.Tensor:
     On flow models its sigma is taken in VE coordinates: t = sigma / (1 + sigma).
     """
     sigmas = k_sampling.get_sigmas_vp(n)
-    return sigmas / (1 + sigmas) if isinstance(schedule, FlowSchedule) else sigmas
+    return flow_time(sigmas) if isinstance(schedule, FlowSchedule) else sigmas
 
 
 SIGMA_GRIDS = {

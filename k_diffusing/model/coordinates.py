@@ -24,6 +24,26 @@ class FlowCoordinates(NamedTuple):
     latents: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
+def noise_level(t):
+    """sigma of VE coordinates at the flow time t, a number or a tensor: t / (1 - t), infinite at 1 in a tensor."""
+    return t / (1 - t)
+
+
+def flow_time(sigma):
+    """t at the sigma of VE coordinates, a number or a tensor: sigma / (1 + sigma)."""
+    return sigma / (1 + sigma)
+
+
+def to_latents(x: torch.Tensor, sigma) -> torch.Tensor:
+    """Flow matching's latents (1 - t) x0 + t eps from x = x0 + sigma eps; sigma must broadcast against x."""
+    return x / (1 + sigma)
+
+
+def to_state(latents: torch.Tensor, sigma) -> torch.Tensor:
+    """x = x0 + sigma eps from flow matching's latents (1 - t) x0 + t eps; sigma must broadcast against them."""
+    return latents * (1 + sigma)
+
+
 def variance_exploding(t: torch.Tensor) -> torch.Tensor:
     """sigma = t / (1 - t) on a decreasing grid of flow times whose first value may be 1 (sigma infinite).
 
@@ -33,7 +53,7 @@ def variance_exploding(t: torch.Tensor) -> torch.Tensor:
     t = t.double()
     if t[0] > LARGEST_FLOW_TIME:
         t = torch.cat([torch.clamp((1 + t[1:2]) / 2, min=LARGEST_FLOW_TIME).minimum(t[:1]), t[1:]])
-    return (t / (1 - t)).float()
+    return noise_level(t).float()
 
 
 # The sampler runs on the latents themselves: right for those that add no noise and see only the derivative.
@@ -41,12 +61,7 @@ FLOW = FlowCoordinates(lambda t: t, lambda sigma: sigma, lambda latents, sigma: 
 
 
 # The sampler runs on y = latents / (1 - t) = x0 + sigma eps with sigma = t / (1 - t): right for every sampler.
-VE = FlowCoordinates(
-    variance_exploding,
-    lambda sigma: sigma / (1 + sigma),
-    lambda latents, sigma: latents * (1 + sigma),
-    lambda x, sigma: x / (1 + sigma),
-)
+VE = FlowCoordinates(variance_exploding, flow_time, to_state, to_latents)
 
 
 FLOW_COORDINATES = {"flow": FLOW, "ve": VE, "velocity": FLOW}

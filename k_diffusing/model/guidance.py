@@ -13,7 +13,8 @@ from numbers import Real
 
 import torch
 
-ROUNDING = 1e-5  # of a grid's sigmas, relative: one of them may be meant as an end
+from k_diffusing._tensors import ROUNDED
+
 GuidanceInterval = tuple[float, float] | dict[str, tuple[float, float]]
 
 
@@ -27,7 +28,7 @@ def guidance_at(interval: GuidanceInterval | None, schedule) -> Callable[[torch.
     """
     if interval is None:
         return lambda sigma: True
-    high, low = (level * (1 + ROUNDING) for level in _levels(interval, schedule))
+    high, low = (level * (1 + ROUNDED) for level in _levels(interval, schedule))
     return lambda sigma: low < float(sigma.flatten()[0]) <= high
 
 

@@ -1,8 +1,8 @@
 """What another program does besides its noise: dropped sigmas, the scale of the initial latents."""
 
-import math
-
 import torch
+
+from k_diffusing._tensors import same_level
 
 COMFY_DROPS_PENULTIMATE = frozenset({"dpm_2", "dpm_2_ancestral"})
 
@@ -18,7 +18,7 @@ def comfy_initial_scale(sigma_0, sigma_max) -> torch.Tensor:
     sqrt(1 + sigma_0^2) at the model's sigma_max, sigma_0 below it. (On flow models always t.)
     """
     sigma = torch.as_tensor(sigma_0)
-    at_top = float(sigma) > float(sigma_max) or math.isclose(float(sigma), float(sigma_max), rel_tol=1e-5)
+    at_top = float(sigma) > float(sigma_max) or same_level(float(sigma), float(sigma_max))
     return torch.sqrt(1.0 + sigma**2.0) if at_top else sigma
 
 

@@ -109,7 +109,7 @@ def test_the_interval_in_sigma_and_in_fractions_is_the_same_one(pipes):
 
 
 LEVELS = [0.9, 0.7, 0.5, 0.3, 0.1]
-TINY_BIT, BIT = 4e-6, 1e-4  # relative, within and beyond guidance.ROUNDING
+TINY_BIT, BIT = 4e-6, 1e-4  # relative, within and beyond _tensors.ROUNDED
 ENDS = {  # of an interval in sigma: at which of LEVELS the network is guided
     (0.7, 0.3): [0.7, 0.5],
     (0.9, 0.1): [0.9, 0.7, 0.5, 0.3],
