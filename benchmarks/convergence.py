@@ -25,7 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "demo_models"), str(ROOT / "benchmarks")]
 import figure_style  # noqa: E402
 import torch  # noqa: E402
 
-from k_diffusing.render.pipelines import solver_of  # noqa: E402
+from k_diffusing.render.checks import solver_of  # noqa: E402
 from samplers_patch import SAMPLERS, Sampler  # noqa: E402
 
 DATA, PAGE = ROOT / "docs" / "convergence.json", ROOT / "docs" / "convergence.md"

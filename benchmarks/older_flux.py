@@ -17,6 +17,8 @@ from k_diffusing.render import options as grid_options  # noqa: E402
 from k_diffusing.render import pipelines as render_grid  # noqa: E402
 from k_diffusing.render import sheets as contact_sheet  # noqa: E402
 from k_diffusing.render.cells import cells  # noqa: E402
+from k_diffusing.render.checks import check  # noqa: E402
+from k_diffusing.render.rendering import encodings, keywords_of, render  # noqa: E402
 
 ROWS = {"velocity": "older", "auto": "here"}
 TILE, GAP, MARGIN = 112, 6, 64
@@ -25,12 +27,10 @@ TILE, GAP, MARGIN = 112, 6, 64
 def render_row(pipe, args: argparse.Namespace, embeds: dict, flow_coordinates: str) -> dict[str, Image.Image]:
     """One picture per sampler in these coordinates."""
     pictures = {}
-    for cell in cells(grid_options.axes(args, render_grid.check(test_flux.SCRIPT, args))):
-        keywords = render_grid.keywords_of(test_flux.SCRIPT, args, [cell]) | embeds
+    for cell in cells(grid_options.axes(args, check(test_flux.SCRIPT, args))):
+        keywords = keywords_of(test_flux.SCRIPT, args, [cell], None) | embeds
         keywords["flow_coordinates"] = flow_coordinates
-        [pictures[cell.sampler]], calls, seconds, *_ = render_grid.render(
-            pipe, pipe.transformer, pipe._execution_device, keywords
-        )
+        [pictures[cell.sampler]], calls, seconds, *_ = render(pipe, pipe.transformer, pipe._execution_device, keywords)
         print(f"{flow_coordinates:<10} {cell.sampler:<20} {seconds:6.2f} s {calls:4d} calls", flush=True)
     return pictures
 
@@ -59,7 +59,7 @@ def main() -> None:
     args = test_flux.arguments([])
     pipe = render_grid.load(test_flux.SCRIPT, args)
     [prompt] = args.prompt
-    embeds = render_grid.encodings(test_flux.SCRIPT, args, pipe, args.prompt)[prompt]
+    embeds = encodings(test_flux.SCRIPT, args, pipe, args.prompt)[prompt]
     rows = {label: render_row(pipe, args, embeds, coordinates) for coordinates, label in ROWS.items()}
     output.parent.mkdir(parents=True, exist_ok=True)
     contact_sheet.write_png(

@@ -36,8 +36,10 @@ import test  # noqa: E402
 import test_flux  # noqa: E402
 from k_diffusing.oracle.closed_form import OracleTransformer, OracleUNet, oracle_flux, oracle_sdxl  # noqa: E402
 from k_diffusing.render import cells as grid_cells  # noqa: E402
+from k_diffusing.render import checks as grid_checks  # noqa: E402
 from k_diffusing.render import options as grid_options  # noqa: E402
 from k_diffusing.render import pipelines as render_grid  # noqa: E402
+from k_diffusing.render import rendering as grid_rendering  # noqa: E402
 from samplers_patch import SAMPLERS  # noqa: E402
 
 TURNS, FEW, MANY = 7, 5, 25
@@ -179,17 +181,17 @@ def grid() -> dict[str, list[str]]:
     for module in (test, test_flux):
         args = module.arguments(["--steps", "4", "--device", "cpu"])
         pipe = render_grid.load(module.SCRIPT, args)
-        cells = grid_cells.cells(grid_options.axes(args, render_grid.check(module.SCRIPT, args)))
+        cells = grid_cells.cells(grid_options.axes(args, grid_checks.check(module.SCRIPT, args)))
         times = {"grid": [], "calls": []}
         for _ in range(FEW):
             start = time.perf_counter()
-            render = render_grid.renderer(module.SCRIPT, args, pipe, args.prompt)
+            render = grid_rendering.renderer(module.SCRIPT, args, pipe, args.prompt)
             for cell in cells:
                 render([cell])
             times["grid"].append(time.perf_counter() - start)
             start = time.perf_counter()
             for cell in cells:
-                call = render_grid.keywords_of(module.SCRIPT, args, [cell])
+                call = grid_rendering.keywords_of(module.SCRIPT, args, [cell], None)
                 pipe(cell.prompt, negative_prompt=args.negative_prompt, **call)
             times["calls"].append(time.perf_counter() - start)
         found.append(f"{statistics.median(times['grid']) / statistics.median(times['calls']):.2f}")

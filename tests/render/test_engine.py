@@ -313,8 +313,9 @@ def test_batches_do_not_change_pictures(sdxl, flux, tmp_path, family):
 
 def test_what_the_grid_knows_of_samplers():
     from k_diffusing.render.cells import Solver
+    from k_diffusing.render.checks import solver_of
 
-    known = {name: render_grid.solver_of(sampler) for name, sampler in samplers_patch.SAMPLERS.items()}
+    known = {name: solver_of(sampler) for name, sampler in samplers_patch.SAMPLERS.items()}
     assert known["dpm_adaptive"] == Solver("dpm_adaptive", has_eta=True, alone=True)
     assert known["dpm_fast"] == Solver("dpm_fast", has_eta=True)
     assert known["dpmpp_sde"] == Solver("dpmpp_sde", 2, has_eta=True)

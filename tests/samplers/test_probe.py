@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import FlowMatchHeunDiscreteScheduler, HeunDiscreteScheduler, PNDMScheduler
 
-from k_diffusing.render.pipelines import solver_of
+from k_diffusing.render.checks import solver_of
 from k_diffusing.samplers.probe import Probe
 from k_diffusing.schedulers.as_sampler import as_sampler
 from samplers_patch import SAMPLERS, find_sampler

@@ -1,0 +1,168 @@
+"""What a command line asks for, checked before any model is loaded; and what a grid must know of its samplers.
+
+torch, diffusers and k_diffusion are imported in the functions that need them.
+"""
+
+import argparse
+import inspect
+import os
+import re
+from collections.abc import Iterable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from k_diffusing._messages import one_line
+from k_diffusing.render.cells import Solver
+from k_diffusing.render.engine import Ranks
+from k_diffusing.render.options import BadInput
+from k_diffusing.render.script import Script
+
+
+def check(script: Script, args: argparse.Namespace) -> list[Solver]:
+    """The samplers asked for. Raises BadInput, before any model is loaded. Chooses the device if none is given.
+
+    args.sources is filled with what they are, so that a user's file is run once.
+    """
+    import torch
+
+    from k_diffusing.grids.check import check_grid_choice, check_steps
+    from k_diffusing.noise.check import check_noise
+    from k_diffusing.samplers.find import find_sampler, sampler_options
+    from k_diffusing.samplers.options import check_options
+
+    try:
+        args.sources = find_sources(script, args)
+        for name in args.sigma_grid or ():
+            check_grid_choice(None if name == "scheduler" else name)
+        for steps in args.steps or ():
+            check_steps(steps)
+        for seed in args.seeds:
+            check_noise(args.noise, None, seed, images=1)
+        for eta, source in product(args.eta or (), args.sources.values()):
+            if "eta" in sampler_options(find_sampler(source.sampler)):
+                check_options(find_sampler(source.sampler), {"eta": eta, **source.options})
+    except (ValueError, TypeError) as error:
+        raise BadInput(error) from error
+    check_numbers(script, args)
+    check_model(args.model)
+    solvers = [solver_of_source(script, args, name, source) for name, source in args.sources.items()]
+    if args.eta is not None and not any(solver.has_eta for solver in solvers):
+        raise BadInput(f"--eta {args.eta[0]:g}: none of these samplers has an option eta: leave it out")
+    if args.device is None:
+        args.device = torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else "cpu"
+    if args.device == "cuda" and Ranks.of_environment().world > 1:
+        args.device = f"cuda:{os.environ['LOCAL_RANK']}"
+    try:
+        device = torch.empty(0, device=args.device).device
+    except (RuntimeError, AssertionError) as error:
+        raise BadInput(f"--device {args.device} cannot be used here ({one_line(error)}): try cpu") from error
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if args.offload and device.type == "cpu":
+        raise BadInput("--offload needs a GPU, and --device is cpu: leave it out, or name one, such as cuda")
+    return solvers
+
+
+def find_sources(script: Script, args: argparse.Namespace) -> dict[str, Any]:
+    """The samplers by their names. Raises ValueError or TypeError, with what there is to choose from."""
+    from k_diffusing.compare.sources import find_source
+    from k_diffusing.samplers.find import find_sampler
+    from k_diffusing.samplers.options import choose_coordinates
+    from k_diffusing.samplers.records import SAMPLERS
+
+    texts = args.sampler_texts or {name: name for name in SAMPLERS}
+    scheduler = scheduler_of(args.model) if any("Scheduler" in name for name in texts) else None
+    found = {name: find_source(text, scheduler) for name, text in texts.items()}
+    for name, source in found.items():
+        for keyword in source.keywords:
+            if keyword not in inspect.signature(script.pipeline_class().__call__).parameters:
+                raise ValueError(f"{name}: the pipeline of {script.program} has no option {keyword}: leave it out")
+        if "flow_coordinates" in source.keywords:
+            choose_coordinates(source.keywords["flow_coordinates"], find_sampler(source.sampler), source.options)
+    return found
+
+
+def scheduler_of(model: str):
+    """The scheduler of a model that is not loaded yet; None for a file, or where loading is to tell what is wrong."""
+    import diffusers
+
+    if Path(model).is_file():
+        return None
+    try:
+        name = diffusers.DiffusionPipeline.load_config(model)["scheduler"][1]
+        return getattr(diffusers, name).from_pretrained(model, subfolder="scheduler")
+    except Exception:  # diffusers, huggingface_hub: each raises its own
+        return None
+
+
+def check_numbers(script: Script, args: argparse.Namespace) -> None:
+    """Raise BadInput for a number that cannot be."""
+    for name, side in (("height", args.height), ("width", args.width)):
+        if side is not None and (side < 1 or side % script.multiple):
+            raise BadInput(f"--{name} {side}: give a positive multiple of {script.multiple}")
+    for evaluations in args.evaluations or ():
+        if evaluations < 1:
+            raise BadInput(f"--evaluations {evaluations}: give an integer of at least 1")
+    if args.batch_size < 1:
+        raise BadInput(f"--batch-size {args.batch_size}: give an integer of at least 1")
+    if args.reference < 0:
+        raise BadInput(f"--reference {args.reference}: give a number of steps, or 0 for no reference")
+
+
+def check_model(model: str) -> None:
+    """Raise BadInput for what is neither weights on this machine nor the name of weights on the hub."""
+    path, choices = Path(model), "give a diffusers folder, a .safetensors file, or a hub name such as owner/name"
+    if path.is_dir() and not (path / "model_index.json").is_file():
+        raise BadInput(f"--model {model} has no model_index.json, so it holds no pipeline: {choices}")
+    if path.is_file() and path.suffix != ".safetensors":
+        raise BadInput(f"--model {model} is not a .safetensors file: {choices}")
+    if not path.exists() and not re.fullmatch(r"\w[\w.-]*/[\w.-]+", model):
+        raise BadInput(f"--model {model} does not exist: {choices}")
+
+
+def solver_of(sampler) -> Solver:
+    """What the grid must know of a sampler. dpm_fast takes as many evaluations as its grid has steps."""
+    from k_diffusing.samplers.find import sampler_options
+
+    per_step = 1 if sampler.takes == "sigma_range" else sampler.nfe_per_step
+    return Solver(sampler.name, per_step, "eta" in sampler_options(sampler), sampler.sigma_grid, sampler.adaptive)
+
+
+def solver_of_source(script: Script, args: argparse.Namespace, name: str, source) -> Solver:
+    """What the grid must know of a sampler from anywhere. Raises BadInput where its evaluations are not known."""
+    from k_diffusing.samplers.find import find_sampler
+    from k_diffusing.samplers.options import choose_coordinates
+    from k_diffusing.samplers.probe import Probe
+
+    sampler = find_sampler(source.sampler)
+    solver = solver_of(sampler)._replace(name=name)
+    if "eta" in source.options:
+        solver = solver._replace(has_eta=False)
+    if not sampler.custom:
+        return solver
+    coordinates = sampler.flow_coordinates
+    if "flow_coordinates" in script.keywords:
+        chosen = source.keywords.get("flow_coordinates", args.flow_coordinates)
+        coordinates = choose_coordinates(chosen, sampler, source.options)
+    probe = Probe(sampler, source.options, flow=coordinates == "flow")
+    return solver._replace(per_step=1, alone=probe.mixes_images(), counted=counted(name, probe, args.evaluations or ()))
+
+
+def counted(name: str, probe, budgets: Iterable[int]) -> list[list[int]]:
+    """Each number of evaluations with the steps that it is enough for. Raises BadInput where there are none, or no
+    telling."""
+    found = []
+    for budget in budgets:
+        try:
+            steps = probe.steps_within(budget)
+        except Exception as error:  # the user's code: whatever it raises
+            raise BadInput(
+                f"--evaluations: how many {name} takes is not known ({one_line(error)}): give --steps"
+            ) from error
+        if steps == 0:
+            raise BadInput(
+                f"--evaluations {budget}: {name} takes {probe.evaluations(1)} in a single step: give at least that many"
+            )
+        found.append([budget, steps])
+    return found
