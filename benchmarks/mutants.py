@@ -2,13 +2,16 @@
 
 python benchmarks/mutants.py                     # all SUBJECTS, one after the other: hours
 python benchmarks/mutants.py run_folder noise    # these
+python benchmarks/mutants.py --sample 200 noise  # 200 of its mutants, drawn at random
 python benchmarks/mutants.py --left noise        # the mutants of the last run that no test has killed, as diffs
 
 mutmut works on a copy of the tree in mutants/SUBJECT, and a second run tries what has changed since. Whatever is left
 is explained in docs/mutants.md. Exit code 1 if a subject has less than LEAST of its mutants killed.
 """
 
+import argparse
 import json
+import random
 import shutil
 import subprocess
 import sys
@@ -62,6 +65,13 @@ pytest_add_cli_args_test_selection = {tests}
 pytest_add_cli_args = ["-p", "no:cacheprovider", "-W", "ignore", "-k", "not ({slow})"]
 timeout_constant = 30
 """
+# mutmut names its tests in no order. The first of a subject's files are the fastest.
+ORDER = """
+
+def pytest_collection_modifyitems(items):
+    files = {files}
+    items.sort(key=lambda item: [item.nodeid.startswith(file) for file in files].index(True))
+"""
 
 
 def copy_of(subject: str) -> Path:
@@ -74,6 +84,9 @@ def copy_of(subject: str) -> Path:
             (place / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / file, place / file)
     sources, tests = SUBJECTS[subject]
+    for place in (folder, folder / "mutants"):
+        with (place / "tests" / "conftest.py").open("a", encoding="utf-8") as conftest:
+            conftest.write(ORDER.format(files=[f"tests/{name}" for name in tests]))
     with (folder / "pyproject.toml").open("a", encoding="utf-8") as settings:
         settings.write(
             CONFIG.format(
@@ -86,35 +99,67 @@ def copy_of(subject: str) -> Path:
     return folder
 
 
-def mutmut(folder: Path, *argv: str) -> str:
-    """What it says, which is in mutmut.log meanwhile. Raises CalledProcessError if it fails."""
+def mutmut(folder: Path, *argv: str, check: bool = True) -> str:
+    """What it says, which is in mutmut.log meanwhile. Raises CalledProcessError if it fails, unless not to check."""
     with (folder / "mutmut.log").open("w+") as log:
         command = [Path(sys.executable).with_name("mutmut"), *argv]
-        subprocess.run(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT, text=True, check=True)
+        subprocess.run(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT, text=True, check=check)
         log.seek(0)
         return log.read()
 
 
-def left(folder: Path) -> tuple[list[str], int]:
-    """The mutants that live, and how many there are in all; one that runs out of time counts as killed."""
+def statuses(folder: Path) -> dict[str, str]:
+    """What became of each mutant."""
     lines = [line.split(": ") for line in mutmut(folder, "results", "--all", "True").splitlines() if ": " in line]
-    live = [name.strip() for name, status in lines if status in ("survived", "no tests", "suspicious", "not checked")]
-    return live, len(lines)
+    return {name.strip(): status for name, status in lines}
+
+
+def try_mutants(folder: Path, sample: int | None) -> None:
+    """Try all that were not tried yet, or so many of all, drawn at random but the same ones each time."""
+    run = ("run", "--max-children", str(PROCESSES))
+    if sample is None:
+        mutmut(folder, *run)
+        return
+    mutmut(folder, *run, "none", check=False)  # makes the mutants, and fails for there is none of this name
+    names = sorted(statuses(folder))
+    mutmut(folder, *run, *random.Random(0).sample(names, min(sample, len(names))))
+
+
+def interval(killed: int, tried: int) -> tuple[float, float]:
+    """Wilson's: of 95 % for the share of all, from a sample."""
+    z, share = 1.96, killed / tried
+    middle, half = share + z**2 / 2 / tried, z * (share * (1 - share) / tried + z**2 / 4 / tried**2) ** 0.5
+    return (middle - half) / (1 + z**2 / tried), (middle + half) / (1 + z**2 / tried)
+
+
+def report(subject: str, show: bool) -> bool:
+    """Print what became of a subject's mutants; whether enough are killed. One that runs out of time is killed."""
+    made = statuses(COPIES / subject)
+    tried = {name: status for name, status in made.items() if status != "not checked"}
+    live = [name for name, status in tried.items() if status in ("survived", "no tests", "suspicious")]
+    killed, count = len(tried) - len(live), len(tried)
+    text = f"{subject:16} {killed:4} of {count:4} killed, {killed / count:.1%}"
+    if count < len(made):
+        low, high = interval(killed, count)
+        text += f" ({low:.1%} to {high:.1%} of all {len(made)})"
+    print(text, flush=True)
+    for name in live if show else []:
+        print(mutmut(COPIES / subject, "show", name))
+    return killed >= LEAST * count
 
 
 def main(argv: list[str]) -> int:
-    show, subjects = "--left" in argv, [name for name in argv if name != "--left"] or list(SUBJECTS)
-    failed = 0
-    for subject in subjects:
-        if not show:
-            mutmut(copy_of(subject), "run", "--max-children", str(PROCESSES))
-        live, count = left(COPIES / subject)
-        share = 1 - len(live) / count
-        failed += share < LEAST
-        print(f"{subject:16} {count - len(live):4} of {count:4} killed, {share:.1%}", flush=True)
-        for name in live if show else []:
-            print(mutmut(COPIES / subject, "show", name))
-    return int(failed > 0)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("subjects", nargs="*", metavar="subject", help=f"of {', '.join(SUBJECTS)}; all of them")
+    parser.add_argument("--sample", type=int, metavar="N", help="try N mutants of each, drawn at random")
+    parser.add_argument("--left", action="store_true", help="show those of the last run that live, and try none")
+    asked = parser.parse_args(argv)
+    enough = []
+    for subject in asked.subjects or SUBJECTS:
+        if not asked.left:
+            try_mutants(copy_of(subject), asked.sample)
+        enough.append(report(subject, asked.left))
+    return int(not all(enough))
 
 
 if __name__ == "__main__":
