@@ -18,6 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
+from k_diffusing.noise.interval import Interval
 from k_diffusing.render.folder import RunFolder
 from k_diffusing.trace.record import Trace
 
@@ -191,7 +192,7 @@ def traces() -> dict[str, bytes]:
     trace, x = Trace(tensors=True, sampler="euler", sigmas=torch.tensor([1.0, 0.0])), torch.ones(1, 2)
     trace.begin_step(0, x, torch.tensor(1.0))
     trace.record_call(x, torch.ones(1), torch.ones(1), x, x)
-    trace.watch_noise(lambda sigma, sigma_next: x)(torch.tensor(1.0), torch.tensor(0.5))
+    trace.watch_noise(lambda interval: x)(Interval(torch.tensor(1.0), torch.tensor(0.5)))
     trace.end(x, torch.tensor(0.0))
     with folder() as path:
         trace.save(path / "run.json")

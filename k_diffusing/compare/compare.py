@@ -104,10 +104,8 @@ def compare_samplers(
     second = Trace(tensors=True, replay=noise)
     pictures.append(_run(pipe, sources[1], call, shared, steps, seed, second))
     if noise.missing:
-        high, low = noise.missing[0]
-        churn = "churn" if high is None else f"churn at {high:.4g}"
-        example = churn if low is None else f"sigma {high:.4g} to {low:.4g}"
-        notes.append(f"noise could not be shared in {len(noise.missing)} draws of b: a drew none for {example}")
+        count, example = len(noise.missing), noise.missing[0]
+        notes.append(f"noise could not be shared in {count} draws of b: a drew none for {example}")
     for source, trace in zip(sources, (first, second), strict=True):
         without = [] if grid == "own" else overruled(source.label, pipe.scheduler, trace.sigmas)
         if without:

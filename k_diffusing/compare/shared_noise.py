@@ -1,38 +1,43 @@
 """The noise of one run, for another: so that two samplers that add noise can be compared."""
 
+import math
 from collections.abc import Callable
 
 import torch
 
-from k_diffusing.trace.record import Draw, Trace
+from k_diffusing._tensors import COMPUTED, same_level
+from k_diffusing.model.coordinates import noise_level
+from k_diffusing.noise.interval import Interval
+from k_diffusing.trace.record import Trace
 
 
 class SharedNoise:
     """The draws of one run, given out again to another, matched to the interval of sigma they were made for.
 
     An interval that was not drawn for but follows from others, as increments of one Brownian path in sigma, gets
-    what follows; for any other the second run draws for itself, and the interval, (high, low), is in `missing`. Noise
-    that raises the level (churn) is matched by the level, or by its turn where that is not known; it has no low end.
+    what follows; for any other the second run draws for itself. Churn is matched by the level that it raises, or by its
+    turn where that is not told.
+
+    Attributes:
+        missing: the intervals for which the second run drew for itself, in VE coordinates, which all runs share.
     """
 
     def __init__(self, trace: Trace):
-        self.missing, self.churns = [], 0
-        steps = [draw for draw in trace.draws if not draw.churn]
-        self.steps = [(*_interval(trace, draw.sigma, draw.sigma_next), draw.noise.values) for draw in steps]
-        churns = [draw for draw in trace.draws if draw.churn]
-        self.churn = [(_level(trace, draw.sigma), draw.noise.values) for draw in churns]
+        """trace: of the first run, with tensors."""
+        self.missing: list[Interval] = []
+        self.churns = 0
+        drawn = [(_in_ve(trace, draw.interval), draw.noise.values) for draw in trace.draws]
+        self.steps = [(at.sigma, at.sigma_next, noise) for at, noise in drawn if not at.churn]
+        self.churn = [(at.sigma, noise) for at, noise in drawn if at.churn]
 
-    def __call__(self, trace: Trace, draw: Callable, sigma, sigma_next) -> torch.Tensor:
-        """As Trace.replay: stands in for draw(sigma, sigma_next) of the second run, whose trace is given."""
-        own = draw(sigma, sigma_next)  # drawn all the same: its shape, dtype and device are the run's own
-        if Draw(0, sigma, sigma_next, None).churn:
-            interval, self.churns = (_level(trace, sigma), None), self.churns + 1
-            noise = self._churn(interval[0])
-        else:
-            interval = _interval(trace, sigma, sigma_next)
-            noise = self._chain(*interval)
+    def __call__(self, trace: Trace, draw: Callable[[Interval], torch.Tensor], interval: Interval) -> torch.Tensor:
+        """As Trace.replay: stands in for draw(interval) of the second run, whose trace is given."""
+        own = draw(interval)  # drawn all the same: its shape, dtype and device are the run's own
+        at = _in_ve(trace, interval)
+        self.churns += at.churn
+        noise = self._churn(at.sigma) if at.churn else self._chain(at.sigma, at.sigma_next)
         if noise is None:
-            self.missing.append(interval)
+            self.missing.append(at)
             return own
         return noise.to(own)
 
@@ -43,12 +48,14 @@ class SharedNoise:
 
     def _chain(self, high: float, low: float) -> torch.Tensor | None:
         """The draw for the interval, or that of the increments (of either sign) that lead from its one end to the
-        other: the shortest way, by breadth-first search."""
+        other: the shortest way, by breadth-first search. From infinity none lead on."""
         reached = [(high, 0.0, False)]
         for at, total, summed in reached:
             for start, end, noise in self.steps:
                 if _same(start, high) and _same(end, low):
                     return noise
+                if math.isinf(start):
+                    continue
                 step = abs(start - end) ** 0.5 * noise
                 for here, there, increment in ((start, end, step), (end, start, -step)):
                     if _same(here, at) and not any(_same(there, level) for level, *_ in reached):
@@ -59,16 +66,16 @@ class SharedNoise:
 
 
 def _same(a: float, b: float) -> bool:
-    return abs(a - b) <= 1e-4 * max(abs(a), abs(b))
+    return same_level(a, b, COMPUTED)
 
 
-def _level(trace: Trace, sigma) -> float | None:
-    """sigma in VE coordinates, which runs in other coordinates share."""
-    if sigma is None:
-        return None
-    sigma = float(sigma)
-    return sigma / (1 - sigma) if trace.coordinates == "flow" and sigma < 1 else sigma
+def _in_ve(trace: Trace, interval: Interval) -> Interval:
+    """The interval in VE coordinates, its levels as numbers."""
 
+    def level(sigma: torch.Tensor | float | None) -> float | None:
+        if sigma is None:
+            return None
+        sigma = torch.as_tensor(float(sigma), dtype=torch.float64)
+        return float(noise_level(sigma) if trace.coordinates == "flow" else sigma)
 
-def _interval(trace: Trace, sigma, sigma_next) -> tuple[float, float]:
-    return _level(trace, sigma), _level(trace, sigma_next)
+    return Interval(level(interval.sigma), level(interval.sigma_next), raised=interval.churn)

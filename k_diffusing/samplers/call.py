@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from k_diffusing.noise.choose import noise_streams
+from k_diffusing.noise.interval import Interval
 from k_diffusing.noise.streams import Generators
 from k_diffusing.samplers.comfyui import ComfyModel
 from k_diffusing.samplers.find import _parameters, sampler_options
@@ -22,6 +23,8 @@ from k_diffusing.samplers.patch import _Bound, rebound, to_d
 from k_diffusing.samplers.records import Denoiser, Sampler
 from k_diffusing.samplers.steps import _fast_evaluations, _is_single_step, _StepWatch
 from k_diffusing.samplers.user_draws import UserDraws
+
+Draw = Callable[[Interval], torch.Tensor]
 
 
 def step_noise(x, sigmas, generator: Generators, kind: str | None = "gaussian") -> Callable:
@@ -43,7 +46,7 @@ def run_sampler(
     noise: Callable | None = None,
     derivative: Callable = to_d,
     observer=None,
-    watch_noise: Callable[[Callable], Callable] | None = None,
+    watch_noise: Callable[[Draw], Draw] | None = None,
 ) -> torch.Tensor:
     """Sample: from x at noise level sigmas[0] to sigmas[-1].
 
@@ -55,8 +58,8 @@ def run_sampler(
     of all step noise, one or one per image; None: torch's global one. noise(x, sigmas, kind): makes the
     noise_sampler(sigma, sigma_next) in its place. derivative: stands in for `to_d`. observer: its
     `begin_step(index, x, sigma)` is called with the state at the start of every step, before any network evaluation in
-    it, and may change x in place. watch_noise: makes of the noise_sampler about to be used the one that is; churn is
-    drawn for (sigma, None).
+    it, and may change x in place. watch_noise(draw): stands between the sampler and draw(interval), its unit noise
+    for an Interval.
 
     Raises RuntimeError where dpm_adaptive finds no step that it accepts.
     """
@@ -67,12 +70,11 @@ def run_sampler(
     options, make = dict(options or {}), noise or partial(step_noise, generator=generator)
     noise = _noise_for(sampler, x, sigmas, options, make, watch_noise)
     if sampler.custom:
-        own = make(x, sigmas, kind="gaussian")
-        own = own if watch_noise is None else watch_noise(own)
+        own = _watched(make(x, sigmas, kind="gaussian"), watch_noise)
         draws = UserDraws(sampler.function, x.shape, sigmas.to(x.device), own)
         return _run_custom(sampler, denoiser, x, sigmas, options, noise, draws, derivative, observer)
     if "noise_sampler" in sampler_options(sampler):
-        options["noise_sampler"] = noise
+        options["noise_sampler"] = _noise_sampler(noise)
     watch = _StepWatch(observer, denoiser, sigmas, noise)
     names = {"to_d": derivative, "trange": watch.trange, "torch": _Bound(torch, randn_like=watch.randn_like)}
     if sampler.takes == "sigmas":
@@ -82,14 +84,26 @@ def run_sampler(
     return _last_step(denoiser, x, sigmas, derivative, watch.begin)
 
 
-def _noise_for(sampler, x, sigmas, options, make: Callable, watch_noise) -> Callable:
+def _noise_for(sampler, x, sigmas, options, make: Callable, watch_noise) -> Draw:
     """The sampler's noise: the user's own, or a new one; nothing is drawn for a sampler that adds none."""
     noise = options.get("noise_sampler")
     if noise is None:
         if sampler.noise is None or not adds_noise(sampler, options):
-            return lambda *_: 0.0
+            return lambda interval: 0.0
         noise = make(x, sigmas, kind=sampler.noise)
-    return noise if watch_noise is None else watch_noise(noise)
+    return _watched(noise, watch_noise)
+
+
+def _watched(noise_sampler: Callable, watch_noise: Callable[[Draw], Draw] | None) -> Draw:
+    def draw(interval: Interval) -> torch.Tensor:
+        return noise_sampler(interval.sigma, interval.sigma_next)
+
+    return draw if watch_noise is None else watch_noise(draw)
+
+
+def _noise_sampler(draw: Draw) -> Callable:
+    """`draw` with the signature that k-diffusion's functions ask for."""
+    return lambda sigma, sigma_next: draw(Interval(sigma, sigma_next))
 
 
 def _range(sampler: Sampler, sigmas: torch.Tensor) -> tuple:
@@ -132,7 +146,7 @@ def _run_custom(sampler, denoiser, x, sigmas, options, noise, draws: UserDraws, 
     provided = {"extra_args": {}, "callback": draws.outside(callback), "disable": True}
     options |= {name: value for name, value in provided.items() if swallows or name in parameters}
     if "noise_sampler" in parameters:
-        options["noise_sampler"] = draws.outside(noise)
+        options["noise_sampler"] = draws.outside(_noise_sampler(noise))
     function = rebound(sampler.function, {} if derivative is to_d else {"to_d": derivative})
     is_comfy = isinstance(denoiser, ComfyModel)
     model = replace(denoiser, denoiser=draws.model(denoiser.denoiser)) if is_comfy else draws.model(denoiser)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 
 from k_diffusing._k_diffusion import k_sampling
+from k_diffusing.noise.interval import Interval
 from k_diffusing.samplers.records import Denoiser, Sampler
 
 REJECTED = 100  # attempts in a row at one step of dpm_adaptive: each makes it smaller, by a fifth with its defaults
@@ -76,7 +77,7 @@ class _StepWatch:
 
     def randn_like(self, x):
         self.see(x)
-        return self.noise(self.sigmas[self.index], None)
+        return self.noise(Interval.of_churn(self.sigmas[self.index]))
 
     def model(self, x, sigma, **extra_args):
         self.see(x)

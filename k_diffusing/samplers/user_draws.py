@@ -1,7 +1,7 @@
 """The noise that a sampler of the user's draws by itself, taken from the run's own streams.
 
     with UserDraws(function, x.shape, sigmas, noise) as draws:
-        function(draws.model(denoiser), x, sigmas)  # its torch.randn_like(x) is noise(sigma, sigma_next)
+        function(draws.model(denoiser), x, sigmas)  # its torch.randn_like(x) is noise(interval)
 
 torch's global generator is left alone, and so is the function: what it calls is looked at on its way into torch, in
 this thread alone, wherever the call stands: in a helper, a method, another module.
@@ -17,6 +17,7 @@ from diffusers.utils import logging
 from torch.overrides import TorchFunctionMode
 
 from k_diffusing._k_diffusion import k_sampling  # noqa: F401 - before diffusers: it copes with a broken torchvision
+from k_diffusing.noise.interval import Interval
 
 logger = logging.get_logger(f"diffusers.{__name__}")  # under diffusers' verbosity settings
 
@@ -33,11 +34,11 @@ _told = weakref.WeakSet()  # the functions whose users were warned
 
 
 class UserDraws(TorchFunctionMode):
-    """While it is entered, Gaussian draws of the latents' shape are noise(sigma, sigma_next); others are warned of.
+    """While it is entered, Gaussian draws of the latents' shape are noise(interval); others are warned of.
 
-    function: the user's, for the warning. sigmas: the grid, where x is. noise: unit noise for an interval of it;
-    (None, None) for churn, which a function draws before it calls the model. After that call the noise is for the step
-    at hand. A draw from a generator of the user's own stays that.
+    function: the user's, for the warning. sigmas: the grid, where x is. noise: unit noise for an Interval of it, or for
+    churn, which a function draws before it calls the model. After that call the noise is for the step at hand. A draw
+    from a generator of the user's own stays that.
     """
 
     def __init__(self, function: Callable, shape: torch.Size, sigmas: torch.Tensor, noise: Callable):
@@ -61,7 +62,7 @@ class UserDraws(TorchFunctionMode):
         if name in GAUSSIAN:
             drawn, mean, std = GAUSSIAN[name](*args, **{key: kwargs[key] for key in kwargs if key != "generator"})
             if drawn.shape == self.shape:
-                noise = self.noise(*self._interval())
+                noise = self.noise(self._interval())
                 return drawn.copy_(noise if name != "normal_" else mean + std * noise)
         self._warn(name)
         return func(*args, **kwargs)
@@ -90,14 +91,14 @@ class UserDraws(TorchFunctionMode):
 
         return model
 
-    def _interval(self) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    def _interval(self) -> Interval:
         """The step of the grid in which the model was last called, found where x is, so that nothing waits."""
         self.churns |= self.called_at is None
         if self.churns:
-            return None, None
+            return Interval.of_churn(None)
         sigma = self.called_at.flatten()[0]
         step = ((self.sigmas >= sigma * (1 - 1e-6)).sum() - 1).clamp(0, len(self.sigmas) - 2)
-        return self.sigmas.take(step), self.sigmas.take(step + 1)
+        return Interval(self.sigmas.take(step), self.sigmas.take(step + 1))
 
     def _warn(self, draw: str) -> None:
         with contextlib.suppress(TypeError):  # what cannot be remembered is told again

@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 
 from k_diffusing._files import write_whole
+from k_diffusing.noise.interval import Interval
 from k_diffusing.trace.step_starts import step_starts
 
 SHOWN = 40  # lines of a trace that is printed
@@ -92,21 +93,24 @@ class NetworkCall:
 
 @dataclass
 class Draw:
-    """Unit noise drawn in a step for the interval from sigma to sigma_next; either may be unknown (None).
-
-    calls: how many network calls came before it in the run.
-    """
+    """Unit noise drawn in a step for an interval. calls: how many network calls came before it in the run."""
 
     step: int
-    sigma: torch.Tensor | None
-    sigma_next: torch.Tensor | None
+    interval: Interval
     noise: Reading
     calls: int = 0
 
     @property
+    def sigma(self) -> torch.Tensor | None:
+        return self.interval.sigma
+
+    @property
+    def sigma_next(self) -> torch.Tensor | None:
+        return self.interval.sigma_next
+
+    @property
     def churn(self) -> bool:
-        """Whether it raises the noise level, before the step's first network call, in place of falling with it."""
-        return self.sigma_next is None or bool(self.sigma_next > self.sigma)
+        return self.interval.churn
 
 
 @dataclass
@@ -122,7 +126,7 @@ class Trace:
     """One run of a sampler, the latest that was given this trace.
 
     tensors: keep the tensors, not only their statistics (on the CPU; 3 of the latents' size for each network call).
-    replay(trace, draw, sigma, sigma_next) -> noise: stands in for the run's own noise, draw(sigma, sigma_next).
+    replay(trace, draw, interval) -> noise: stands in for the run's own noise, draw(interval).
 
     sigmas: the grid, in the sampler's coordinates: "ve" (x = x0 + sigma eps) or "flow" (x = (1 - t) x0 + t eps,
     sigma = t). calls, draws: in the order in which they were made. states[i]: at the start of step i; the last one
@@ -182,13 +186,13 @@ class Trace:
             NetworkCall(step, self.calls[-1].stage + 1 if again else 0, sigma[0], timestep.flatten()[0], *readings)
         )
 
-    def watch_noise(self, noise: Callable) -> Callable:
-        """The same noise_sampler(sigma, sigma_next), or its stand-in `replay`, with every draw noted."""
+    def watch_noise(self, draw: Callable[[Interval], torch.Tensor]) -> Callable[[Interval], torch.Tensor]:
+        """The same draw(interval), or its stand-in `replay`, with every draw noted."""
 
-        def watched(sigma, sigma_next):
-            drawn = noise(sigma, sigma_next) if self.replay is None else self.replay(self, noise, sigma, sigma_next)
+        def watched(interval: Interval) -> torch.Tensor:
+            drawn = draw(interval) if self.replay is None else self.replay(self, draw, interval)
             reading = Reading.of(drawn, self.tensors)
-            self.draws.append(Draw(max(len(self.states) - 1, 0), sigma, sigma_next, reading, len(self.calls)))
+            self.draws.append(Draw(max(len(self.states) - 1, 0), interval, reading, len(self.calls)))
             return drawn
 
         return watched
@@ -365,6 +369,10 @@ def _to_json(entry: Any, key: str, tensors: dict[str, torch.Tensor]) -> dict[str
             if value.values is not None:  # a file may not have one tensor under two names
                 twice = any(value.values is other for other in tensors.values())
                 tensors[f"{key}.{name}"] = value.values.clone() if twice else value.values.contiguous()
+        elif isinstance(value, Interval):
+            for level in ("sigma", "sigma_next"):
+                sigma = getattr(value, level)
+                texts[level] = None if sigma is None else float(sigma)
         else:
             texts[name] = float(value) if isinstance(value, torch.Tensor) else value
     return texts
@@ -401,15 +409,24 @@ def _entry(kind: type, texts: Any, key: str, tensors: dict[str, torch.Tensor] | 
     _check(isinstance(texts, dict), f"{key} is {texts!r:.40}")
     values = {}
     for one in fields(kind):
+        if one.type is Interval:
+            values[one.name] = _interval(texts, key)
+            continue
         name, value = f"{key}.{one.name}", texts[one.name]
         if one.type is Reading:
             values[one.name] = _reading(value, name, tensors)
         elif one.type is int:
             values[one.name] = _whole(value, name)
         else:
-            unknown = value is None and one.type is not torch.Tensor
-            values[one.name] = None if unknown else torch.tensor(_real(value, name))
+            values[one.name] = torch.tensor(_real(value, name))
     return kind(**values)
+
+
+def _interval(texts: dict[str, Any], key: str) -> Interval:
+    """Of a draw in whose texts null stands for a level that was not told: it is that of churn."""
+    told = ((name, texts[name]) for name in ("sigma", "sigma_next"))
+    levels = [None if value is None else torch.tensor(_real(value, f"{key}.{name}")) for name, value in told]
+    return Interval(*levels, raised=None in levels)
 
 
 def _reading(texts: Any, key: str, tensors: dict[str, torch.Tensor] | None) -> Reading:

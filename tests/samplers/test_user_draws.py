@@ -147,9 +147,9 @@ def test_no_draw_waits_for_the_device():
     intervals = []
 
     def watch(noise):
-        def watched(sigma, sigma_next):
-            intervals.append((sigma.device.type, sigma_next.device.type))
-            return noise(sigma, sigma_next)
+        def watched(interval):
+            intervals.append((interval.sigma.device.type, interval.sigma_next.device.type))
+            return noise(interval)
 
         return watched
 

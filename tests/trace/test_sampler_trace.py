@@ -148,7 +148,7 @@ def test_the_level_of_churn_noise_is_that_of_its_step(pipes, sampler):
 
 
 def test_a_replay_stands_in_for_the_noise(pipes):
-    zeros = Trace(replay=lambda trace, draw, sigma, sigma_next: 0 * draw(sigma, sigma_next))
+    zeros = Trace(replay=lambda trace, draw, interval: 0 * draw(interval))
     noiseless = run(pipes, comfy_sampler="euler_ancestral", trace=zeros)
     assert torch.equal(noiseless, run(pipes, comfy_sampler="euler_ancestral", sampler_options={"s_noise": 0.0}))
 
