@@ -19,9 +19,9 @@ from unittest import mock
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
-from test_sampler_scheduler import PIPELINES, STEPS, difference_to_native  # noqa: E402
+from their_pipelines import PIPELINES, STEPS, difference_to_native  # noqa: E402
 
 from k_diffusing.grids.choose import discrete_grid  # noqa: E402
 from k_diffusing.model.scheduler_config import noise_schedule, preconditioning  # noqa: E402
