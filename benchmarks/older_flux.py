@@ -13,9 +13,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import test_flux  # noqa: E402
+from k_diffusing._files import write_png  # noqa: E402
 from k_diffusing.render import options as grid_options  # noqa: E402
 from k_diffusing.render import pipelines as render_grid  # noqa: E402
-from k_diffusing.render import sheets as contact_sheet  # noqa: E402
 from k_diffusing.render.cells import cells  # noqa: E402
 from k_diffusing.render.checks import check  # noqa: E402
 from k_diffusing.render.rendering import encodings, keywords_of, render  # noqa: E402
@@ -62,9 +62,7 @@ def main() -> None:
     embeds = encodings(test_flux.SCRIPT, args, pipe, args.prompt)[prompt]
     rows = {label: render_row(pipe, args, embeds, coordinates) for coordinates, label in ROWS.items()}
     output.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet.write_png(
-        sheet(rows), output, {"prompt": prompt, "steps": str(args.steps[0]), "seed": str(args.seeds[0])}
-    )
+    write_png(sheet(rows), output, {"prompt": prompt, "steps": str(args.steps[0]), "seed": str(args.seeds[0])})
     print(f"wrote {output}")
 
 

@@ -87,7 +87,7 @@ class Share:
     """What one process has of a grid, from join(), which is called under the lock, to leave().
 
     news(): the files finished by anyone since it was last called; called under the lock. finished: all of them.
-    others: as it leaves, the files that other workers hold.
+    claimed: whether it ever had work. others: as it leaves, the files that other workers hold.
     """
 
     def __init__(self, claims: Claims, news: Callable[[], Iterable[str]]):
@@ -95,6 +95,7 @@ class Share:
         self.worker = secrets.token_hex(4)
         self.lock = claims.lock_of(self.worker)
         self.mine: list[str] = []  # claimed and not finished: at work, or failed
+        self.claimed = False  # whether it ever claimed anything
         self.finished: set[str] = set()
         self.others: dict[str, list[str]] = {}
 
@@ -112,11 +113,17 @@ class Share:
                 held = self.claims.living()
                 files = choose(self._taken(held))
             self.mine += files
+            self.claimed = self.claimed or bool(files)
             self.claims.write(held | {self.worker: self.mine})
         return files
 
-    def leave(self) -> None:
-        """Drop the claims; on what failed here the others do not try their luck."""
+    def leave(self, last: Callable[[], None] = lambda: None) -> None:
+        """Drop the claims; on what failed here the others do not try their luck.
+
+        Args:
+            last: Is called if no other process is at work. Nobody joins before it returns, so that one process alone
+                is the last.
+        """
         with self.claims.locked():
             self._hear()
             held = self.claims.living()
@@ -125,6 +132,8 @@ class Share:
             self.others = {worker: files for worker, files in held.items() if worker != FAILED}
             _remove(self.lock.lock_file)
             self.lock.release()
+            if not self.others:
+                last()
 
     def _hear(self) -> None:
         self.finished.update(self.news())

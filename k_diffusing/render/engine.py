@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
+from k_diffusing._files import png
 from k_diffusing._messages import one_line
 from k_diffusing.render.cells import Axes, Cell, Solver, batches, named_cells, told_of
 from k_diffusing.render.claims import Share
@@ -25,7 +26,6 @@ from k_diffusing.render.names import full_name
 from k_diffusing.render.options import BadInput, asked, axes, fault_of, plain_command
 from k_diffusing.render.published import OUTPUT, as_published, levels_apart
 from k_diffusing.render.report import png_text, programs, sheets, write_page, write_sheets
-from k_diffusing.render.sheets import png
 
 
 class Rendered(NamedTuple):
@@ -228,23 +228,32 @@ def grid_in(folder: RunFolder, axes: Axes) -> Grid:
 def nothing_left(grid: Grid, args: argparse.Namespace, say: Callable) -> int:
     """Say so; write the sheets and the page if a run ended before it did."""
     folder = grid.folder
-    first = folder.path / next(sheets(folder.family, grid.axes)).file
     with on_disk(folder):
-        if folder.unsettled() or outdated(folder, first):
+        if folder.unsettled() or outdated(grid):
             with folder.claims.locked():
-                if folder.settle() and outdated(folder, first):
+                if folder.settle() and outdated(grid):
                     write_report(grid, args)
-    say(
-        f"nothing left to do: {len(grid.cells)} pictures in {folder.path}, see {first} "
-        f"(to render them again, delete {folder.manifest_path})"
-    )
+    say_nothing_left(grid, say)
     return 0
 
 
-def outdated(folder: RunFolder, sheet: Path) -> bool:
+def say_nothing_left(grid: Grid, say: Callable) -> None:
+    folder = grid.folder
+    say(
+        f"nothing left to do: {len(grid.cells)} pictures in {folder.path}, see {first_sheet(grid)} "
+        f"(to render them again, delete {folder.manifest_path})"
+    )
+
+
+def first_sheet(grid: Grid) -> Path:
+    return grid.folder.path / next(sheets(grid.folder.family, grid.axes)).file
+
+
+def outdated(grid: Grid) -> bool:
     """Whether a sheet or the page lacks results."""
-    lines = folder.results_path.stat().st_mtime_ns
-    return any(not file.exists() or file.stat().st_mtime_ns < lines for file in (sheet, folder.path / "index.html"))
+    lines = grid.folder.results_path.stat().st_mtime_ns
+    shown = (first_sheet(grid), grid.folder.path / "index.html")
+    return any(not file.exists() or file.stat().st_mtime_ns < lines for file in shown)
 
 
 def write_report(grid: Grid, args: argparse.Namespace) -> list[Path]:
@@ -252,7 +261,7 @@ def write_report(grid: Grid, args: argparse.Namespace) -> list[Path]:
     written = write_sheets(grid.folder, args, grid.axes)
     if written:
         try:
-            write_page(grid.folder.path)
+            write_page(grid.folder)
         except ValueError as error:  # the manifest of another family
             raise BadInput(error) from error
     return written
@@ -266,12 +275,13 @@ def render_missing(work: Work, args: argparse.Namespace, grid: Grid, main: bool,
         done = told_of(grid.cells, finished)
         todo = {file: cell for file, cell in grid.cells.items() if file not in done}
         failed, stopped = render_share(work, args, grid, todo, share, main, say)
-    finally:
+    except BaseException:
         with on_disk(grid.folder):
             share.leave()
-    if not share.others:
-        report(grid, args, say)
-    elif main:
+        raise
+    with on_disk(grid.folder):
+        share.leave(last=lambda: report(grid, args, share.claimed, main, say))
+    if main and share.others:
         cells = sum(map(len, share.others.values()))
         say(
             f"still at work in {grid.folder.path}: other processes ({len(share.others)}), on pictures ({cells}); "
@@ -308,11 +318,17 @@ def render_share(
     return failed, stop.is_set()
 
 
-def report(grid: Grid, args: argparse.Namespace, say: Callable) -> None:
-    """Put the folder in order, write sheets and page of what there is, and say where they are."""
-    with on_disk(grid.folder), grid.folder.claims.locked():
-        grid.folder.settle()
-        written = write_report(grid, args)
+def report(grid: Grid, args: argparse.Namespace, worked: bool, main: bool, say: Callable) -> None:
+    """Put the folder in order, write sheets and page of what there is, and say where they are.
+
+    Called under the folder's lock. A process that joined too late to have worked finds them written.
+    """
+    grid.folder.settle()
+    if not (worked or outdated(grid)):
+        if main:
+            say_nothing_left(grid, say)
+        return
+    written = write_report(grid, args)
     if written:
         more = f" and {len(written) - 1} more" if len(written) > 1 else ""
         say(f"all of them: {written[0]}{more}, {grid.folder.path / 'index.html'}")

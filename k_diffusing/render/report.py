@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from k_diffusing import __version__
-from k_diffusing._files import write_whole
+from k_diffusing._files import write_png, write_whole
 from k_diffusing.render.cells import (
     OF_A_SOLVER,
     Axes,
@@ -25,7 +25,7 @@ from k_diffusing.render.cells import (
 from k_diffusing.render.folder import RunFolder, shown, utf8
 from k_diffusing.render.options import cell_command, fault_of
 from k_diffusing.render.published import as_published, is_published
-from k_diffusing.render.sheets import contact_sheet, png, table_sheet
+from k_diffusing.render.sheets import contact_sheet, table_sheet
 
 COLUMNS = 40  # of one sheet; more go to further sheets
 RECORDED = ("prompt", "negative_prompt", "steps", "seed", "guidance_scale", "noise", "dtype")
@@ -102,7 +102,7 @@ def write_sheets(folder: RunFolder, args: argparse.Namespace, axes: Axes) -> lis
         if picture is not None:
             grid = shown(args.sigma_grid) if args.sigma_grid else None
             text = png_text(args, axes, sheet.fixed, sigma_grid=sheet.fixed.get("sigma_grid", grid))
-            write_whole(folder.path / sheet.file, png(picture, text))
+            write_png(picture, folder.path / sheet.file, text)
             written.append(folder.path / sheet.file)
     return written
 
@@ -163,16 +163,16 @@ def heading_of(args: argparse.Namespace, axes: Axes, sheet: Sheet) -> tuple[str,
     return ", ".join(parts), prompt
 
 
-def write_page(path: Path) -> Path:
+def write_page(folder: RunFolder) -> Path:
     """Write index.html with all finished cells of all families in a folder. Raises OSError, ValueError."""
     from k_diffusing.render.page import grid_page
 
-    found = []
+    path, found = folder.path, []
     for manifest in sorted(filter(Path.is_file, path.glob("*-manifest.json"))):
-        folder = RunFolder(path, manifest.name.removesuffix("-manifest.json"))
-        found += page_cells(folder)
+        found += page_cells(RunFolder(path, manifest.name.removesuffix("-manifest.json")))
     models = ", ".join(dict.fromkeys(cell["axes"]["model"] for cell in found))
-    write_whole(path / "index.html", grid_page(f"{models}: {len(found)} pictures", found).encode("utf-8", "replace"))
+    page = grid_page(f"{models}: {len(found)} pictures", found).encode("utf-8", "replace")
+    write_whole(path / "index.html", page, prefix=f"{folder.family}-")  # what is left of it, this family cleans up
     return path / "index.html"
 
 

@@ -1,34 +1,15 @@
-"""Pictures on disk: one file written whole or not at all, and many pictures on one labelled sheet."""
+"""Many pictures on one labelled sheet."""
 
 import bisect
 import contextlib
-import io
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
-from PIL.PngImagePlugin import PngInfo
-
-from k_diffusing._files import write_whole
 
 MARGIN, GAP, HEAD = 24, 16, 84  # pixels; HEAD is the height of heading and caption
 GREY = "#666666"
-
-
-def png(picture: Image.Image, text: dict[str, str]) -> bytes:
-    """A PNG file with `text` in it."""
-    info = PngInfo()
-    for name, value in text.items():
-        info.add_text(name, value)
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", pnginfo=info)
-    return buffer.getvalue()
-
-
-def write_png(picture: Image.Image, path: Path, text: dict[str, str]) -> None:
-    """Write a PNG with `text` in it: the whole file or, if anything fails, none (an older one stays)."""
-    write_whole(path, png(picture, text))
 
 
 def contact_sheet(tiles: list[tuple], heading: str, caption: str, columns: int = 5) -> Image.Image:

@@ -14,8 +14,8 @@ from PIL import Image, ImageChops
 from tiny_checkpoints import FLUX, ROOT, SDXL, saved_flux, saved_sdxl
 
 import samplers_patch
+from k_diffusing._files import write_png
 from k_diffusing.render import pipelines as render_grid
-from k_diffusing.render import sheets as contact_sheet
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def full_disk(monkeypatch):
 
 def test_failed_write_leaves_nothing(tmp_path, full_disk):
     with pytest.raises(OSError, match="no space"):
-        contact_sheet.write_png(Image.new("RGB", (4, 4)), tmp_path / "a.png", {})
+        write_png(Image.new("RGB", (4, 4)), tmp_path / "a.png", {})
     assert names(tmp_path) == []
 
 
@@ -98,13 +98,13 @@ def test_failed_write_keeps_the_older_file(tmp_path, request):
     (tmp_path / "a.png").write_bytes(b"older")
     request.getfixturevalue("full_disk")
     with pytest.raises(OSError, match="no space"):
-        contact_sheet.write_png(Image.new("RGB", (4, 4)), tmp_path / "a.png", {})
+        write_png(Image.new("RGB", (4, 4)), tmp_path / "a.png", {})
     assert names(tmp_path) == ["a.png"] and (tmp_path / "a.png").read_bytes() == b"older"
 
 
 def test_png_text_round_trip(tmp_path):
     text = {"prompt": "ein großer Kreis, 大きな円", "seed": "0"}
-    contact_sheet.write_png(Image.new("RGB", (4, 4), "red"), tmp_path / "a.png", text)
+    write_png(Image.new("RGB", (4, 4), "red"), tmp_path / "a.png", text)
     assert text_of(tmp_path / "a.png") == text and names(tmp_path) == ["a.png"]
 
 

@@ -12,10 +12,10 @@ import threading
 
 import pytest
 import trivial_grid
-from filelock import FileLock, Timeout
-from grid_folders import SEEDS, assert_whole, finished, interrupting, lines_of, logged, pictures, start
+from grid_folders import SEEDS, assert_whole, finished, interrupting, is_locked, lines_of, logged, pictures, start
 from PIL import Image
 
+from k_diffusing._files import png
 from k_diffusing.render import engine as grid_run
 from k_diffusing.render import folder as run_folder
 from k_diffusing.render import options as grid_options
@@ -31,7 +31,6 @@ from k_diffusing.render.folder import (
     shown,
     versions,
 )
-from k_diffusing.render.sheets import png
 
 PICTURE = png(Image.new("RGB", (1, 1)), {})
 
@@ -187,17 +186,6 @@ def test_a_picture_is_under_a_name_of_its_own_until_its_line_is_written(tmp_path
     monkeypatch.setattr(RunFolder, "_append", lambda *_: seen.extend(path.name for path in tmp_path.glob(".*.part")))
     folder.record("sdxl-a.png", PICTURE, {})
     assert len(seen) == 1 and seen[0].startswith(".sdxl-a.png.") and (tmp_path / "sdxl-a.png").exists()
-
-
-def is_locked(folder):
-    """Whether another process would have to wait."""
-    lock = FileLock(folder.path / f".{folder.family}-folder.lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        return True
-    lock.release()
-    return False
 
 
 def test_what_is_read_and_then_written_is_locked(tmp_path, monkeypatch):

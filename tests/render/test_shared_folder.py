@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import trivial_grid
-from grid_folders import SCRIPT, SEEDS, assert_whole, finished, lines_of, logged, start
+from grid_folders import SCRIPT, SEEDS, assert_whole, finished, is_locked, lines_of, logged, start
 
 from k_diffusing.render.folder import RunFolder
 
@@ -109,7 +109,7 @@ def test_launches_killed_at_random_lines(tmp_path):
     assert kills > 10 and attempt < 39, (kills, attempt)
     assert_whole(folder, 20)
     assert start("--output", str(folder), *SEEDS).returncode == 0
-    assert not [name for name in hidden(folder) if "index.html" not in name]  # one killed as it wrote the page
+    assert not hidden(folder)
 
 
 def test_claims_of_a_living_process_are_left_to_it(tmp_path, capsys, stuck):
@@ -164,6 +164,71 @@ def test_another_launch_begins_first(tmp_path, capsys, steps, code):
     assert "nothing left to do: 8" in told.out if code == 0 else f"steps: {steps} there, 4 here" in told.err
     assert_whole(tmp_path, 8)
     assert {line["steps"] for line in lines_of(tmp_path)} == {int(steps)} and not hidden(tmp_path)
+
+
+def test_who_joins_too_late_does_not_report_again(tmp_path, capsys, monkeypatch):
+    """Another launch does all of the work, and ends, after the look at the folder and before this one joins."""
+    argv, join, told = ["--output", str(tmp_path), *SEEDS], RunFolder.join, []
+
+    def late(folder):
+        told.append(start(*argv).stdout)
+        return join(folder)
+
+    monkeypatch.setattr(RunFolder, "join", late)
+    refuse = lambda *_: pytest.fail("something was loaded")  # noqa: E731
+    assert trivial_grid.main(argv, load=refuse) == 0
+    told.append(capsys.readouterr().out)
+    assert ["all of them" in out for out in told] == [True, False] and told[1].startswith("nothing left to do: 20")
+    assert_whole(tmp_path, 20)
+    assert not hidden(tmp_path)
+
+
+def test_who_joins_too_late_reports_what_a_killed_one_did_not(tmp_path, capsys, monkeypatch):
+    argv, join = ["--output", str(tmp_path), *SEEDS], RunFolder.join
+
+    def late(folder):
+        assert start(*argv).returncode == 0
+        (tmp_path / "index.html").unlink()
+        return join(folder)
+
+    monkeypatch.setattr(RunFolder, "join", late)
+    assert trivial_grid.main(argv) == 0
+    assert "all of them" in capsys.readouterr().out and (tmp_path / "index.html").exists()
+
+
+def test_nobody_joins_while_the_last_one_reports(tmp_path):
+    """Or the one that joins is the last, too."""
+    folder, locked = RunFolder(tmp_path, "sdxl"), []
+    folder.begin({})
+    first, second = folder.join()[1], folder.join()[1]
+    first.leave(last=lambda: pytest.fail("another one is at work"))
+    second.leave(last=lambda: locked.append(is_locked(folder)))
+    assert locked == [True] and not is_locked(folder)
+
+
+# The trivial script, killed as the page is to get its name.
+KILLED_AT_THE_PAGE = """
+import os, signal, sys
+sys.path.insert(0, {tests!r})
+import trivial_grid
+replace = os.replace
+def killing(part, path):
+    if os.path.basename(path) == "index.html":
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(part, path)
+os.replace = killing
+trivial_grid.main(sys.argv[1:])
+"""
+
+
+def test_half_a_page_is_cleaned_away(tmp_path):
+    script = KILLED_AT_THE_PAGE.format(tests=str(Path(trivial_grid.__file__).parent))
+    argv = ["--output", str(tmp_path), *SEEDS]
+    done = subprocess.run([sys.executable, "-c", script, *argv], capture_output=True, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert any("index.html" in name for name in hidden(tmp_path)) and not (tmp_path / "index.html").exists()
+    assert trivial_grid.main(argv) == 0
+    assert not hidden(tmp_path) and (tmp_path / "index.html").exists()
 
 
 def test_what_failed_is_not_tried_by_the_others(tmp_path, capsys):

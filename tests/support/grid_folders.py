@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import trivial_grid
+from filelock import FileLock, Timeout
 from PIL import Image
 
 SCRIPT = Path(trivial_grid.__file__)
@@ -68,3 +69,14 @@ def interrupting(times, at=3):
         return trivial_grid.render(cells)
 
     return lambda *_: render
+
+
+def is_locked(folder):
+    """Whether another process would have to wait."""
+    lock = FileLock(folder.path / f".{folder.family}-folder.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return True
+    lock.release()
+    return False
