@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from samplers_patch import SAMPLERS, check_options, find_sampler, sampler_options
+from samplers_patch import SAMPLERS, adds_noise, check_options, choose_coordinates, find_sampler, sampler_options
 
 
 def test_unknown_options_get_the_ones_there_are():
@@ -15,6 +15,7 @@ def test_unknown_options_get_the_ones_there_are():
         check_options(SAMPLERS["euler"], {"disable": True})
     with pytest.raises(TypeError, match="dict"):
         check_options(SAMPLERS["euler"], [("s_churn", 1)])
+    check_options(SAMPLERS["euler"], None)
 
 
 NAN, INF = float("nan"), float("inf")
@@ -57,3 +58,65 @@ def test_values_of_other_kinds_of_numbers():
     check_options(SAMPLERS["heun"], {"s_churn": 1, "s_noise": np.float32(1), "s_tmax": INF})
     check_options(SAMPLERS["lms"], {"order": np.int64(2)})
     check_options(find_sampler(lambda model, x, sigmas, eta=None: x), {"eta": -1})  # a user's own, whatever it means
+
+
+def test_a_function_that_takes_anything_may_be_given_anything():
+    check_options(find_sampler(lambda model, x, sigmas, **rest: x), {"etta": 1})
+    with pytest.raises(TypeError, match=r"<lambda> has no option 'etta'; its options: eta=1.0, order=2$"):
+        check_options(find_sampler(lambda model, x, sigmas, eta=1.0, order=2, *rest: x), {"etta": 1})
+
+
+@pytest.mark.parametrize(
+    "name, options, adds",
+    [
+        ("euler", None, False),
+        ("euler", {"s_churn": 2.0}, True),
+        ("euler", {"s_noise": 2.0}, False),
+        ("lms", {"order": 2}, False),
+        ("euler_ancestral", None, True),
+        ("euler_ancestral", {"eta": 0.0}, False),
+        ("dpm_fast", None, False),
+        ("dpm_fast", {"eta": 1.0}, True),
+        ("dpmpp_2m", None, False),
+        ("dpmpp_2m_sde", {"eta": 0, "s_noise": 1.0}, False),
+        (lambda model, x, sigmas, eta=0.0: x, None, True),  # it is not known what its eta is
+    ],
+)
+def test_whether_a_sampler_adds_noise(name, options, adds):
+    assert adds_noise(find_sampler(name), options) is adds
+
+
+def in_flow(model, x, sigmas):
+    return x
+
+
+in_flow.flow_coordinates = "flow"
+
+
+@pytest.mark.parametrize(
+    "choice, name, options, coordinates",
+    [
+        ("auto", "euler", None, "flow"),  # uses the model as the derivative alone, and adds nothing
+        ("auto", "euler", {"s_churn": 0.0}, "flow"),
+        ("auto", "euler", {"s_churn": 1.0}, "ve"),
+        ("auto", "euler_ancestral", None, "ve"),
+        ("auto", "euler_ancestral", {"eta": 0.0}, "flow"),
+        ("auto", "dpmpp_2m", None, "ve"),
+        ("auto", in_flow, None, "flow"),
+        ("ve", in_flow, None, "ve"),
+        ("ve", "euler", None, "ve"),
+        ("ve", "euler", {"s_churn": 1.0}, "ve"),
+        ("flow", "dpmpp_2m", None, "flow"),
+        ("flow", "euler", {"s_churn": 0.0, "s_noise": 1.0}, "flow"),
+        ("velocity", "heun", None, "velocity"),
+    ],
+)
+def test_what_auto_means(choice, name, options, coordinates):
+    assert choose_coordinates(choice, find_sampler(name), options) == coordinates
+
+
+def test_coordinates_that_cannot_be():
+    with pytest.raises(ValueError, match="^unknown flow_coordinates 'VE': choose one of auto, flow, ve, velocity$"):
+        choose_coordinates("VE", SAMPLERS["euler"], None)
+    with pytest.raises(ValueError, match="^s_churn adds noise for x0 .* flow coordinates are not: use 'auto' or 've'$"):
+        choose_coordinates("flow", SAMPLERS["euler"], {"s_churn": 1.0})
