@@ -52,7 +52,7 @@ SUBJECTS = {
     ),
     "sampling_run": (
         ["run.py", "plan.py"],
-        ["pipelines/test_callbacks.py", "pipelines/test_bad_input.py", "trace/test_sampler_trace.py"],
+        ["pipelines/test_callbacks.py", "pipelines/test_bad_input.py", "trace/test_record.py"],
     ),
 }
 SLOW = "killed or full_disk or distribution or covariance or normal"  # and they kill nothing that the others leave

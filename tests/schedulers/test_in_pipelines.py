@@ -205,7 +205,7 @@ def test_noise_is_added_as_diffusers_adds_it(name):
         assert largest_difference(noised(own, timestep), noised(theirs, timestep)) <= SAME
 
 
-# Right by an exact answer: as it is with our pipelines, tests/oracle/test_oracles.py.
+# Right by an exact answer: as it is with our pipelines, tests/oracle/test_closed_form.py.
 
 
 ORACLES = {
