@@ -18,7 +18,7 @@ from k_diffusing.render import options as grid_options  # noqa: E402
 from k_diffusing.render import pipelines as render_grid  # noqa: E402
 from k_diffusing.render.cells import cells  # noqa: E402
 from k_diffusing.render.checks import check  # noqa: E402
-from k_diffusing.render.rendering import encodings, keywords_of, render  # noqa: E402
+from k_diffusing.render.rendering import encoder, keywords_of, render  # noqa: E402
 
 ROWS = {"velocity": "older", "auto": "here"}
 TILE, GAP, MARGIN = 112, 6, 64
@@ -59,7 +59,7 @@ def main() -> None:
     args = test_flux.arguments([])
     pipe = render_grid.load(test_flux.SCRIPT, args)
     [prompt] = args.prompt
-    embeds = encodings(test_flux.SCRIPT, args, pipe, args.prompt)[prompt]
+    embeds = encoder(test_flux.SCRIPT, args, pipe)(prompt)
     rows = {label: render_row(pipe, args, embeds, coordinates) for coordinates, label in ROWS.items()}
     output.parent.mkdir(parents=True, exist_ok=True)
     write_png(sheet(rows), output, {"prompt": prompt, "steps": str(args.steps[0]), "seed": str(args.seeds[0])})

@@ -185,7 +185,7 @@ def grid() -> dict[str, list[str]]:
         times = {"grid": [], "calls": []}
         for _ in range(FEW):
             start = time.perf_counter()
-            render = grid_rendering.renderer(module.SCRIPT, args, pipe, args.prompt)
+            render = grid_rendering.renderer(module.SCRIPT, args, pipe)
             for cell in cells:
                 render([cell])
             times["grid"].append(time.perf_counter() - start)

@@ -46,14 +46,14 @@ Render = Callable[[list[Cell]], Rendered]
 class Work(NamedTuple):
     """What a render script puts in. family begins its files' names; program is its own name.
 
-    check(args): the samplers asked for, or BadInput, before any model is loaded. load(args, prompts): the model with
-    these prompts encoded, as a function that renders a batch of cells of one recipe.
+    check(args): the samplers asked for, or BadInput, before any model is loaded. load(args): the model, as a function
+    that renders a batch of cells of one recipe.
     """
 
     family: str
     program: str
     check: Callable[[argparse.Namespace], list[Solver]]
-    load: Callable[[argparse.Namespace, list[str]], Render]
+    load: Callable[[argparse.Namespace], Render]
 
 
 class FolderError(Exception):
@@ -308,7 +308,7 @@ def render_share(
 
     if not (batch := claim()):
         return 0, False
-    render = work.load(args, list(dict.fromkeys(cell.prompt for cell in todo.values())))
+    render = work.load(args)
     note_weights(grid.folder, args)
     with ctrl_c() as stop, progress(len(todo), main, say) as (say_above, show):
         while batch:

@@ -26,7 +26,7 @@ def run(script: Script, args: argparse.Namespace, say: Callable) -> int:
         script.family,
         script.program,
         check=lambda args: check(script, args),
-        load=lambda args, prompts: renderer(script, args, load(script, args), prompts),
+        load=lambda args: renderer(script, args, load(script, args)),
     )
     return grid_run.run(work, args, say)
 

@@ -4,8 +4,10 @@ torch is imported in the functions that need it.
 """
 
 import argparse
+import functools
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from k_diffusing.render.adherence import adherence_of
@@ -14,17 +16,19 @@ from k_diffusing.render.engine import Render, Rendered
 from k_diffusing.render.options import BadInput
 from k_diffusing.render.script import Script
 
+KEPT = 256  # prompts whose embeddings are in memory: a large T5's are 4 MB each
 
-def renderer(script: Script, args: argparse.Namespace, pipe, prompts: list[str]) -> Render:
-    """A function that renders a batch of cells of one recipe, from prompts that are encoded here, each once."""
-    encoded = encodings(script, args, pipe, prompts)
+
+def renderer(script: Script, args: argparse.Namespace, pipe) -> Render:
+    """A function that renders a batch of cells of one recipe."""
+    encode = encoder(script, args, pipe)
     adherence = adherence_of(args.model)
     network, device = getattr(pipe, script.network), pipe._execution_device
     sources = sources_for(args, pipe)
 
     def render_cells(cells: list[Cell]) -> Rendered:
         keywords = keywords_of(script, args, cells, sources.get(cells[0].sampler))
-        keywords |= gathered([encoded[cell.prompt] for cell in cells], device)
+        keywords |= gathered([encode(cell.prompt) for cell in cells], device)
         pictures, calls, seconds, network_seconds, memory = render(pipe, network, device, keywords)
         per_evaluation = script.calls_per_pair if getattr(cells[0], script.guidance) > 1 else 1
         kept = [adherence(cell.prompt, picture) for cell, picture in zip(cells, pictures, strict=True)]
@@ -48,20 +52,25 @@ def sources_for(args: argparse.Namespace, pipe) -> dict[str, Any]:
     return found
 
 
-def encodings(script: Script, args: argparse.Namespace, pipe, prompts: list[str]) -> dict[str, dict[str, Any]]:
-    """The embeddings of each prompt, on the CPU; the negative prompt is encoded with the first, for all."""
-    import torch
+def encoder(script: Script, args: argparse.Namespace, pipe) -> Callable[[str], dict[str, Any]]:
+    """A function that encodes a prompt as it is first needed: its embeddings by the pipeline's keywords, on the CPU.
 
-    scales = getattr(args, script.guidance)
-    found, negative = {}, {}
-    with torch.no_grad():
-        for prompt in prompts:
-            embeds = script.encode(pipe, args, prompt, max(scales) > 1 and not negative)
-            embeds = {name: embed.to("cpu") for name, embed in embeds.items() if embed is not None}
-            negative = negative or {name: embed for name, embed in embeds.items() if name.startswith("negative")}
-            found[prompt] = embeds | negative
-    pipe.maybe_free_model_hooks()  # with --offload the text encoders leave the device
-    return found
+    The negative prompt is encoded with the first one, for all.
+    """
+    guided, negative = max(getattr(args, script.guidance)) > 1, {}
+
+    @functools.lru_cache(KEPT)
+    def encode(prompt: str) -> dict[str, Any]:
+        import torch
+
+        with torch.no_grad():
+            embeds = script.encode(pipe, args, prompt, guided and not negative)
+        pipe.maybe_free_model_hooks()  # with --offload the text encoders leave the device
+        embeds = {name: embed.to("cpu") for name, embed in embeds.items() if embed is not None}
+        negative.update({name: embed for name, embed in embeds.items() if name.startswith("negative")})
+        return embeds | negative
+
+    return encode
 
 
 def gathered(embeds: list[dict[str, Any]], device) -> dict[str, Any]:

@@ -172,6 +172,12 @@ def test_sdxl_loads_once_and_encodes_once(sdxl, encodings, tmp_path):
     assert encodings == {"loads": 2, "text_encoder": 4, "text_encoder_2": 4}  # both prompts and one negative prompt
 
 
+def test_a_prompt_is_encoded_when_it_is_needed(sdxl, encodings, monkeypatch):
+    replace_sampler(monkeypatch, "euler", KeyboardInterrupt())
+    assert sdxl("--samplers", "euler", "--prompt", "a red circle", "a blue circle") == 130
+    assert encodings == {"loads": 1, "text_encoder": 1, "text_encoder_2": 1}  # the first prompt alone
+
+
 def test_flux_loads_once_and_encodes_once(flux, encodings, tmp_path):
     assert flux("--samplers", "euler", "heun", "lms", "--true-cfg-scale", "4") == 0
     assert encodings == {"loads": 1, "text_encoder": 2, "text_encoder_2": 2}

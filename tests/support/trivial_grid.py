@@ -42,7 +42,7 @@ def colour(cell: Cell) -> tuple[int, int, int]:
     return cell.seed % 256, 10 * cell.steps % 256, 50 * len(cell.sampler) % 256
 
 
-def load(args, prompts: list[str]):
+def load(args):
     if os.environ.get("KILL_AT", "").startswith("loaded:"):
         kill_at(int(os.environ["KILL_AT"].removeprefix("loaded:")))
     return render
