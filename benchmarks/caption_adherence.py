@@ -55,19 +55,19 @@ def keywords(case: dict[str, Any]) -> dict[str, Any]:
     """The pipeline's, for one case."""
     sampler, setting = SAMPLERS[case["sampler"]], case["setting"]
     demo, of_model = MODELS[case["model"]]
-    from k_diffusing.compare.compare import DEMO_CALLS
+    from k_diffusing.models import DEMOS
 
     steps = max(BUDGETS) if sampler.adaptive else solver_of(sampler).steps_within(setting)
     options = TOLERANCES[setting] if sampler.adaptive else None
     own = {"comfy_sampler": sampler.name, "sampler_options": options, "sigma_grid": sampler.sigma_grid}
-    return DEMO_CALLS[demo] | own | of_model | {"num_inference_steps": steps}
+    return DEMOS[demo].call | own | of_model | {"num_inference_steps": steps}
 
 
 def measure(pipe, case: dict[str, Any]) -> dict[str, Any]:
     """The case with its evaluations, how many captions were kept to, and the seconds it took."""
     import torch
     from score import hits
-    from shapes import SIDE, evaluation_scenes, read
+    from shapes import evaluation_scenes, read
 
     from k_diffusing.trace.record import Trace
 
@@ -80,8 +80,6 @@ def measure(pipe, case: dict[str, Any]) -> dict[str, Any]:
         pictures = pipe(
             [scene.caption for scene in chunk],
             **call,
-            height=SIDE,
-            width=SIDE,
             output_type="np",
             generator=[torch.Generator().manual_seed(SEED + first + i) for i in range(len(chunk))],
             trace=trace,

@@ -152,11 +152,11 @@ class Bench:
         return torch.cat(latents), evaluations
 
     def _draw_batch(self, sampler: str, steps: int, which: range, seed: int, call: dict) -> torch.Tensor:
-        from shapes import SIDE, evaluation_scenes
+        from shapes import evaluation_scenes
 
-        from k_diffusing.compare.compare import DEMO_CALLS
+        from k_diffusing.models import DEMOS
 
-        scenes, guidance = evaluation_scenes(64), dict(DEMO_CALLS[self.model.demo])
+        scenes, guidance = evaluation_scenes(64), dict(DEMOS[self.model.demo].call)
         if "negative_prompt" in guidance:
             guidance["negative_prompt"] = [guidance["negative_prompt"]] * len(which)
         return self.pipe(
@@ -165,8 +165,6 @@ class Bench:
             **call,
             comfy_sampler=sampler,
             num_inference_steps=steps,
-            height=SIDE,
-            width=SIDE,
             output_type="latent",
             generator=[torch.Generator().manual_seed(seed + i) for i in which],
         ).images

@@ -17,9 +17,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "demo_models"), str(ROOT / "benchmarks")]
 import figure_style  # noqa: E402
 import torch  # noqa: E402
 from convergence import SEED, flow_karras, relative_rms  # noqa: E402
-from shapes import SIDE, evaluation_scenes  # noqa: E402
+from shapes import evaluation_scenes  # noqa: E402
 
-from k_diffusing.compare.compare import DEMO_CALLS  # noqa: E402
+from k_diffusing.models import DEMOS  # noqa: E402
 from k_diffusing.oracle.closed_form import MIXTURE, draw, oracle_sdxl, training_sigmas, wasserstein  # noqa: E402
 
 WORST = 2  # of the four pictures
@@ -62,7 +62,7 @@ def mixture() -> None:
 def picture(pipe, demo: str, sampler: str, steps: int, sigma_grid, index: int, **options) -> torch.Tensor:
     """The final latents of the picture with this index."""
     return pipe(
-        evaluation_scenes(WORST + 1)[index].caption, **DEMO_CALLS[demo], height=SIDE, width=SIDE, output_type="latent",
+        evaluation_scenes(WORST + 1)[index].caption, **DEMOS[demo].call, output_type="latent",
         comfy_sampler=sampler, num_inference_steps=steps, sigma_grid=sigma_grid, sampler_options=options,
         generator=torch.Generator().manual_seed(SEED + index),
     ).images  # fmt: skip

@@ -35,25 +35,16 @@ LOOKS = {  # colour, marker
 
 
 def demo_pipeline(demo: str):
-    """Ours, with the demo model that compare_samplers knows as "demo" (SDXL) or "demo-flux"; one thread."""
+    """Ours, with the demo model "demo" (SDXL) or "demo-flux"; one thread."""
+    import diffusers.utils.logging
     import torch
 
-    from flux_comfy_pipeline import FluxPipeline
-    from k_diffusing.compare.compare import DEMOS
-    from sdxl_comfy_pipeline import StableDiffusionXLPipeline
-
-    # isort: split
-    import diffusers.utils.logging
-    import transformers.utils.logging
+    from k_diffusing.models import hide_loading_bars, load
 
     torch.set_num_threads(1)
     diffusers.utils.logging.set_verbosity_error()  # its hint at dpmpp_3m_sde's grid
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
-    kind = StableDiffusionXLPipeline if demo == "demo" else FluxPipeline
-    pipe = kind.from_pretrained(DEMOS[demo])
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    hide_loading_bars()
+    return load(demo)
 
 
 def machine() -> str:

@@ -16,8 +16,9 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from k_diffusing.compare.compare import arguments, call_keywords, compare_samplers, load  # noqa: E402
+from k_diffusing.compare.compare import compare_samplers  # noqa: E402
 from k_diffusing.compare.sources import find_source  # noqa: E402
+from k_diffusing.models import DEMOS, hide_loading_bars, load  # noqa: E402
 from k_diffusing.trace.difference import TOLERANCE, distance  # noqa: E402
 from samplers_patch import SAMPLERS  # noqa: E402
 
@@ -134,8 +135,7 @@ def row(pipe, call: dict, name: str, counterpart: str | None, grid: str) -> str:
 
 
 def table(model: str, which: int, grid: str) -> list[str]:
-    args = arguments(["-", "--model", model])
-    pipe, call = load(args), call_keywords(args)
+    pipe, call = load(model), DEMOS[model].keywords
     lines = ["| k_diffusion | diffusers | default settings | same sigmas, same noise | pipe.scheduler set to it |"]
     lines.append("| --- | --- | --- | --- | --- |")
     for name, counterparts in COUNTERPARTS.items():
@@ -145,6 +145,8 @@ def table(model: str, which: int, grid: str) -> list[str]:
 
 
 def main() -> None:
+    torch.set_num_threads(1)
+    hide_loading_bars()
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "diffusers", "k-diffusion"))
     print(
         TEXT.format(

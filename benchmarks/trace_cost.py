@@ -15,7 +15,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from k_diffusing.compare.compare import arguments, call_keywords, load  # noqa: E402
+from k_diffusing.models import DEMOS, hide_loading_bars, load  # noqa: E402
 from k_diffusing.trace.record import Trace  # noqa: E402
 
 TURNS = 15
@@ -29,9 +29,10 @@ def seconds(pipe, call: dict, trace: Trace | None) -> float:
 
 
 def main() -> None:
-    for model in ("demo", "demo-flux"):
-        args = arguments(["-", "--model", model])
-        pipe, call = load(args), call_keywords(args)
+    torch.set_num_threads(1)
+    hide_loading_bars()
+    for model, demo in DEMOS.items():
+        pipe, call = load(model), demo.keywords
         seconds(pipe, call, None)
         times = {kind: [] for kind in KINDS}
         for _ in range(TURNS):

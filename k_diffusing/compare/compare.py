@@ -20,15 +20,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from k_diffusing.models import DEMO_MODELS
-
-DEMOS = {"demo": DEMO_MODELS / "sdxl-shapes", "demo-flux": DEMO_MODELS / "flux-shapes"}
-DEMO_CALLS = {
-    "demo": {"guidance_scale": 5.0},
-    "demo-flux": {"guidance_scale": 1.0, "true_cfg_scale": 2.0, "negative_prompt": "", "max_sequence_length": 64},
-}
-DEMO_PROMPT = "a large yellow square on a purple background"
-REAL_PROMPT = "Astronaut in a jungle, cold color palette, muted colors, detailed, 8k"
+from k_diffusing.models import DEMOS, REAL, ModelError, hide_loading_bars
+from k_diffusing.models import load as load_model
 
 
 @dataclass
@@ -173,41 +166,21 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 def load(args: argparse.Namespace):
     """The pipeline, of our class for the model's family. Raises ValueError for a model that cannot be loaded."""
     import torch
-    from diffusers import DiffusionPipeline
-    from diffusers.utils import logging
-    from transformers.utils import logging as transformers_logging
 
-    from flux_comfy_pipeline import FluxPipeline
-    from sdxl_comfy_pipeline import StableDiffusionXLPipeline
-
-    logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
-    name = str(DEMOS.get(args.model, args.model))
+    hide_loading_bars()
     if args.model in DEMOS:
-        torch.set_num_threads(1)  # fastest for networks this small
+        torch.set_num_threads(DEMOS[args.model].threads)
     try:
-        if Path(name).is_file():
-            kind = FluxPipeline if "flux" in Path(name).name.lower() else StableDiffusionXLPipeline
-            pipe = kind.from_single_file(name, dtype=getattr(torch, args.dtype))
-        else:
-            family = DiffusionPipeline.load_config(name)["_class_name"]
-            kinds = {"StableDiffusionXLPipeline": StableDiffusionXLPipeline, "FluxPipeline": FluxPipeline}
-            if family not in kinds:
-                raise ValueError(f"it is a {family}; we have {', '.join(kinds)}")
-            pipe = kinds[family].from_pretrained(name, dtype=getattr(torch, args.dtype))
-        pipe.to(args.device)
-    except Exception as error:  # diffusers, transformers, safetensors, huggingface_hub, torch: each raises its own
-        raise ValueError(f"--model {args.model} cannot be loaded ({type(error).__name__}: {error})") from error
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+        return load_model(args.model, dtype=args.dtype, device=args.device)
+    except ModelError as error:
+        raise ModelError(f"--model {error}") from error
 
 
 def call_keywords(args: argparse.Namespace) -> dict[str, Any]:
     """What both runs are given, the demo's defaults included."""
-    call = {"prompt": args.prompt or (DEMO_PROMPT if args.model in DEMOS else REAL_PROMPT)}
-    call |= {"noise": args.noise, **DEMO_CALLS.get(args.model, {})}
-    if args.model in DEMOS:
-        call |= {"height": 128, "width": 128}
+    demo = DEMOS.get(args.model)
+    prompt = (demo or REAL["StableDiffusionXLPipeline"]).prompt
+    call = {"prompt": args.prompt or prompt, "noise": args.noise, **(demo.call if demo else {})}
     for name in ("guidance_scale", "true_cfg_scale", "height", "width"):
         if getattr(args, name) is not None:
             call[name] = getattr(args, name)

@@ -16,7 +16,7 @@ from diffusers.configuration_utils import register_to_config
 from torch.nn.utils import skip_init
 from torch.special import erf
 
-from k_diffusing.models import pipeline_classes
+from k_diffusing.models import pipeline_class
 
 SIDE = 72  # of the latents, of 4 channels: 20736 elements
 SDXL_SCHEDULE = {  # stabilityai/stable-diffusion-xl-base-1.0
@@ -173,7 +173,7 @@ def oracle_sdxl(prediction_type: str = "epsilon", zero_terminal_snr: bool = Fals
     config = SDXL_SCHEDULE | {"prediction_type": prediction_type, "rescale_betas_zero_snr": zero_terminal_snr}
     config["clip_sample"] = False  # as in SDXL's config, for DDIM and others made from it
     return _quiet(
-        pipeline_classes()["StableDiffusionXLPipeline"](
+        pipeline_class("StableDiffusionXLPipeline")(
             vae=None,
             unet=OracleUNet(prediction_type, zero_terminal_snr),
             scheduler=EulerDiscreteScheduler.from_config(config | schedule),
@@ -192,7 +192,7 @@ def oracle_flux(**schedule):
     """
     config = {"use_dynamic_shifting": True, "base_shift": 1.15, "max_shift": 1.15} | schedule
     return _quiet(
-        pipeline_classes()["FluxPipeline"](
+        pipeline_class("FluxPipeline")(
             vae=None,
             transformer=OracleTransformer(),
             scheduler=FlowMatchEulerDiscreteScheduler(**config),

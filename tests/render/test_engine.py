@@ -6,7 +6,6 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -341,43 +340,13 @@ def test_adherence_of_a_caption():
         assert adherence_of("stabilityai/stable-diffusion-xl-base-1.0")(scene, picture) is None
 
 
-class Weights:
-    """Stands in for a pipeline class: notes how it is asked for weights, and has those of `variants`."""
-
-    def __init__(self, *variants, error=None):
-        self.variants, self.error, self.asked = variants, error or ValueError("no such files"), []
-
-    def from_pretrained(self, model, dtype, variant=None):
-        self.asked.append(variant)
-        if variant not in self.variants:
-            raise self.error
-        return SimpleNamespace(variant=variant)
-
-    def from_single_file(self, model, dtype):
-        return "single file"
-
-
-def asked_for(weights, model, dtype="float16"):
-    return render_grid.read_weights(weights, SimpleNamespace(model=str(model), dtype=dtype, variant="fp16"))
-
-
-def test_variant_of_the_weights(tmp_path):
-    assert asked_for(Weights("fp16", None), "owner/name").variant == "fp16"
-    assert asked_for(Weights("fp16", None), "owner/name", dtype="float32").variant is None
-    without = Weights(None)
-    assert asked_for(without, "owner/name").variant is None and without.asked == ["fp16", None]
-    folder = Weights("fp16", None)
-    assert asked_for(folder, tmp_path).variant is None and folder.asked == [None]
-    (tmp_path / "unet").mkdir()
-    (tmp_path / "unet" / "diffusion_pytorch_model.fp16.safetensors").touch()
-    assert asked_for(Weights("fp16", None), tmp_path).variant == "fp16"
-    (tmp_path / "all.safetensors").touch()
-    assert asked_for(Weights(), tmp_path / "all.safetensors") == "single file"
-
-
 def test_unreachable_hub_is_one_line(monkeypatch, tmp_path, capsys):
-    weights = Weights(error=OSError("Cannot reach the hub\nTraceback and sixty lines more"))
-    monkeypatch.setattr(SDXL, "SCRIPT", SDXL.SCRIPT._replace(pipeline_class=lambda: weights))
+    class Unreachable:
+        @staticmethod
+        def from_pretrained(*_, **__):
+            raise OSError("Cannot reach the hub\nTraceback and sixty lines more")
+
+    monkeypatch.setattr(SDXL, "SCRIPT", SDXL.SCRIPT._replace(pipeline_class=lambda: Unreachable))
     assert SDXL.main(["--model", "owner/name", "--output", str(tmp_path)]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert "--model owner/name cannot be loaded" in line and "Cannot reach the hub" in line
