@@ -9,6 +9,7 @@ import torch
 
 from k_diffusing.grids.check import check_sigmas
 from k_diffusing.grids.named import NoiseSchedule, _with_zero, named_grid
+from k_diffusing.model.scheduler_classes import scheduler_class
 from k_diffusing.model.scheduler_config import fresh_scheduler, shifts_dynamically
 from k_diffusing.model.schedules import DiscreteSchedule, FlowSchedule
 
@@ -63,7 +64,7 @@ def _pairs_of_timesteps(scheduler, schedule: DiscreteSchedule) -> tuple[torch.Te
     """The same for a scheduler that keeps no sigmas (DDIM, DDPM, PNDM): those of the schedule's table."""
     timesteps = torch.as_tensor(scheduler.timesteps).float().cpu().unique().flip(0)
     sigmas = schedule.sigma(timesteps)
-    last_alpha = torch.as_tensor(getattr(scheduler, "final_alpha_cumprod", 1.0)).float()
+    last_alpha = torch.as_tensor(scheduler_class(scheduler).last_alpha(scheduler)).float()
     last = ((1 - last_alpha) / last_alpha) ** 0.5
     keep = sigmas > last  # with set_alpha_to_one=False the last timestep, 0, may be the final level already
     return sigmas[keep], timesteps[keep], last
@@ -86,9 +87,9 @@ def discrete_grid(
     drop = drop_penultimate and timesteps is None and sigmas is None
     n = n + 1 if drop else n or 1  # there may be none beside the user's own values
     fresh = fresh_scheduler(scheduler, skip_prk_steps=True)
-    accepted = inspect.signature(fresh.set_timesteps).parameters
+    row, accepted = scheduler_class(fresh), inspect.signature(fresh.set_timesteps).parameters
     # Where there is use_flow_sigmas, set_timesteps takes `sigmas` for flow models only.
-    takes_sigmas = "sigmas" in accepted and hasattr(fresh, "_sigma_to_t") and "use_flow_sigmas" not in fresh.config
+    takes_sigmas = row.takes_sigmas and "use_flow_sigmas" not in fresh.config
     passed = {}
     if timesteps is not None and len(timesteps) > 0 and "timesteps" in accepted:
         passed["timesteps"] = timesteps
@@ -103,16 +104,14 @@ def discrete_grid(
         times = torch.as_tensor(timesteps, dtype=torch.float32)
         levels = _with_zero(schedule.sigma(times))
     else:
-        kept, times, last = _pairs(fresh) if hasattr(fresh, "sigmas") else _pairs_of_timesteps(fresh, schedule)
+        kept, times, last = _pairs(fresh) if row.lists_sigmas else _pairs_of_timesteps(fresh, schedule)
         if timesteps is not None and len(timesteps) == 0:
             kept, times = kept[:0], times[:0]
         levels = torch.cat([kept, last.reshape(1)])
     check_sigmas(levels)
-    one = torch.ones(1)
-    scaled = torch.equal(fresh.scale_model_input(one, fresh.timesteps[0]), one)
     fresh.sigmas = levels  # what init_noise_sigma is computed from
-    scale = (levels[0] ** 2 + 1) ** 0.5 if scaled else fresh.init_noise_sigma
-    grid = SigmaGrid(levels, times, scale, scaled)
+    scale = (levels[0] ** 2 + 1) ** 0.5 if row.scaled else fresh.init_noise_sigma
+    grid = SigmaGrid(levels, times, scale, row.scaled)
     return grid.without_penultimate() if drop else grid
 
 
@@ -142,8 +141,7 @@ def _flow_levels(scheduler, schedule, n, sigma_grid, sigmas, mu) -> tuple[torch.
     if sigmas is not None and max(sigmas) > 1:
         raise ValueError(f"sigmas[0] is {max(sigmas)}: the sigmas of a flow model are times, between 0 and 1")
     fresh = fresh_scheduler(scheduler)
-    accepted = inspect.signature(fresh.set_timesteps).parameters
-    takes_sigmas = "sigmas" in accepted and not fresh.config.get("use_flow_sigmas")
+    takes_sigmas = scheduler_class(fresh).takes_sigmas and not fresh.config.get("use_flow_sigmas")
     if sigmas is not None and not takes_sigmas:
         return _with_zero(schedule.shift(torch.as_tensor(sigmas, dtype=torch.float32))), None
     arguments = {"num_inference_steps": n if sigmas is None else len(sigmas)}

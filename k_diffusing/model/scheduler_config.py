@@ -6,14 +6,15 @@ import math
 import torch
 
 from k_diffusing.model.preconditioning import PRECONDITIONINGS, Preconditioning, edm_preconditioning
+from k_diffusing.model.scheduler_classes import scheduler_class
 from k_diffusing.model.schedules import SMALLEST_ALPHA_CUMPROD, DiscreteSchedule, FlowSchedule, LogSigmaSchedule
 
 
 def is_flow(scheduler) -> bool:
     """Whether a diffusers scheduler integrates a flow-matching model."""
     config = scheduler.config
-    flow_class = any("FlowMatch" in cls.__name__ for cls in type(scheduler).__mro__)
-    return flow_class or bool(config.get("use_flow_sigmas")) or config.get("prediction_type") == "flow_prediction"
+    asked = bool(config.get("use_flow_sigmas")) or config.get("prediction_type") == "flow_prediction"
+    return asked or scheduler_class(scheduler).flow
 
 
 def shifts_dynamically(scheduler) -> bool:
@@ -26,7 +27,7 @@ def fresh_scheduler(scheduler, **overrides):
     """A scheduler of the same class made from the config alone, untouched by any `set_timesteps` before."""
     known = {name: value for name, value in overrides.items() if name in scheduler.config}
     fresh = type(scheduler).from_config(scheduler.config, **known)
-    if hasattr(fresh, "set_shift"):  # the one setting a user makes on the scheduler and not in its config
+    if scheduler_class(scheduler).set_shift:  # the one setting a user makes on the scheduler and not in its config
         fresh.set_shift(scheduler.shift)
     return fresh
 
@@ -42,14 +43,15 @@ def noise_schedule(scheduler) -> DiscreteSchedule | LogSigmaSchedule:
             f"{name} is set up for flow matching, this model is not; use one with betas, such as "
             "EulerDiscreteScheduler.from_config(pipe.scheduler.config), without use_flow_sigmas"
         )
-    fresh = fresh_scheduler(scheduler)
-    if "sigma_data" in fresh.config and "prediction_type" in fresh.config:
-        return LogSigmaSchedule(fresh.sigmas[fresh.sigmas > 0].flip(0).float())
-    if getattr(fresh, "alphas_cumprod", None) is None:
+    row = scheduler_class(scheduler)
+    if not row.has_schedule:
         raise ValueError(
             f"{name} has no noise schedule we know: use EulerDiscreteScheduler, DDIMScheduler, "
             "EDMEulerScheduler or another of diffusers' KarrasDiffusionSchedulers"
         )
+    fresh = fresh_scheduler(scheduler)
+    if row.lists_sigmas and "sigma_data" in fresh.config and "prediction_type" in fresh.config:
+        return LogSigmaSchedule(fresh.sigmas[fresh.sigmas > 0].flip(0).float())
     alphas_cumprod = fresh.alphas_cumprod.float().clamp(min=SMALLEST_ALPHA_CUMPROD)
     sigmas = ((1 - alphas_cumprod) / alphas_cumprod) ** 0.5
     if fresh.config.get("timestep_type") == "continuous" and fresh.config.prediction_type == "v_prediction":
@@ -71,7 +73,7 @@ def flow_schedule(scheduler, mu: float | None = None) -> FlowSchedule:
         )
     config = scheduler.config
     factor = config.get("shift", config.get("flow_shift", 1.0))
-    if hasattr(type(scheduler), "shift"):  # FlowMatchEuler's, which set_shift may have changed
+    if scheduler_class(scheduler).set_shift:
         factor = scheduler.shift
     if shifts_dynamically(scheduler):
         factor = mu if config.get("time_shift_type") == "linear" else math.exp(mu)

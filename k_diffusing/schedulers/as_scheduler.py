@@ -25,6 +25,7 @@ from k_diffusing.arguments import warn_of_bounds
 from k_diffusing.grids.check import check_grid_choice, check_sigmas, check_steps
 from k_diffusing.grids.choose import discrete_grid, flow_grid
 from k_diffusing.model.coordinates import FLOW_COORDINATES
+from k_diffusing.model.scheduler_classes import RUNNABLE
 from k_diffusing.model.scheduler_config import (
     flow_schedule,
     fresh_scheduler,
@@ -39,7 +40,6 @@ from k_diffusing.noise.streams import Generators
 from k_diffusing.programs.conventions import drops_penultimate, initial_scale
 from k_diffusing.samplers.find import find_sampler
 from k_diffusing.samplers.options import check_options, choose_coordinates
-from k_diffusing.schedulers.as_sampler import KINDS
 from k_diffusing.schedulers.calls import ADAPTIVE, Plan
 from k_diffusing.schedulers.suspended import Run
 from k_diffusing.spaces import LatentSpace, discrete_space, flow_space
@@ -105,13 +105,13 @@ def _class_of(config: dict[str, Any]) -> str:
     name = config.get("scheduler_class") or config.get("_class_name")
     if name is None:
         keys = [key for key in config if not key.startswith("_")]
-        parameters = {name: _parameters(name) for name in KINDS}
-        fitting = [name for name in KINDS if set(parameters[name]) == set(keys[: len(parameters[name])])]
+        parameters = {name: _parameters(name) for name in RUNNABLE}
+        fitting = [name for name in RUNNABLE if set(parameters[name]) == set(keys[: len(parameters[name])])]
         name = max(fitting, key=lambda name: len(parameters[name]), default=None)
-    if not isinstance(name, str) or name not in KINDS:
+    if not isinstance(name, str) or name not in RUNNABLE:
         raise ValueError(
             f"the config is of {name or 'no scheduler class we know'}; SamplerScheduler knows the noise schedules of "
-            f"{', '.join(KINDS)}: pass scheduler_class= one of these that means the same by its settings"
+            f"{', '.join(RUNNABLE)}: pass scheduler_class= one of these that means the same by its settings"
         )
     return name
 
@@ -147,7 +147,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
     Raises ValueError or TypeError for settings that cannot be right; ValueError for an adaptive sampler.
     """
 
-    _compatibles = list(KINDS)
+    _compatibles = list(RUNNABLE)
     order = 1
 
     @register_to_config

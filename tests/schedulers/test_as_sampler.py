@@ -22,9 +22,10 @@ from tiny_models import SDXL_SCHEDULE, flux_prompt, largest_difference, sdxl_pro
 from flux_comfy_pipeline import FluxPipeline
 from k_diffusing.grids.choose import discrete_grid
 from k_diffusing.model.preconditioning import PRECONDITIONINGS, edm_preconditioning
+from k_diffusing.model.scheduler_classes import RUNNABLE, SCHEDULER_CLASSES
 from k_diffusing.model.scheduler_config import noise_schedule, preconditioning
 from k_diffusing.oracle.closed_form import draw, oracle_flux, oracle_sdxl, wasserstein
-from k_diffusing.schedulers.as_sampler import KINDS, as_sampler
+from k_diffusing.schedulers.as_sampler import as_sampler
 from samplers_patch import find_sampler, step_noise
 from sdxl_comfy_pipeline import StableDiffusionXLPipeline
 
@@ -39,7 +40,7 @@ FLOW_NAMES = [
     "DEISMultistepScheduler",
     "SASolverScheduler",
 ]
-NOT_FLOW = [name for name in KINDS if "FlowMatch" not in name]
+NOT_FLOW = [name for name in RUNNABLE if not SCHEDULER_CLASSES[name].flow]
 CASES = [(name, False) for name in NOT_FLOW] + [(name, True) for name in FLOW_NAMES]
 SDE = {"algorithm_type": "sde-dpmsolver++"}
 # A fifth of SDXL's timesteps on its range of sigmas: to make a KDPM2 scheduler takes a millisecond for each.
@@ -702,6 +703,28 @@ def test_subclasses_count_unless_they_step_differently():
     assert as_sampler(Renamed()).__name__ == "Renamed"
     with pytest.raises(ValueError, match="Changed cannot"):
         as_sampler(Changed())
+
+
+@pytest.mark.parametrize(
+    "other, setting",
+    [
+        ("UniPCMultistepScheduler", {"predict_x0": True}),
+        ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver"}),
+        ("DDPMScheduler", {"variance_type": "learned_range"}),
+    ],
+    ids=label,
+)
+def test_settings_that_a_class_does_not_know_say_nothing_of_it(other, setting):
+    """`from_config` keeps what was said to another class."""
+    config = make(
+        other, **setting, **({"final_sigmas_type": "sigma_min"} if "algorithm_type" in setting else {})
+    ).config
+    noise, results = torch.randn(1, 4, 8, 8, generator=seeded()), []
+    for scheduler in (make("LMSDiscreteScheduler"), diffusers.LMSDiscreteScheduler.from_config(config)):
+        grid = discrete_grid(make("LMSDiscreteScheduler"), noise_schedule(scheduler), 6)
+        results.append(bridged_loop(as_sampler(scheduler), scheduler, grid, noise))
+    assert set(setting) <= set(scheduler.config)
+    assert largest_difference(*results) == 0.0
 
 
 @pytest.mark.parametrize("what", ["euler", diffusers.UniPCMultistepScheduler, None, lambda model, x, sigmas: x])

@@ -12,7 +12,8 @@ from stepped_schedulers import X, fresh, own_euler, stepped
 from their_pipelines import EULER, STEPS
 from tiny_models import SDXL_SCHEDULE, tiny_sdxl
 
-from k_diffusing.schedulers.as_sampler import KINDS, as_sampler
+from k_diffusing.model.scheduler_classes import RUNNABLE
+from k_diffusing.schedulers.as_sampler import as_sampler
 from k_diffusing.schedulers.as_scheduler import SamplerScheduler
 from samplers_patch import k_sampling
 
@@ -144,10 +145,10 @@ def test_the_config_is_that_of_the_scheduler_it_came_from():
     assert again.config.scheduler_class == "EulerDiscreteScheduler" and again.config.sampler == "euler"
     back = EulerDiscreteScheduler.from_config(again.config)
     assert back.config.timestep_spacing == "trailing"
-    assert {cls.__name__ for cls in scheduler.compatibles} == set(KINDS)
+    assert {cls.__name__ for cls in scheduler.compatibles} == set(RUNNABLE)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", RUNNABLE)
 def test_the_class_of_a_config_is_known(name):
     """KDPM2 has LMS's settings, and the noise schedule that goes with them."""
     scheduler_class = getattr(diffusers, name)
