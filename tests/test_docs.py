@@ -1,0 +1,105 @@
+"""What README and docs/architecture.md say of the code is there, and README's Python blocks run."""
+
+import ast
+import importlib.util
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import k_diffusing
+
+ROOT = Path(__file__).resolve().parents[1]
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+LAYERS, CALL = re.findall(r"```mermaid\n(.*?)```", ARCHITECTURE, re.DOTALL)
+SOURCES = [*(ROOT / "k_diffusing").rglob("*.py"), ROOT / "sdxl_comfy_pipeline.py", ROOT / "flux_comfy_pipeline.py"]
+
+
+def defined(path: Path) -> set[str]:
+    """The names bound at the top of a module, those of its classes' methods and of inner functions."""
+    tree, names = ast.parse(path.read_text(encoding="utf-8")), set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        if isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+    return names
+
+
+LINKS = re.findall(r"\[`([^`]+)`\]\(\.\./([^)]+)\)", ARCHITECTURE)
+
+
+@pytest.mark.parametrize("text, target", LINKS)
+def test_what_the_architecture_links_to_is_defined_there(text, target):
+    path = ROOT / target
+    assert path.is_file()
+    if not text.endswith(".py"):
+        module, name = text.split(".")
+        assert module == path.stem and name in defined(path)
+
+
+def test_folders_and_files_that_the_architecture_names():
+    named = [text for text in re.findall(r"`([^`\s]+)`", ARCHITECTURE) if "/" in text or text.endswith(".toml")]
+    missing = [text for text in named if not ((ROOT / text).exists() or (ROOT / "k_diffusing" / text).exists())]
+    assert named and not missing
+
+
+def test_every_call_of_the_sequence_diagram_is_one_of_the_code():
+    known = set().union(*map(defined, SOURCES)) | {"pipe", "model"}
+    called = set(re.findall(r"([a-zA-Z_]\w*)\(", CALL))
+    assert len(called) > 10 and called <= known
+
+
+def test_the_layers_drawn_are_those_that_are_held():
+    """Each part of the package stands in its layer's box, from above to below."""
+    held = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in held if contract["id"] == "layers")
+    boxes = [
+        {name for part in box.split(" | ") for name in part.partition(":")[0].split(", ")}
+        for box in re.findall(r'\["([^"]+)"\]', LAYERS)
+    ]
+    heights = []
+    for layer in layers:
+        parts = [part for part in re.findall(r"\w+", layer) if list((ROOT / "k_diffusing").glob(f"{part}*"))]
+        heights += sorted(next(i for i, box in enumerate(boxes) if part in box) for part in parts)
+    assert len(set(heights)) > 9 and heights == sorted(heights)
+
+
+# README's Python, on the demo model.
+
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+INSTEAD = {  # of what takes weights, a GPU, or a reader's own values
+    '"stabilityai/stable-diffusion-xl-base-1.0"': repr(str(ROOT / "demo_models" / "sdxl-shapes")),
+    ", dtype=torch.float16": ", dtype=torch.float32",
+    ', variant="fp16"': "",
+    '.to("cuda")': '.to("cpu")',
+    ", ...)": ", num_inference_steps=4)",
+}
+
+
+def test_readmes_python_runs(tmp_path, monkeypatch):
+    """One after the other, as in a notebook."""
+    pytest.importorskip("matplotlib").use("Agg")
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "__main__", "sketch": Image.new("RGB", (128, 128), "red")}
+    for block in BLOCKS:
+        for there, here in INSTEAD.items():
+            block = block.replace(there, here)
+        exec(compile(block, "README.md", "exec"), names)  # our own README, so nothing foreign is run
+    assert len(BLOCKS) == 4 and names["image"].size == (128, 128)
+    assert (tmp_path / "run.json").is_file() and len(names["trace"].calls) > 0
+
+
+# The changelog.
+
+
+def test_names_that_the_changelog_sends_users_to_are_there():
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    imports = re.findall(r"`from k_diffusing import (\w+)`", changelog)
+    assert imports and set(imports) <= set(k_diffusing.__all__)
+    modules = set(re.findall(r"\| `(k_diffusing[\w.]*)` \|", changelog))
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    assert len(modules) > 40 and not missing
