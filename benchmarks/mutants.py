@@ -55,7 +55,7 @@ SUBJECTS = {
         ["pipelines/test_callbacks.py", "pipelines/test_bad_input.py", "trace/test_record.py"],
     ),
 }
-SLOW = "killed or full_disk or distribution or covariance or normal"  # and they kill nothing that the others leave
+SLOW = "killed or full_disk or distribution or covariance or is_normal"  # and they kill nothing that the others leave
 
 CONFIG = """
 [tool.mutmut]

@@ -9,6 +9,7 @@ from sdxl_schedulers import FLOW, SCHEDULES, SDXL
 from tiny_models import SDXL_SCHEDULE, largest_difference
 
 from k_diffusing.grids.choose import discrete_grid, flow_grid
+from k_diffusing.grids.named import SIGMA_GRIDS
 from k_diffusing.model.scheduler_config import flow_schedule, noise_schedule
 
 # These list each level twice, or one of their own between two: every second pair is the grid.
@@ -110,3 +111,127 @@ def test_functions_return_what_holds_numbers(kind):
     flow = flow_grid(FLOW, SCHEDULES["flow"], 3, lambda schedule, n: kind(values))
     for grid in (discrete, flow):
         assert grid.sigmas.dtype == torch.float32 and torch.equal(grid.sigmas, torch.tensor(values))
+
+
+@pytest.mark.parametrize("name", [*SIGMA_GRIDS])
+def test_named_grids_are_those_of_the_models_schedule(name):
+    for make_grid, scheduler, kind in ((discrete_grid, SDXL, "sdxl"), (flow_grid, FLOW, "flow")):
+        grid = make_grid(scheduler, SCHEDULES[kind], 6, name)
+        assert torch.equal(grid.sigmas, SIGMA_GRIDS[name](SCHEDULES[kind], 6)) and grid.timesteps is None
+
+
+@pytest.mark.parametrize("name", ["EulerDiscreteScheduler", "DDIMScheduler", "karras"])
+def test_less_the_penultimate_sigma(name):
+    """The grid of one step more, without its last sigma above 0 and the timestep of that."""
+    scheduler, choice = (SDXL, name) if name == "karras" else (make(name), None)
+    whole = discrete_grid(scheduler, SCHEDULES["sdxl"], 7, choice)
+    less = discrete_grid(scheduler, SCHEDULES["sdxl"], 6, choice, drop_penultimate=True)
+    assert less.sigmas.tolist() == [*whole.sigmas[:6].tolist(), 0.0] and float(whole.sigmas[-1]) == 0.0
+    assert less.timesteps is whole.timesteps is None or torch.equal(less.timesteps, whole.timesteps[:-1])
+    assert (less.initial_scale, less.scaled_latents) == (whole.initial_scale, whole.scaled_latents)
+
+
+def test_less_the_penultimate_flow_time():
+    whole, less = (flow_grid(FLOW, SCHEDULES["flow"], n, drop_penultimate=n == 6) for n in (7, 6))
+    assert less.sigmas.tolist() == [*whole.sigmas[:6].tolist(), 0.0]
+    assert torch.equal(less.timesteps, whole.timesteps[:-1])
+
+
+def test_the_users_own_values_are_kept_whole():
+    values = {"sigmas": [14.0, 3.0, 0.5, 0.0], "timesteps": [900, 500, 100]}
+    for name, own in values.items():
+        kept, less = (
+            discrete_grid(SDXL, SCHEDULES["sdxl"], 9, **{name: own}, drop_penultimate=d) for d in (False, True)
+        )
+        assert torch.equal(kept.sigmas, less.sigmas) and len(kept.sigmas) == 4
+    kept, less = (flow_grid(FLOW, SCHEDULES["flow"], 9, sigmas=[0.9, 0.5], drop_penultimate=d) for d in (False, True))
+    assert torch.equal(kept.sigmas, less.sigmas) and len(kept.sigmas) == 3
+
+
+# Whether they take the values themselves or leave it to us to look them up.
+TAKE_VALUES = ["EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "DDIMScheduler", "DDPMScheduler"]
+TAKE_VALUES += ["HeunDiscreteScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "PNDMScheduler"]
+
+
+@pytest.mark.parametrize("n", [None, 9])
+@pytest.mark.parametrize("name", TAKE_VALUES)
+def test_a_users_timesteps(name, n):
+    times = [950, 500, 101]
+    grid = discrete_grid(make(name), SCHEDULES["sdxl"], n, timesteps=times)
+    expected = SCHEDULES["sdxl"].sigma(torch.tensor(times, dtype=torch.float32))
+    assert grid.timesteps.tolist() == times
+    assert largest_difference(grid.sigmas[:-1], expected) < 1e-5  # float32, sigmas of up to 10
+    assert float(grid.sigmas[-1]) < 0.0292 and grid.sigmas.dtype == torch.float32  # 0, or the level of timestep 0
+
+
+@pytest.mark.parametrize("name", TAKE_VALUES)
+def test_no_timesteps_leave_no_step(name):
+    grid = discrete_grid(make(name), SCHEDULES["sdxl"], None, timesteps=[])
+    assert len(grid.sigmas) == 1 and len(grid.timesteps) == 0
+
+
+@pytest.mark.parametrize("values", [[14.0, 3.0, 0.5, 0.0], [9.0, 1.0], [2.0]])
+@pytest.mark.parametrize("name", TAKE_VALUES)
+def test_a_users_sigmas(name, values):
+    """As they are: with the last one, 0 or not; one leaves no step."""
+    grid = discrete_grid(make(name), SCHEDULES["sdxl"], None, sigmas=values)
+    assert grid.sigmas.tolist() == values and grid.sigmas.dtype == torch.float32
+    assert grid.timesteps is None or len(grid.timesteps) == len(values) - 1
+
+
+@pytest.mark.parametrize("values", [[1.0, 0.5, 0.2], [0.9], [0.7, 0.1, 0.01]])
+@pytest.mark.parametrize("name", ["FlowMatchEulerDiscreteScheduler", "UniPCMultistepScheduler"])
+def test_a_users_flow_times(name, values):
+    """They are shifted, and go on to 0; whether the scheduler takes them itself or not."""
+    config = {"use_flow_sigmas": True, "flow_shift": 3.0} if name == "UniPCMultistepScheduler" else {"shift": 3.0}
+    scheduler = getattr(diffusers, name)(**config)
+    grid = flow_grid(scheduler, flow_schedule(scheduler), 28, sigmas=values)
+    shifted = [3 * t / (1 + 2 * t) for t in values]
+    assert grid.sigmas.tolist() == pytest.approx([*shifted, 0.0], abs=1e-6) and grid.sigmas.dtype == torch.float32
+    if name == "FlowMatchEulerDiscreteScheduler":
+        assert grid.timesteps.tolist() == pytest.approx([1000 * t for t in shifted], abs=1e-3)
+    else:
+        assert grid.timesteps is None
+
+
+def test_no_flow_times_leave_no_step():
+    grid = flow_grid(FLOW, SCHEDULES["flow"], 28, sigmas=[])
+    assert grid.sigmas.tolist() == [0.0] and grid.timesteps is None
+    with pytest.raises(
+        ValueError, match=r"^sigmas\[0\] is 1\.01: the sigmas of a flow model are times, between 0 and 1$"
+    ):
+        flow_grid(FLOW, SCHEDULES["flow"], 28, sigmas=[1.01, 0.5])
+
+
+def test_a_flow_solver_makes_its_own_grid():
+    """UniPC, whose set_timesteps takes no sigmas of a flow model."""
+    scheduler = diffusers.UniPCMultistepScheduler(use_flow_sigmas=True, flow_shift=3.0)
+    own = diffusers.UniPCMultistepScheduler(use_flow_sigmas=True, flow_shift=3.0)
+    own.set_timesteps(7)
+    grid = flow_grid(scheduler, flow_schedule(scheduler), 7)
+    assert torch.equal(grid.sigmas, own.sigmas.float()) and torch.equal(grid.timesteps, own.timesteps.float())
+
+
+@pytest.mark.parametrize("name", ["EulerDiscreteScheduler", "HeunDiscreteScheduler", "EulerAncestralDiscreteScheduler"])
+@pytest.mark.parametrize("choice", [{}, {"sigma_grid": "karras"}, {"sigmas": [9.0, 1.0, 0.0]}])
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])
+def test_unit_noise_becomes_a_state_as_the_scheduler_has_it(name, choice, spacing):
+    grid = discrete_grid(make(name, timestep_spacing=spacing), SCHEDULES["sdxl"], 6, **choice)
+    first = float(grid.sigmas[0])
+    assert not grid.scaled_latents
+    assert float(grid.initial_scale) == pytest.approx(first if spacing == "trailing" else (first**2 + 1) ** 0.5)
+
+
+@pytest.mark.parametrize("name", ["DDIMScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler"])
+def test_unit_noise_is_the_latents_of_schedulers_that_scale_them(name):
+    """Over sqrt(sigma^2 + 1), whatever the spacing."""
+    grid = discrete_grid(make(name, timestep_spacing="trailing"), SCHEDULES["sdxl"], 6)
+    assert grid.scaled_latents
+    assert float(grid.initial_scale) == pytest.approx((float(grid.sigmas[0]) ** 2 + 1) ** 0.5)
+
+
+def test_what_a_function_must_return():
+    with pytest.raises(
+        TypeError, match=r"^sigma_grid is a function that returns n \+ 1 decreasing numbers, and it returned 5$"
+    ):
+        flow_grid(FLOW, SCHEDULES["flow"], 3, lambda schedule, n: 5)

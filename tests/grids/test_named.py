@@ -90,3 +90,15 @@ def test_more_steps_than_levels():
     """Grids made of the model's own levels run out of them: doubles are an error, never passed on."""
     with pytest.raises(ValueError, match="decrease strictly"):
         discrete_grid(SDXL, SCHEDULES["sdxl"], 2000, "simple")
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 8, 9])
+def test_linear_quadratic_is_linear_and_then_quadratic(n):
+    """0.025 of the largest sigma in the first n // 2 steps; after it equal second differences, as far as 0."""
+    sigmas = SIGMA_GRIDS["linear_quadratic"](SCHEDULES["flow"], n).double()  # whose largest is 1
+    half, falls = n // 2, -sigmas.diff()
+    # 2e-7: sigmas in float32, of up to 1
+    assert largest_difference(falls[:half], torch.full((half,), 0.025 / half)) < 2e-7
+    assert falls[half:].sum() == pytest.approx(0.975, abs=2e-7)
+    curvature = falls[half:].diff()
+    assert len(curvature) == 0 or float(curvature.max() - curvature.min()) < 5e-7
