@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.image_processor import PipelineImageInput
-from diffusers.pipelines.flux import FluxPipelineOutput
+from diffusers.pipelines.flux.pipeline_output import FluxPipelineOutput
 from diffusers.utils.torch_utils import get_module_execution_device
 
 from k_diffusing.arguments import check_callback, count_images, diffusers_arguments, warn_of_bounds
 from k_diffusing.model.guidance import GuidanceInterval
 from k_diffusing.noise.check import check_noise
 from k_diffusing.noise.choose import noise_streams
+from k_diffusing.noise.streams import Streams
 from k_diffusing.plan import SamplingPlan, flow_plan
 from k_diffusing.run import SamplingRun, StepCallbacks
 from k_diffusing.samplers.call import run_sampler
@@ -41,9 +42,9 @@ class FluxPipeline(diffusers.FluxPipeline):
     @torch.no_grad()
     def __call__(
         self,
-        prompt: str | list[str] = None,
+        prompt: str | list[str] | None = None,
         prompt_2: str | list[str] | None = None,
-        negative_prompt: str | list[str] = None,
+        negative_prompt: str | list[str] | None = None,
         negative_prompt_2: str | list[str] | None = None,
         true_cfg_scale: float = 1.0,
         height: int | None = None,
@@ -51,7 +52,7 @@ class FluxPipeline(diffusers.FluxPipeline):
         num_inference_steps: int = 28,
         sigmas: list[float] | None = None,
         guidance_scale: float = 3.5,
-        num_images_per_prompt: int | None = 1,
+        num_images_per_prompt: int = 1,
         generator: torch.Generator | list[torch.Generator] | None = None,
         latents: torch.FloatTensor | None = None,
         prompt_embeds: torch.FloatTensor | None = None,
@@ -123,8 +124,8 @@ class FluxPipeline(diffusers.FluxPipeline):
         # 1. Check everything that can be checked before a model runs.
         if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
-        height = height or self.default_sample_size * self.vae_scale_factor
-        width = width or self.default_sample_size * self.vae_scale_factor
+        side: int = self.default_sample_size * self.vae_scale_factor
+        size = height, width = height or side, width or side
         self.check_inputs(
             prompt, prompt_2, height, width, negative_prompt, negative_prompt_2, prompt_embeds, negative_prompt_embeds,
             pooled_prompt_embeds, negative_pooled_prompt_embeds, callback_on_step_end_tensor_inputs,
@@ -136,56 +137,43 @@ class FluxPipeline(diffusers.FluxPipeline):
             latents=latents, flow_coordinates=flow_coordinates, guidance_interval=guidance_interval, noise=noise,
         )  # fmt: skip
         check_callback(plan.sampler, callback_on_step_end)
-        channels, stride = self.transformer.config.in_channels // 4, self.vae_scale_factor * 2
-        shape = (images, channels, 2 * (int(height) // stride), 2 * (int(width) // stride))
+        shape = latent_shape(self, images, height, width)
         check_noise(noise, generator, seeds, images, elements=math.prod(shape[1:]))
         warn_of_bounds(self, plan.sampler, self.scheduler)
-        texts = Texts(prompt, prompt_2, prompt_embeds, pooled_prompt_embeds)
-        negative = Texts(negative_prompt, negative_prompt_2, negative_prompt_embeds, negative_pooled_prompt_embeds)
-        if not (true_cfg_scale > 1 and negative.given):
-            negative = None
-        else:
-            check_shapes(self, texts, negative, num_images_per_prompt, max_sequence_length, batch_guidance)
+        given = Prompt(prompt, prompt_2, prompt_embeds, pooled_prompt_embeds, ip_adapter_image, ip_adapter_image_embeds)
+        negative = Prompt(
+            negative_prompt, negative_prompt_2, negative_prompt_embeds, negative_pooled_prompt_embeds,
+            negative_ip_adapter_image, negative_ip_adapter_image_embeds,
+        )  # fmt: skip
+        true_cfg = true_cfg_scale > 1 and negative.has_text
+        if true_cfg:
+            check_shapes(self, given, negative, num_images_per_prompt, max_sequence_length, batch_guidance)
 
         # 2. Everything the denoiser closes over.
         self._guidance_scale, self._joint_attention_kwargs = guidance_scale, joint_attention_kwargs or {}
-        self._current_timestep, self._interrupt = None, False
-        told = conditioning(
-            self, texts, negative, shape, num_images_per_prompt, max_sequence_length,
-            (ip_adapter_image, ip_adapter_image_embeds),
-            (negative_ip_adapter_image, negative_ip_adapter_image_embeds), (height, width),
-        )  # fmt: skip
+        self._current_timestep, self._interrupt, self._num_timesteps = None, False, plan.num_timesteps
+        told = conditioning(self, given, negative, true_cfg, shape, num_images_per_prompt, max_sequence_length, size)
 
         # 3. The state at the first noise level: unit noise, whatever that level is.
-        streams, device = noise_streams(noise, generator, seeds, images, self._execution_device), self._execution_device
-        if latents is None:
-            latents = self._pack_latents(streams.initial(shape, device, told.dtype), *shape)
-        else:
-            latents = latents.to(device, told.dtype)
-        state_dtype = torch.promote_types(latents.dtype, torch.float32)
-        initial = latents.to(state_dtype) * plan.initial_scale
+        streams = noise_streams(noise, generator, seeds, images, self._execution_device)
+        initial = initial_latents(self, latents, streams, shape, told.dtype) * plan.initial_scale
         x = plan.space.state(initial, plan.sigmas[0])
         callbacks = StepCallbacks(told.tensors, callback_on_step_end, callback_on_step_end_tensor_inputs)
-        run, levels = SamplingRun(self, plan, x, told.dtype, callbacks, trace, (height, width)), plan.levels(x)
-        self._num_timesteps = plan.steps or len(plan.sigmas) - 1
+        run, levels = SamplingRun(self, plan, x, told.dtype, callbacks, trace, size), plan.levels(x)
 
         # 4. The denoiser.
         def network(net_input, timestep, guided):
             """The velocity as true CFG makes it, with the prompt, without it: each [B, tokens, channels]."""
             self._current_timestep = timestep[0]
-            timestep, stage = timestep.to(told.dtype) / 1000, run.position.stage
-            if negative is None or not guided:
-                velocity = told.transformer("cond", net_input, timestep, stage).to(state_dtype)
+            inputs = net_input, timestep.to(told.dtype) / 1000, run.position.stage
+            if not (true_cfg and guided):
+                velocity = told.velocity(*inputs).to(x.dtype)
                 return velocity, velocity, velocity
-            if batch_guidance:
-                both = told.transformer("both", torch.cat([net_input] * 2), torch.cat([timestep] * 2), stage)
-                uncond, velocity = both.to(state_dtype).chunk(2)
-            else:
-                calls = (told.transformer(name, net_input, timestep, stage) for name in ("cond", "uncond"))
-                velocity, uncond = (output.to(state_dtype) for output in calls)
+            velocity, uncond = (v.to(x.dtype) for v in told.velocities(*inputs, batch_guidance))
             return uncond + true_cfg_scale * (velocity - uncond), velocity, uncond
 
-        velocity, lean = None, plan.derivative_is_enough and not run.shows_denoised
+        velocity, returns_velocity = None, plan.coordinates == "velocity"
+        lean = plan.derivative_is_enough and not run.shows_denoised
 
         def denoiser(x, sigma, model_options=None, seed=None):
             nonlocal velocity
@@ -199,13 +187,11 @@ class FluxPipeline(diffusers.FluxPipeline):
             denoised = latents - at.time * velocity
             if model_options:
                 denoised = after_guidance(model_options, x, sigma, denoised, *(latents - at.time * v for v in pair))
-            return run.evaluated(
-                x, sigma, at, net_input, denoised, velocity if plan.coordinates == "velocity" else None
-            )
+            return run.evaluated(x, sigma, at, net_input, denoised, velocity if returns_velocity else denoised)
 
         def derivative(x, sigma, denoised):
             """`to_d` in flow coordinates: the velocity is the derivative; nothing is divided by t."""
-            return denoised if plan.coordinates == "velocity" else velocity
+            return denoised if returns_velocity else velocity
 
         # 5. Sample, decode.
         pack = {"unpacked_shape": shape, "pack": lambda drawn: self._pack_latents(drawn, *drawn.shape)}
@@ -215,8 +201,8 @@ class FluxPipeline(diffusers.FluxPipeline):
                 noise=functools.partial(streams.step_noise, **pack, time=plan.space.time),
                 derivative=derivative if plan.patches_to_d else to_d, observer=run, watch_noise=run.watch_noise,
             ))  # fmt: skip
-        self._current_timestep, latents = None, run.latents
-        image = latents.to(told.dtype) if output_type == "latent" else self.decode(latents, height, width, output_type)
+        self._current_timestep, final = None, run.latents
+        image = final.to(told.dtype) if output_type == "latent" else self.decode(final, height, width, output_type)
         self.maybe_free_model_hooks()
         return FluxPipelineOutput(images=image) if return_dict else (image,)
 
@@ -231,15 +217,14 @@ class FluxPipeline(diffusers.FluxPipeline):
         height, width, or packed latents [B, tokens, channels]: the size, by which the scheduler may shift flow time.
         Raises ValueError or TypeError for input that cannot be right.
         """
-        sides = (side or self.default_sample_size * self.vae_scale_factor for side in (height, width))
         return flow_plan(
             self.scheduler, comfy_sampler, sampler_options, sigma_grid, num_inference_steps,
-            mu=dynamic_shift(self, *sides, latents), sigmas=sigmas, flow_coordinates=flow_coordinates,
+            mu=dynamic_shift(self, height, width, latents), sigmas=sigmas, flow_coordinates=flow_coordinates,
             guidance_interval=guidance_interval, noise=noise,
         )  # fmt: skip
 
     @torch.no_grad()
-    def decode(self, latents: torch.Tensor, height: int, width: int, output_type: str = "pil"):
+    def decode(self, latents: torch.Tensor, height: int, width: int, output_type: str | None = "pil"):
         """Images of the output type from packed clean latents [B, tokens, channels]."""
         config = self.vae.config
         latents = self._unpack_latents(latents.to(self.vae.dtype), height, width, self.vae_scale_factor)
@@ -248,42 +233,46 @@ class FluxPipeline(diffusers.FluxPipeline):
         return self.image_processor.postprocess(image, output_type=output_type)
 
 
-class Texts(NamedTuple):
-    """A prompt, or the embeddings in its place, as the user gave them."""
+class Prompt(NamedTuple):
+    """A prompt or a negative prompt: its words, or embeddings in their place, and its image, as the user gave them."""
 
-    prompt: str | list[str] | None
-    prompt_2: str | list[str] | None
-    prompt_embeds: torch.Tensor | None
-    pooled_prompt_embeds: torch.Tensor | None
-
-    @property
-    def embeds(self) -> dict[str, torch.Tensor | None]:
-        """The embeddings by encode_prompt's keywords."""
-        return {"prompt_embeds": self.prompt_embeds, "pooled_prompt_embeds": self.pooled_prompt_embeds}
+    text: str | list[str] | None
+    text_2: str | list[str] | None
+    embeds: torch.Tensor | None
+    pooled_embeds: torch.Tensor | None
+    image: PipelineImageInput | None
+    image_embeds: list[torch.Tensor] | None
 
     @property
-    def given(self) -> bool:
-        """Whether there is anything to encode or to use."""
-        return self.prompt is not None or (self.prompt_embeds is not None and self.pooled_prompt_embeds is not None)
+    def has_text(self) -> bool:
+        """Whether there are words to encode, or embeddings of some."""
+        return self.text is not None or (self.embeds is not None and self.pooled_embeds is not None)
 
-    def shape(self, pipe: FluxPipeline, images_per_prompt: int, tokens: int) -> tuple:
-        """Of the embeddings: of those given, or of what the encoder will make of the prompt."""
-        if self.prompt_embeds is not None:
-            return tuple(self.prompt_embeds.shape)
-        prompt = self.prompt_2 or self.prompt
-        prompts = 1 if isinstance(prompt, str) else len(prompt)
+    @property
+    def has_image(self) -> bool:
+        """Whether there is an image to encode, or embeddings of one."""
+        return self.image is not None or self.image_embeds is not None
+
+    def embeds_shape(self, pipe: FluxPipeline, images_per_prompt: int, tokens: int) -> tuple[int, ...]:
+        """Of the embeddings: of those given, or of what the encoder will make of the words."""
+        if self.embeds is not None:
+            return tuple(self.embeds.shape)
+        text = self.text_2 or self.text
+        prompts = len(text) if isinstance(text, list) else 1
         return prompts * images_per_prompt, tokens, pipe.transformer.config.joint_attention_dim
 
 
-def check_shapes(pipe, texts: Texts, negative: Texts, images_per_prompt: int, tokens: int, joined: bool) -> None:
+def check_shapes(
+    pipe: FluxPipeline, positive: Prompt, negative: Prompt, images_per_prompt: int, tokens: int, joined: bool
+) -> None:
     """Raise ValueError for prompts whose embeddings cannot go together; joined: in one call of the transformer."""
-    both_given = texts.prompt_embeds is not None and negative.prompt_embeds is not None
-    if both_given and texts.prompt_embeds.shape != negative.prompt_embeds.shape:
-        shapes = f"{tuple(texts.prompt_embeds.shape)} != {tuple(negative.prompt_embeds.shape)}"
+    given = [tuple(prompt.embeds.shape) for prompt in (positive, negative) if prompt.embeds is not None]
+    if len(set(given)) > 1:
         raise ValueError(
-            "prompt_embeds and negative_prompt_embeds must have the same shape when passed directly: " + shapes
+            "prompt_embeds and negative_prompt_embeds must have the same shape when passed directly: "
+            f"{given[0]} != {given[1]}"
         )
-    shapes = [each.shape(pipe, images_per_prompt, tokens) for each in (negative, texts)]
+    shapes = [prompt.embeds_shape(pipe, images_per_prompt, tokens) for prompt in (negative, positive)]
     if joined and shapes[0] != shapes[1]:
         raise ValueError(
             f"batch_guidance=True cannot join prompts of the shapes {shapes[0]} and {shapes[1]}: leave it out, "
@@ -292,9 +281,14 @@ def check_shapes(pipe, texts: Texts, negative: Texts, images_per_prompt: int, to
 
 
 class Side(NamedTuple):
-    """What the transformer is told of the prompt or of the negative prompt, besides the prompt's embeddings."""
+    """What the transformer is told of a prompt, besides the prompt's embeddings.
 
-    text: dict[str, torch.Tensor | None]
+    Attributes:
+        text: by the transformer's keywords.
+        images: image-prompt embeddings, one for each adapter; None without adapters.
+    """
+
+    text: dict[str, Any]
     images: list[torch.Tensor] | None
 
     def joined(self, other: "Side") -> "Side":
@@ -302,8 +296,9 @@ class Side(NamedTuple):
         pooled = torch.cat([self.text["pooled_projections"], other.text["pooled_projections"]])
         guidance = None if other.text["guidance"] is None else other.text["guidance"].repeat(2)
         text = other.text | {"pooled_projections": pooled, "guidance": guidance}
-        images = None if other.images is None else [torch.cat(p) for p in zip(self.images, other.images, strict=True)]
-        return Side(text, images)
+        if self.images is None or other.images is None:
+            return Side(text, None)
+        return Side(text, [torch.cat(pair) for pair in zip(self.images, other.images, strict=True)])
 
 
 @dataclass
@@ -311,26 +306,36 @@ class Conditioning:
     """What the transformer is told besides latents and timestep.
 
     Attributes:
+        dtype: the prompt embeddings', which latents and timestep get.
         tensors: the prompt's embeddings by the name under which callbacks see and replace them.
-        negative_embeds: the negative prompt's, if true CFG is on.
+        negative_tensors: the negative prompt's, which callbacks do not see; empty without true CFG.
+        image_ids: [tokens, 3], the places of the image's tokens.
         sides: by the names of calls: "cond" (prompt), "uncond" (negative prompt), "both" (negative prompt first).
     """
 
     pipe: FluxPipeline
     dtype: torch.dtype
     tensors: dict[str, torch.Tensor]
-    negative_embeds: torch.Tensor | None
+    negative_tensors: dict[str, torch.Tensor]
     image_ids: torch.Tensor
     sides: dict[str, Side]
 
-    def transformer(self, name: str, net_input: torch.Tensor, timestep: torch.Tensor, stage: int) -> torch.Tensor:
-        """Its output [B, tokens, channels] for input alike and timestep [B].
+    def velocity(self, net_input: torch.Tensor, timestep: torch.Tensor, stage: int) -> torch.Tensor:
+        """With the prompt, [B, tokens, channels], for input alike and timestep [B] from 0 to 1."""
+        return self._call("cond", self.tensors["prompt_embeds"], net_input, timestep, stage)
 
-        A cache keeps what it knows by name: the stages of a step are as far apart as two prompts are.
-        """
-        embeds = {"cond": self.tensors["prompt_embeds"], "uncond": self.negative_embeds}
-        if name == "both":
-            embeds["both"] = torch.cat([self.negative_embeds, self.tensors["prompt_embeds"]])
+    def velocities(self, net_input: torch.Tensor, timestep: torch.Tensor, stage: int, joined: bool) -> tuple:
+        """With the prompt, and with the negative prompt; joined: in one call of the transformer."""
+        negative = self.negative_tensors["prompt_embeds"]
+        if not joined:
+            velocity = self.velocity(net_input, timestep, stage)
+            return velocity, self._call("uncond", negative, net_input, timestep, stage)
+        embeds = torch.cat([negative, self.tensors["prompt_embeds"]])
+        both = self._call("both", embeds, torch.cat([net_input] * 2), torch.cat([timestep] * 2), stage)
+        return both.chunk(2)[::-1]
+
+    def _call(self, name: str, embeds, net_input: torch.Tensor, timestep: torch.Tensor, stage: int) -> torch.Tensor:
+        """A cache keeps what it knows by name: the stages of a step are as far apart as two prompts are."""
         side, kwargs = self.sides[name], self.pipe.joint_attention_kwargs
         if side.images is not None:
             kwargs = {**kwargs, "ip_adapter_image_embeds": side.images}
@@ -338,7 +343,7 @@ class Conditioning:
             return self.pipe.transformer(
                 hidden_states=net_input,
                 timestep=timestep,
-                encoder_hidden_states=embeds[name],
+                encoder_hidden_states=embeds,
                 img_ids=self.image_ids,
                 joint_attention_kwargs=kwargs,
                 return_dict=False,
@@ -347,42 +352,71 @@ class Conditioning:
 
 
 def conditioning(
-    pipe: FluxPipeline, texts: Texts, negative: Texts | None, shape: tuple, images_per_prompt: int, tokens: int,
-    images: tuple, negative_images: tuple, size: tuple,
+    pipe: FluxPipeline, positive: Prompt, negative: Prompt, true_cfg: bool, shape: tuple[int, int, int, int],
+    images_per_prompt: int, tokens: int, size: tuple[int, int],
 ) -> Conditioning:  # fmt: skip
-    """Encode prompts and image prompts for latents of `shape` [B, channels, h, w].
+    """Encode the prompts for latents of `shape` [B, channels, h, w].
 
-    images, negative_images: (images, embeddings) as the user gave them. size: in pixels, (height, width).
+    true_cfg: whether the negative prompt is encoded. tokens: of a prompt. size: in pixels, (height, width).
     """
     device, guidance = pipe._execution_device, None
     if pipe.transformer.config.guidance_embeds:
         guidance = torch.full([shape[0]], pipe.guidance_scale, device=device, dtype=torch.float32)
-    scale = pipe.joint_attention_kwargs.get("scale")
-    encode = functools.partial(
-        pipe.encode_prompt, device=device, num_images_per_prompt=images_per_prompt, max_sequence_length=tokens,
-        lora_scale=scale,
-    )  # fmt: skip
-    embeds, pooled, text_ids = encode(texts.prompt, texts.prompt_2, **texts.embeds)
-    negative_embeds, sides = None, {}
-    cond_text = {"pooled_projections": pooled, "txt_ids": text_ids, "guidance": guidance}
-    if negative is not None:
-        encoded = encode(negative.prompt, negative.prompt_2, **negative.embeds)
-        negative_embeds, negative_pooled, negative_ids = encoded
-    image_embeds, negative_image_embeds = _ip_adapter_embeds(pipe, images, negative_images, size, device, shape[0])
-    sides["cond"] = Side(cond_text, image_embeds)
-    if negative is not None:
-        text = cond_text | {"pooled_projections": negative_pooled, "txt_ids": negative_ids}
-        # An image prompt without a negative one serves both, as it does in diffusers.
-        sides["uncond"] = Side(text, image_embeds if negative_image_embeds is None else negative_image_embeds)
+
+    def encode(prompt: Prompt):
+        return pipe.encode_prompt(
+            prompt.text,
+            prompt.text_2,
+            prompt_embeds=prompt.embeds,
+            pooled_prompt_embeds=prompt.pooled_embeds,
+            device=device,
+            num_images_per_prompt=images_per_prompt,
+            max_sequence_length=tokens,
+            lora_scale=pipe.joint_attention_kwargs.get("scale"),
+        )
+
+    def side(pooled, text_ids, images) -> Side:
+        return Side({"pooled_projections": pooled, "txt_ids": text_ids, "guidance": guidance}, images)
+
+    embeds, *text = encode(positive)
+    tensors, negative_tensors = {"prompt_embeds": embeds}, {}
+    if true_cfg:
+        negative_tensors["prompt_embeds"], *negative_text = encode(negative)
+    images, negative_images = _image_embeds(pipe, positive, negative, size, device, shape[0])
+    sides = {"cond": side(*text, images)}
+    if true_cfg:
+        sides["uncond"] = side(*negative_text, negative_images)
         sides["both"] = sides["uncond"].joined(sides["cond"])
     image_ids = pipe._prepare_latent_image_ids(shape[0], shape[2] // 2, shape[3] // 2, device, embeds.dtype)
-    return Conditioning(pipe, embeds.dtype, {"prompt_embeds": embeds}, negative_embeds, image_ids, sides)
+    return Conditioning(pipe, embeds.dtype, tensors, negative_tensors, image_ids, sides)
 
 
-def dynamic_shift(pipe: FluxPipeline, height: int, width: int, latents: torch.Tensor | None) -> float:
+def latent_shape(pipe: FluxPipeline, images: int, height: int, width: int) -> tuple[int, int, int, int]:
+    """Of latents before they are packed, [images, channels, h, w]; height, width: in pixels."""
+    stride = pipe.vae_scale_factor * 2
+    return images, pipe.transformer.config.in_channels // 4, 2 * (int(height) // stride), 2 * (int(width) // stride)
+
+
+def initial_latents(
+    pipe: FluxPipeline, latents: torch.Tensor | None, streams: Streams, shape: tuple[int, int, int, int],
+    dtype: torch.dtype,
+) -> torch.Tensor:  # fmt: skip
+    """Packed latents [images, tokens, channels], the user's or unit noise, as the model's dtype has them, in float32
+    or wider. shape: before they are packed."""
+    if latents is None:
+        latents = pipe._pack_latents(streams.initial(shape, pipe._execution_device, dtype), *shape)
+    else:
+        latents = latents.to(pipe._execution_device, dtype)
+    return latents.to(torch.promote_types(latents.dtype, torch.float32))
+
+
+def dynamic_shift(
+    pipe: FluxPipeline, height: int | None, width: int | None, latents: torch.Tensor | None
+) -> float:  # fmt: skip
     """mu, the log of the time shift that the scheduler's config asks for at this number of image tokens."""
-    stride, config = pipe.vae_scale_factor * 2, pipe.scheduler.config
-    tokens = (int(height) // stride) * (int(width) // stride) if latents is None else latents.shape[1]
+    config, side = pipe.scheduler.config, pipe.default_sample_size * pipe.vae_scale_factor
+    _, _, rows, columns = latent_shape(pipe, 1, height or side, width or side)
+    tokens = rows // 2 * (columns // 2) if latents is None else latents.shape[1]
     return diffusers.pipelines.flux.pipeline_flux.calculate_shift(
         tokens,
         config.get("base_image_seq_len", 256),
@@ -392,14 +426,13 @@ def dynamic_shift(pipe: FluxPipeline, height: int, width: int, latents: torch.Te
     )
 
 
-def _ip_adapter_embeds(pipe, positive: tuple, negative: tuple, size: tuple, device, images: int) -> tuple:
-    """Image-prompt embeddings, positive and negative, each None if no adapter is used.
+def _image_embeds(pipe: FluxPipeline, positive: Prompt, negative: Prompt, size: tuple[int, int], device, images: int):
+    """Image-prompt embeddings of both prompts, each None if no adapter is used.
 
-    positive, negative: (images, embeddings) as the user gave them. Where only one side has an image prompt, a
-    black image stands for the other.
+    Where only one of them has an image, a black one stands for the other.
     """
-    if all(part is None for part in (*positive, *negative)):
+    if not (positive.has_image or negative.has_image):
         return None, None
     black = [np.zeros((size[1], size[0], 3), dtype=np.uint8)] * pipe.transformer.encoder_hid_proj.num_ip_adapters
-    sides = [side if any(part is not None for part in side) else (black, None) for side in (positive, negative)]
-    return tuple(pipe.prepare_ip_adapter_image_embeds(*side, device, images) for side in sides)
+    given = [(each.image, each.image_embeds) if each.has_image else (black, None) for each in (positive, negative)]
+    return [pipe.prepare_ip_adapter_image_embeds(*each, device, images) for each in given]

@@ -13,7 +13,7 @@ import diffusers
 import torch
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.image_processor import PipelineImageInput
-from diffusers.pipelines.stable_diffusion_xl import StableDiffusionXLPipelineOutput
+from diffusers.pipelines.stable_diffusion_xl.pipeline_output import StableDiffusionXLPipelineOutput
 from diffusers.utils import deprecate, logging
 from diffusers.utils.torch_utils import get_module_execution_device
 
@@ -41,18 +41,18 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
     @torch.no_grad()
     def __call__(
         self,
-        prompt: str | list[str] = None,
+        prompt: str | list[str] | None = None,
         prompt_2: str | list[str] | None = None,
         height: int | None = None,
         width: int | None = None,
         num_inference_steps: int = 50,
-        timesteps: list[int] = None,
-        sigmas: list[float] = None,
+        timesteps: list[int] | None = None,
+        sigmas: list[float] | None = None,
         denoising_end: float | None = None,
         guidance_scale: float = 5.0,
         negative_prompt: str | list[str] | None = None,
         negative_prompt_2: str | list[str] | None = None,
-        num_images_per_prompt: int | None = 1,
+        num_images_per_prompt: int = 1,
         eta: float = 0.0,
         generator: torch.Generator | list[torch.Generator] | None = None,
         latents: torch.Tensor | None = None,
@@ -124,13 +124,10 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
             return super().__call__(**diffusers_arguments(StableDiffusionXLPipeline.__call__, locals()))
 
         # 1. Check everything that can be checked before a model runs.
-        for name, value in (("callback", callback), ("callback_steps", callback_steps)):
-            if value is not None:
-                deprecate(name, "1.0.0", f"Passing `{name}` is deprecated, use `callback_on_step_end`")
         if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
-        height = height or self.default_sample_size * self.vae_scale_factor
-        width = width or self.default_sample_size * self.vae_scale_factor
+        side: int = self.default_sample_size * self.vae_scale_factor
+        height, width = height or side, width or side
         self.check_inputs(
             prompt, prompt_2, height, width, callback_steps, negative_prompt, negative_prompt_2, prompt_embeds,
             negative_prompt_embeds, pooled_prompt_embeds, negative_pooled_prompt_embeds, ip_adapter_image,
@@ -145,17 +142,12 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         shape = (self.unet.config.in_channels, height // self.vae_scale_factor, width // self.vae_scale_factor)
         check_noise(noise, generator, seeds, images, elements=math.prod(shape))
         warn_of_bounds(self, plan.sampler, self.scheduler)
-        if eta:
-            name = plan.sampler.name
-            logger.warning(f"eta={eta} is DDIM's and ignored here: give {name} sampler_options={{'eta': {eta}}}")
+        warn_of_leftovers(plan.sampler.name, eta, callback=callback, callback_steps=callback_steps)
 
         # 2. Everything the denoiser closes over.
         self._guidance_scale, self._guidance_rescale, self._clip_skip = guidance_scale, guidance_rescale, clip_skip
-        self._cross_attention_kwargs, self._denoising_end, self._interrupt = (
-            cross_attention_kwargs,
-            denoising_end,
-            False,
-        )
+        self._cross_attention_kwargs, self._denoising_end = cross_attention_kwargs, denoising_end
+        self._interrupt, self._num_timesteps = False, plan.num_timesteps
         told = conditioning(
             self, images, num_images_per_prompt, ip_adapter_image, ip_adapter_image_embeds,
             size=(original_size or (height, width), crops_coords_top_left, target_size or (height, width)),
@@ -166,54 +158,44 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         )  # fmt: skip
 
         # 3. The state at the first noise level.
-        streams = noise_streams(noise, generator, seeds, images, self._execution_device)
-        if latents is None:
-            latents = streams.initial((images, *shape), self._execution_device, told.dtype)
-        state_dtype = torch.promote_types(latents.dtype, torch.float32)
-        x = latents.to(self._execution_device, state_dtype) * plan.initial_scale
+        streams, device = noise_streams(noise, generator, seeds, images, self._execution_device), self._execution_device
+        initial = streams.initial((images, *shape), device, told.dtype) if latents is None else latents
+        x = initial.to(device, torch.promote_types(initial.dtype, torch.float32)) * plan.initial_scale
+        callbacks = StepCallbacks(
+            told.tensors, callback_on_step_end, callback_on_step_end_tensor_inputs, callback, callback_steps
+        )  # fmt: skip
+        run, levels = SamplingRun(self, plan, x, told.dtype, callbacks, trace, (height, width)), plan.levels(x)
 
         # 4. The denoiser.
         def network(net_input, timestep, guided):
             """The UNet's output as guidance makes it, with the prompt, without it: each [B, 4, h, w]."""
             if not (guided and self.do_classifier_free_guidance):
-                part = told.positive if self.do_classifier_free_guidance else None
-                output = told.unet(net_input, timestep, part).to(state_dtype)
+                output = told.output(net_input, timestep, self.do_classifier_free_guidance).to(x.dtype)
                 return output, output, output
-            if batch_guidance:
-                both = told.unet(torch.cat([net_input] * 2), torch.cat([timestep] * 2)).to(state_dtype)
-                uncond, text = both.chunk(2)
-            else:
-                parts = (told.negative, told.positive)
-                uncond, text = (told.unet(net_input, timestep, part).to(state_dtype) for part in parts)
+            text, uncond = (o.to(x.dtype) for o in told.outputs(net_input, timestep, batch_guidance))
             output = uncond + self.guidance_scale * (text - uncond)
-            return (
-                (rescaled(output, text, self.guidance_rescale) if self.guidance_rescale > 0 else output),
-                text,
-                uncond,
-            )
+            if self.guidance_rescale > 0:
+                output = rescaled(output, text, self.guidance_rescale)
+            return output, text, uncond
 
         def denoiser(x, sigma, model_options=None, seed=None):
             at = levels.at(sigma, x, run.position.level)
             net_input = plan.space.network_input(plan.space.latents(x, at.sigma), at.sigma).to(told.dtype)
-            outputs = network(net_input, at.timestep, at.guided)
-            denoised = plan.space.denoised(x, outputs[0], at.sigma)
+            output, *pair = network(net_input, at.timestep, at.guided)
+            denoised = plan.space.denoised(x, output, at.sigma)
             if model_options:
-                pair = (plan.space.denoised(x, output, at.sigma) for output in outputs[1:])
+                pair = (plan.space.denoised(x, output, at.sigma) for output in pair)
                 denoised = after_guidance(model_options, x, sigma, denoised, *pair)
             return run.evaluated(x, sigma, at, net_input, denoised)
 
         # 5. Sample, decode.
-        levels, watched = plan.levels(x), (callback_on_step_end, callback_on_step_end_tensor_inputs)
-        callbacks = StepCallbacks(told.tensors, *watched, legacy=callback, legacy_every=callback_steps)
-        run = SamplingRun(self, plan, x, told.dtype, callbacks, trace, (height, width))
-        self._num_timesteps = plan.steps or len(plan.sigmas) - 1
         with run:
             run.end(run_sampler(
                 plan.sampler, plan.model(denoiser), x, plan.sigmas,
                 options=plan.options, noise=streams.step_noise, observer=run, watch_noise=run.watch_noise,
             ))  # fmt: skip
-        latents = run.latents
-        image = latents.to(told.dtype) if output_type == "latent" else self.decode(latents, height, width, output_type)
+        final = run.latents
+        image = final.to(told.dtype) if output_type == "latent" else self.decode(final, height, width, output_type)
         self.maybe_free_model_hooks()
         return StableDiffusionXLPipelineOutput(images=image) if return_dict else (image,)
 
@@ -234,9 +216,18 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         )  # fmt: skip
 
     @torch.no_grad()
-    def decode(self, latents: torch.Tensor, height: int, width: int, output_type: str = "pil"):
+    def decode(self, latents: torch.Tensor, height: int, width: int, output_type: str | None = "pil"):
         """Images of the output type from clean latents [B, 4, height / 8, width / 8]."""
         return decoded(self, latents, output_type)
+
+
+def warn_of_leftovers(sampler: str, eta: float, **deprecated) -> None:
+    """Warn of an `eta` that means another sampler's, and of deprecated keywords."""
+    for name, value in deprecated.items():
+        if value is not None:
+            deprecate(name, "1.0.0", f"Passing `{name}` is deprecated, use `callback_on_step_end`")
+    if eta:
+        logger.warning(f"eta={eta} is DDIM's and ignored here: give {sampler} sampler_options={{'eta': {eta}}}")
 
 
 @dataclass
@@ -244,10 +235,12 @@ class Conditioning:
     """What the UNet is told besides latents and timestep.
 
     Attributes:
+        dtype: the prompt embeddings', which latents get.
         tensors: by the names under which callbacks see and replace them. With guidance the negative prompts' rows
             come first.
         images: image-prompt embeddings, if there are any, with rows alike.
-        negative, positive: the rows of either; all rows without guidance.
+        timestep_cond: [B, n], the embedding of the guidance scale, for networks that take one.
+        negative, positive: the rows of either, with guidance.
     """
 
     pipe: StableDiffusionXLPipeline
@@ -258,19 +251,33 @@ class Conditioning:
     negative: slice | None
     positive: slice | None
 
-    def unet(self, net_input: torch.Tensor, timestep: torch.Tensor, part: slice | None = None) -> torch.Tensor:
-        """The UNet's output [B, 4, h, w] for input alike and timestep [B], on a part of the rows."""
-        rows, images = self.tensors, self.images
-        if part is not None:
-            rows = {name: tensor[part] for name, tensor in rows.items()}
-            images = {name: [tensor[part] for tensor in each] for name, each in images.items()}
+    def output(self, net_input: torch.Tensor, timestep: torch.Tensor, two_prompts: bool) -> torch.Tensor:
+        """The UNet's output [B, 4, h, w] with the prompt, for input alike and timestep [B].
+
+        two_prompts: whether there are rows of negative prompts, which callbacks that end guidance cut off.
+        """
+        return self._call(net_input, timestep, self.positive if two_prompts else None)
+
+    def outputs(self, net_input: torch.Tensor, timestep: torch.Tensor, joined: bool) -> tuple:
+        """With the prompt, and with the negative prompt; joined: in one call of the UNet."""
+        if not joined:
+            uncond, text = (self._call(net_input, timestep, rows) for rows in (self.negative, self.positive))
+            return text, uncond
+        return self._call(torch.cat([net_input] * 2), torch.cat([timestep] * 2)).chunk(2)[::-1]
+
+    def _call(self, net_input: torch.Tensor, timestep: torch.Tensor, rows: slice | None = None) -> torch.Tensor:
+        tensors, images = self.tensors, self.images
+        if rows is not None:
+            tensors = {name: tensor[rows] for name, tensor in tensors.items()}
+            images = {name: [tensor[rows] for tensor in each] for name, each in images.items()}
+        added = {"text_embeds": tensors["add_text_embeds"], "time_ids": tensors["add_time_ids"], **images}
         return self.pipe.unet(
             net_input,
             timestep,
-            encoder_hidden_states=rows["prompt_embeds"],
+            encoder_hidden_states=tensors["prompt_embeds"],
             timestep_cond=self.timestep_cond,
             cross_attention_kwargs=self.pipe.cross_attention_kwargs,
-            added_cond_kwargs={"text_embeds": rows["add_text_embeds"], "time_ids": rows["add_time_ids"], **images},
+            added_cond_kwargs=added,
             return_dict=False,
         )[0]
 
@@ -308,8 +315,8 @@ def conditioning(
         image_embeds["image_embeds"] = pipe.prepare_ip_adapter_image_embeds(
             ip_adapter_image, ip_adapter_image_embeds, device, images, guided
         )
-    parts = (slice(images), slice(images, None)) if guided else (None, None)
-    return Conditioning(pipe, dtype, tensors, image_embeds, _timestep_cond(pipe, images, dtype), *parts)
+    rows = (slice(images), slice(images, None)) if guided else (None, None)
+    return Conditioning(pipe, dtype, tensors, image_embeds, _timestep_cond(pipe, images, dtype), *rows)
 
 
 def _time_ids(pipe: StableDiffusionXLPipeline, size: tuple, pooled_prompt_embeds: torch.Tensor) -> torch.Tensor:
@@ -334,7 +341,7 @@ def rescaled(output: torch.Tensor, text: torch.Tensor, rescale: float) -> torch.
     return module.rescale_noise_cfg(output, text, guidance_rescale=rescale)
 
 
-def decoded(pipe: StableDiffusionXLPipeline, latents: torch.Tensor, output_type: str):
+def decoded(pipe: StableDiffusionXLPipeline, latents: torch.Tensor, output_type: str | None):
     """Images of the output type from clean latents [B, 4, h, w]."""
     config = pipe.vae.config
     upcast = pipe.vae.dtype == torch.float16 and config.force_upcast

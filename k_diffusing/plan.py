@@ -86,6 +86,11 @@ class SamplingPlan:
         return step_count(self.sampler, self.sigmas)
 
     @property
+    def num_timesteps(self) -> int:
+        """What diffusers calls so: the steps, or those of the grid where the sampler chooses its own."""
+        return self.steps or len(self.sigmas) - 1
+
+    @property
     def evaluations(self) -> int | None:
         """Network evaluations to come, where a guided pair counts as one; None where they are not known."""
         return evaluation_count(self.sampler, self.sigmas)
