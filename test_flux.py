@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 from k_diffusing.render import pipelines as render_grid
-from k_diffusing.render.options import finite
 
 REAL_MODEL = "black-forest-labs/FLUX.1-dev"
 
@@ -82,10 +81,7 @@ SCRIPT = render_grid.Script(
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line, with the defaults of the demo model or of real weights."""
-    parser = render_grid.options(__doc__)
-    parser.add_argument(
-        "--true-cfg-scale", nargs="+", type=finite, metavar="X", help="guidance by a second evaluation of a prompt"
-    )
+    parser = render_grid.options(__doc__, SCRIPT.family)
     parser.add_argument("--flow-coordinates", choices=("auto", "flow", "ve", "velocity"), default="auto")
     return render_grid.parse(parser, argv, DEMO, REAL)
 

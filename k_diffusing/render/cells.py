@@ -6,10 +6,12 @@
 Standard library only: what a grid consists of is known before anything heavy is imported.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import namedtuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby, product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from k_diffusing.render.axes import AXES, Axes, several, tag, values, values_of
 from k_diffusing.render.names import file_tags
 
 REFERENCE = "dpmpp_2m"  # the converged reference's sampler: deterministic, of order 2
@@ -39,29 +41,34 @@ class Solver(NamedTuple):
         return dict(self.counted).get(evaluations, (evaluations - 1) // self.per_step + 1)
 
 
-class Cell(NamedTuple):
+_FIELDS = ("sampler", *sorted(AXES, key=lambda field: bool(AXES[field].instead_of)), "reference")  # results' order
+_KINDS = {
+    "sampler": str,
+    **{field: (float | int if axis.kind is float else axis.kind) for field, axis in AXES.items()},
+    "reference": bool,
+}
+_DEFAULTS = {field: axis.default for field, axis in AXES.items()}
+_OPTIONAL = {field for field, default in _DEFAULTS.items() if default is None}
+
+
+class Cell(namedtuple("Cell", _FIELDS, defaults=[*(_DEFAULTS[field] for field in _FIELDS[1:-1]), False])):
     """One picture.
 
-    sigma_grid: a name; "scheduler" is the scheduler's own. eta: None leaves it to the sampler. budget: the number of
-    evaluations that `steps` were counted from, if they were. reference: drawn beside all samplers as what the
-    probability-flow ODE converges to.
+    Attributes:
+        sampler: Its name, REFERENCE in what is drawn beside all samplers.
+        reference: Whether it is that: what the probability-flow ODE converges to.
+
+    The others are the fields of AXES. sigma_grid is a name; "scheduler" is the scheduler's own. eta None leaves it to
+    the sampler. budget is the number of evaluations that steps were counted from, if they were.
     """
 
-    sampler: str
-    steps: int
-    seed: int = 0
-    prompt: str = ""
-    sigma_grid: str = "scheduler"
-    guidance_scale: float = 1.0
-    true_cfg_scale: float | None = None
-    eta: float | None = None
-    budget: int | None = None
-    reference: bool = False
+    __slots__ = ()
 
     @property
     def recipe(self) -> tuple:
-        """All but seed and prompt: cells of one recipe can be rendered in one batch."""
-        return self._replace(seed=0, prompt="", budget=None)
+        """All but seed, prompt and budget: cells of one recipe can be rendered in one batch."""
+        unlike = [field for field, axis in AXES.items() if axis.in_batch or axis.instead_of]
+        return self._replace(**{field: _DEFAULTS[field] for field in unlike})
 
 
 def told_of(cells: dict[str, Cell], lines: dict[str, dict]) -> set[str]:
@@ -75,93 +82,48 @@ def told_of(cells: dict[str, Cell], lines: dict[str, dict]) -> set[str]:
 
 def cell_of(line: dict) -> Cell | None:
     """The cell that a line of the results tells of; None if it tells of none."""
-    kinds = [float | int if kind is float else kind for kind in Cell.__annotations__.values()]
     if not line.keys() >= set(Cell._fields):
         return None
-    cell = Cell(*(line[name] for name in Cell._fields))
-    return cell if all(map(isinstance, cell, kinds)) else None
+    cell = Cell(**{field: line[field] for field in Cell._fields})
+    fits = (
+        value is None and field in _OPTIONAL or isinstance(value, _KINDS[field])
+        for field, value in cell._asdict().items()
+    )
+    return cell if all(fits) else None
 
 
-class Axes(NamedTuple):
-    """The values of each axis, each at least one. budgets: in place of steps, if not empty. sigma_grids: None is
-    the grid that the sampler needs, or the scheduler's. reference: steps of the converged reference, 0 for none."""
-
-    solvers: tuple[Solver, ...]
-    steps: tuple[int, ...] = ()
-    budgets: tuple[int, ...] = ()
-    seeds: tuple[int, ...] = (0,)
-    prompts: tuple[str, ...] = ("",)
-    sigma_grids: tuple[str | None, ...] = (None,)
-    guidance_scales: tuple[float, ...] = (1.0,)
-    true_cfg_scales: tuple[float | None, ...] = (None,)
-    etas: tuple[float | None, ...] = (None,)
-    reference: int = 0
-
-
-# The fields of a cell that make columns and parts of names, in this order: the axis, and what a name has before the
-# value.
-FIELDS = {
-    "steps": ("steps", "steps"),
-    "budget": ("budgets", "nfe"),
-    "seed": ("seeds", "seed"),
-    "prompt": ("prompts", "prompt"),
-    "sigma_grid": ("sigma_grids", ""),
-    "guidance_scale": ("guidance_scales", "g"),
-    "true_cfg_scale": ("true_cfg_scales", "cfg"),
-    "eta": ("etas", "eta"),
-}
-OF_A_SOLVER = {"steps", "budget", "sigma_grid", "eta"}  # fields that the reference does not share with the others
-
-
-def values(axes: Axes, field: str) -> tuple:
-    """All values that a field of the cells has."""
-    if field == "eta" and not any(solver.has_eta for solver in axes.solvers):
-        return (None,)
-    if field == "steps" and axes.budgets:
-        return ()
-    return getattr(axes, FIELDS[field][0])
-
-
-def several(axes: Axes) -> list[str]:
-    """The fields with more than one value."""
-    return [field for field in FIELDS if len(values(axes, field)) > 1]
+# The fields by which cells are counted, the slowest first: of a batch the prompt, then the seed.
+_RECIPE = [field for field, axis in AXES.items() if not axis.in_batch]
+_BATCH = [field for field, axis in reversed(AXES.items()) if axis.in_batch]
 
 
 def cells(axes: Axes) -> list[Cell]:
     """All cells, those of one recipe next to each other; the references, if steps make columns, at the end."""
     found = []
-    common = (axes.sigma_grids, axes.guidance_scales, axes.true_cfg_scales)
-    for solver, count, grid, guidance, true_cfg in product(axes.solvers, axes.budgets or axes.steps, *common):
-        steps, budget = (solver.steps_within(count), count) if axes.budgets else (count, None)
-        grid = grid or solver.sigma_grid or "scheduler"
-        for eta in axes.etas if solver.has_eta else (None,):
-            for prompt, seed in product(axes.prompts, axes.seeds):
-                found.append(Cell(solver.name, steps, seed, prompt, grid, guidance, true_cfg, eta, budget))
+    for solver in axes.solvers:
+        for recipe in combinations(_RECIPE, lambda field, solver=solver: values_of(axes, field, solver)):
+            if recipe["budget"] is not None:
+                recipe["steps"] = solver.steps_within(recipe["budget"])
+            batch = combinations(_BATCH, lambda field: values(axes, field))
+            found += [Cell(solver.name, **recipe, **one) for one in batch]
     return found + references(axes)
 
 
 def references(axes: Axes) -> list[Cell]:
-    """One converged cell for each guidance, prompt and seed, if there is more than one number of steps."""
+    """One converged cell for each value that is not a sampler's, if there is more than one number of steps."""
     if not axes.reference or not {"steps", "budget"} & set(several(axes)):
         return []
-    grid = axes.sigma_grids[0] or "scheduler"
+    grid = axes.sigma_grids[0] or AXES["sigma_grid"].default
+    shared = [field for field in _RECIPE + _BATCH if not AXES[field].of_a_solver]
     return [
-        Cell(REFERENCE, axes.reference, seed, prompt, grid, guidance, true_cfg, reference=True)
-        for guidance, true_cfg, prompt, seed in product(
-            axes.guidance_scales, axes.true_cfg_scales, axes.prompts, axes.seeds
-        )
+        Cell(REFERENCE, steps=axes.reference, sigma_grid=grid, **one, reference=True)
+        for one in combinations(shared, lambda field: values(axes, field))
     ]
 
 
-def number(value: float) -> str:
-    """All digits that tell it from another: 5 for 5.0, 0.1 for 0.1."""
-    return repr(value).removesuffix(".0")
-
-
-def tag(axes: Axes, field: str, value) -> str:
-    """A value as a part of a file's name: "steps10", "karras", "prompt2" for the second prompt."""
-    shown = axes.prompts.index(value) + 1 if field == "prompt" else value
-    return FIELDS[field][1] + (shown if isinstance(shown, str) else number(shown))
+def combinations(fields: list[str], values: Callable[[str], tuple]) -> Iterator[dict[str, Any]]:
+    """Each combination of values of the fields, the first field's the slowest to change."""
+    return (dict(zip(fields, one, strict=True)) for one in product(*map(values, fields)))
 
 
 def named_cells(family: str, axes: Axes) -> dict[str, Cell]:
@@ -172,7 +134,7 @@ def named_cells(family: str, axes: Axes) -> dict[str, Cell]:
     for cell in cells(axes):
         parts = [family, "converged" if cell.reference else f"sample_{samplers[cell.sampler]}"]
         shown = ((field, getattr(cell, field)) for field in fields)
-        parts += [tags[pair] for pair in shown if pair in tags and not (cell.reference and pair[0] in OF_A_SOLVER)]
+        parts += [tags[pair] for pair in shown if pair in tags and not (cell.reference and AXES[pair[0]].of_a_solver)]
         found["-".join(parts) + ".png"] = cell
     return found
 

@@ -19,7 +19,8 @@ from PIL import Image
 
 from k_diffusing._files import png
 from k_diffusing._messages import one_line
-from k_diffusing.render.cells import Axes, Cell, Solver, batches, named_cells, told_of
+from k_diffusing.render.axes import AXES, Axes
+from k_diffusing.render.cells import Cell, Solver, batches, named_cells, told_of
 from k_diffusing.render.claims import Share
 from k_diffusing.render.folder import RunFolder, differences, digest, model_identity
 from k_diffusing.render.names import full_name
@@ -383,9 +384,10 @@ def record(folder: RunFolder, file: str, picture: Image.Image, text: dict[str, s
 
 def cell_text(args: argparse.Namespace, axes: Axes, cell: Cell, rendered: Rendered) -> dict[str, str]:
     """What a picture says of itself."""
-    eta = {} if cell.eta is None else {"eta": cell.eta}
-    made = {"sampler": full_name(cell.sampler), "sigma_grid": cell.sigma_grid, **eta}
-    return png_text(args, axes, cell._asdict(), **made, evaluations=rendered.evaluations)
+    options = {axis.field: getattr(cell, axis.field) for axis in AXES.values() if axis.beside_sampler}
+    options = {field: value for field, value in options.items() if value is not None}
+    made = {"sampler": full_name(cell.sampler), **options, "evaluations": rendered.evaluations}
+    return png_text(args, axes, cell._asdict(), **made)
 
 
 def result(cell: Cell, rendered: Rendered, i: int, images: int) -> dict[str, Any]:

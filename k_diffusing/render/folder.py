@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from k_diffusing._files import write_whole
 from k_diffusing.render.claims import Claims, Share
+from k_diffusing.render.words import shown, utf8
 
 PART = re.compile(r"\.(.+\.png)(?:\.[0-9a-f]{8})?\.part")  # what part() gives
 PNG_END = b"IEND\xaeB`\x82"  # the name and the checksum of a PNG's last chunk
@@ -215,18 +216,6 @@ def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
         elif old != new:
             lines.append(f"{name.replace('_', ' ')}: {shown(old)} there, {shown(new)} here")
     return lines
-
-
-def shown(value, longest: int = 60) -> str:
-    """A setting or a list of them in one short line."""
-    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-    text = "none" if value is None else " ".join(text.split())
-    return text if len(text) <= longest else text[: longest - 3] + "..."
-
-
-def utf8(name: str) -> str:
-    """A file's name, or a word of the command line, as UTF-8, in whatever encoding Python took it for."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def digest(manifest: dict[str, Any]) -> str:

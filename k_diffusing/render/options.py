@@ -1,29 +1,18 @@
 """The command line of test.py and test_flux.py, and what it asks for, as a manifest holds it."""
 
 import argparse
-import math
 import os
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from k_diffusing.render.cells import Axes, Cell, Solver, number
-from k_diffusing.render.folder import model_identity, shown, utf8, versions
+from k_diffusing.render.axes import AXES, Axes, Axis
+from k_diffusing.render.cells import Cell, Solver
+from k_diffusing.render.folder import model_identity, versions
 from k_diffusing.render.names import FORMS, contents, sampler_names
+from k_diffusing.render.words import number, shown, text, utf8
 
-# Options that are axes of the grid, as the manifest names them.
-AXES = (
-    "samplers",
-    "steps",
-    "evaluations",
-    "seeds",
-    "prompt",
-    "sigma_grid",
-    "guidance_scale",
-    "true_cfg_scale",
-    "eta",
-)
 SETTINGS = ("negative_prompt", "height", "width", "noise", "dtype", "device", "reference")
 SCRIPT_SETTINGS = ("flow_coordinates", "max_sequence_length")  # of test_flux.py alone
 
@@ -32,28 +21,44 @@ class BadInput(Exception):  # noqa: N818 - the user's error, told in one line
     """What the command line asks for cannot be: the value, the reason and the choices."""
 
 
-def options(description: str) -> argparse.ArgumentParser:
-    """The command line of both scripts; None stands for a default that depends on the model."""
+def options(description: str, family: str | None = None) -> argparse.ArgumentParser:
+    """The command line of a script; None stands for a default that depends on the model.
+
+    Args:
+        description: What `--help` begins with.
+        family: What the script's pictures are called. Axes of certain families are options of those alone.
+    """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, usage="%(prog)s [options]"
     )
     add = parser.add_argument
     add("--model", help="hub name, diffusers folder or .safetensors file; the bundled demo model if left out")
     prompts = parser.add_mutually_exclusive_group()
-    prompts.add_argument("--prompt", nargs="+", type=text, metavar="TEXT", help="one or more, each in quotes")
+    add_axis(prompts, AXES["prompt"])
     prompts.add_argument("--prompt-file", type=Path, metavar="FILE", help="prompts, one a line")
     add("--negative-prompt", type=text)
     add("--samplers", nargs="+", metavar="SAMPLER", help=f"{FORMS}; k_diffusion's 13 if left out")
     counts = parser.add_mutually_exclusive_group()
-    counts.add_argument("--steps", nargs="+", type=int, metavar="N")
-    counts.add_argument(
-        "--evaluations", nargs="+", type=int, metavar="N", help="the steps with at most N network evaluations"
-    )
-    add("--seeds", "--seed", nargs="+", type=int, default=[0], metavar="N")
-    add("--sigma-grid", nargs="+", metavar="NAME", help="karras, simple, beta, ...; scheduler: its own, as if left out")
-    add("--guidance-scale", nargs="+", type=finite, metavar="X")
-    add("--eta", nargs="+", type=finite, metavar="X", help="for the samplers that have it")
+    for axis in AXES.values():
+        if axis.field != "prompt" and (not axis.families or family in axis.families):
+            add_axis(counts if axis.field in ("steps", "budget") else parser, axis)
     add("--reference", type=int, default=200, metavar="N", help="steps of the converged column; 0: none")
+    add_settings(parser)
+    return parser
+
+
+def add_axis(parser: argparse._ActionsContainer, axis: Axis) -> None:
+    """Its option, which takes one value or more."""
+    default = None if axis.always is None else list(axis.always)
+    read = {} if axis.read is None else {"type": axis.read}
+    parser.add_argument(
+        axis.flag, *axis.aliases, nargs="+", default=default, metavar=axis.metavar, help=axis.help, **read
+    )
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """What is the same in all cells of a grid, and where and how it is rendered."""
+    add = parser.add_argument
     add("--height", type=int)
     add("--width", type=int)
     add("--noise", default="torch", metavar="NAME", help="torch, cpu, philox, comfy, a1111 or brownian_tree")
@@ -63,7 +68,6 @@ def options(description: str) -> argparse.ArgumentParser:
     batches = "pictures at a time, of one sampler and several seeds: the same as one by one, to a level or two of 255"
     add("--batch-size", type=int, default=1, metavar="N", help=batches)
     add("--output", type=Path, metavar="FOLDER", help="output if left out, or a new folder in it for another grid")
-    return parser
 
 
 def parse(parser: argparse.ArgumentParser, argv: list[str] | None, demo: dict, real: dict) -> argparse.Namespace:
@@ -83,7 +87,7 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None, demo: dict, r
     plain = parser.parse_args(["--model", demo["model"] if is_demo else args.model])
     changed = [name for name, value in vars(args).items() if value != getattr(plain, name) or name == "model"]
     args.changed = [name for name in changed if not (name == "model" and is_demo)]
-    for name in AXES:
+    for name in ("samplers", *(axis.option for axis in AXES.values())):
         value = getattr(args, name, None)
         if value is not None:
             setattr(args, name, list(dict.fromkeys(value if isinstance(value, list) else [value])))
@@ -92,25 +96,6 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None, demo: dict, r
     args.sampler_texts = sampler_names(args.samplers or ())
     args.samplers = list(args.sampler_texts) or None
     return args
-
-
-def finite(word: str) -> float:
-    """A number of the command line. Raises ArgumentTypeError."""
-    try:
-        value = float(word)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{word!r} is not a finite number: give one, such as 1 or 0.5")
-    return value
-
-
-def text(word: str) -> str:
-    """A prompt of the command line, which is UTF-8 whatever the locale says. Raises ArgumentTypeError."""
-    try:
-        return word.encode("utf-8", "surrogateescape").decode("utf-8")
-    except UnicodeError as error:
-        raise argparse.ArgumentTypeError(f"{word!r} is not UTF-8: write it so, or use --prompt-file") from error
 
 
 def read_prompts(parser: argparse.ArgumentParser, path: Path) -> list[str]:
@@ -127,8 +112,9 @@ def asked(args: argparse.Namespace) -> dict[str, Any]:
 
     The device counts without its number: one grid may be shared by several of a kind.
     """
-    axes = {name: getattr(args, name) for name in AXES if getattr(args, name, None) is not None}
-    axes = {"samplers": "all", **axes, "sigma_grid": axes.get("sigma_grid", "default")}
+    axes: dict[str, Any] = {"samplers": args.samplers or "all"}
+    axes |= {axis.option: given for axis in AXES.values() if (given := getattr(args, axis.option, None)) is not None}
+    axes |= {axis.option: "default" for axis in AXES.values() if axis.own and axis.option not in axes}
     settings = {name: getattr(args, name) for name in (*SETTINGS, *SCRIPT_SETTINGS) if hasattr(args, name)}
     settings["device"] = args.device and args.device.split(":")[0]
     made = {"model": model_identity(args.model), "axes": axes, "settings": settings, "versions": versions()}
@@ -138,18 +124,9 @@ def asked(args: argparse.Namespace) -> dict[str, Any]:
 
 def axes(args: argparse.Namespace, solvers: Iterable[Solver]) -> Axes:
     """The axes of the grid, for samplers that have been looked up."""
-    return Axes(
-        solvers=tuple(solvers),
-        steps=tuple(args.steps or ()),
-        budgets=tuple(args.evaluations or ()),
-        seeds=tuple(args.seeds),
-        prompts=tuple(args.prompt),
-        sigma_grids=tuple(args.sigma_grid or (None,)),
-        guidance_scales=tuple(args.guidance_scale),
-        true_cfg_scales=tuple(getattr(args, "true_cfg_scale", (None,))),
-        etas=tuple(args.eta or (None,)),
-        reference=args.reference,
-    )
+    given = {axis.values: getattr(args, axis.option, None) for axis in AXES.values()}
+    given = {name: tuple(values) for name, values in given.items() if values}
+    return Axes(tuple(solvers), **given, reference=args.reference)
 
 
 def plain_command(program: str, args: argparse.Namespace) -> list[str]:
@@ -203,9 +180,13 @@ def is_pair(value) -> bool:
 
 def cell_command(words: list[str], cell: Cell, sampler: str) -> str:
     """The command that renders one cell, quoted for a shell; sampler: as the command line named it."""
-    words = [*words, "--samplers", sampler, "--steps", str(cell.steps), "--seeds", str(cell.seed)]
-    words += [f"--prompt={cell.prompt}"] if cell.prompt.startswith("-") else ["--prompt", cell.prompt]
-    words += ["--sigma-grid", cell.sigma_grid, "--guidance-scale", number(cell.guidance_scale)]
-    words += [] if cell.true_cfg_scale is None else ["--true-cfg-scale", number(cell.true_cfg_scale)]
-    words += [] if cell.eta is None else ["--eta", number(cell.eta)]
+    words = [*words, "--samplers", sampler]
+    for axis in AXES.values():
+        value = getattr(cell, axis.field)
+        if value is None or axis.instead_of:
+            continue
+        if isinstance(value, str):
+            words += [f"{axis.flag}={value}"] if value.startswith("-") else [axis.flag, value]
+        else:
+            words += [axis.flag, number(value)]
     return shlex.join(words)

@@ -10,26 +10,19 @@ from typing import Any, NamedTuple
 
 from k_diffusing import __version__
 from k_diffusing._files import write_png, write_whole
-from k_diffusing.render.cells import (
-    OF_A_SOLVER,
-    Axes,
-    Cell,
-    cell_of,
-    named_cells,
-    number,
-    several,
-    tag,
-    told_of,
-    values,
-)
-from k_diffusing.render.folder import RunFolder, shown, utf8
-from k_diffusing.render.options import cell_command, fault_of
+from k_diffusing.render.axes import AXES, Axes, several, tag, title, values
+from k_diffusing.render.cells import Cell, cell_of, named_cells, told_of
+from k_diffusing.render.folder import RunFolder
+from k_diffusing.render.options import SCRIPT_SETTINGS, cell_command, fault_of
 from k_diffusing.render.published import as_published, is_published
 from k_diffusing.render.sheets import contact_sheet, table_sheet
+from k_diffusing.render.words import shown, utf8
 
 COLUMNS = 40  # of one sheet; more go to further sheets
+# What a picture's text begins with, in this order. What the sampler takes stands beside its name.
+AXES_RECORDED = [axis.field for axis in AXES.values() if not (axis.instead_of or axis.beside_sampler)]
 RECORDED = ("prompt", "negative_prompt", "steps", "seed", "guidance_scale", "noise", "dtype")
-RECORDED += ("true_cfg_scale", "flow_coordinates", "max_sequence_length")
+RECORDED += (*(field for field in AXES_RECORDED if field not in RECORDED), *SCRIPT_SETTINGS)
 
 
 def png_text(args: argparse.Namespace, axes: Axes, fixed: dict[str, Any], **more) -> dict[str, str]:
@@ -38,7 +31,7 @@ def png_text(args: argparse.Namespace, axes: Axes, fixed: dict[str, Any], **more
     fixed: the cell's values of the axes; of the others all values are listed.
     """
     made = {name: getattr(args, name) for name in RECORDED if hasattr(args, name)}
-    for name in ("prompt", "steps", "seed", "guidance_scale", "true_cfg_scale"):
+    for name in AXES_RECORDED:
         if name in fixed or values(axes, name) not in ((), (None,)):
             made[name] = fixed[name] if name in fixed else shown(values(axes, name), longest=10_000)
     made = {name: made[name] for name in RECORDED if made.get(name) is not None or name == "negative_prompt"}
@@ -110,19 +103,19 @@ def write_sheets(folder: RunFolder, args: argparse.Namespace, axes: Axes) -> lis
 def key(cell: Cell, fields: list[str]) -> tuple:
     """What tells a cell from the others of its grid; the reference is the same for all of a sampler's fields."""
     if cell.reference:
-        return (None, *(None if field in OF_A_SOLVER else getattr(cell, field) for field in fields))
+        return (None, *(None if AXES[field].of_a_solver else getattr(cell, field) for field in fields))
     return (cell.sampler, *(getattr(cell, field) for field in fields))
 
 
 def find(files: dict, done: dict, fields: list[str], folder: Path, sampler: str | None, place: dict) -> tuple | None:
-    """(path, note) of the cell at these values of the fields; of a sampler without eta at any eta."""
-    place = {field: None if sampler is None and field in OF_A_SOLVER else place.get(field) for field in fields}
-    file = files.get((sampler, *place.values())) or files.get((sampler, *(place | no_eta(place)).values()))
+    """(path, note) of the cell at these values of the fields; at any value of what the sampler has not."""
+    place = {field: None if sampler is None and AXES[field].of_a_solver else place.get(field) for field in fields}
+    file = files.get((sampler, *place.values())) or files.get((sampler, *(place | without(place)).values()))
     return file and (folder / file, f"{done[file]['evaluations']} nfe")
 
 
-def no_eta(place: dict) -> dict:
-    return {"eta": None} if "eta" in place else {}
+def without(place: dict) -> dict:
+    return {field: None for field in place if AXES[field].needs}
 
 
 def draw(folder: RunFolder, args: argparse.Namespace, axes: Axes, sheet: Sheet, find):
@@ -132,7 +125,7 @@ def draw(folder: RunFolder, args: argparse.Namespace, axes: Axes, sheet: Sheet, 
     if sheet.column is None:
         tiles = [(name, found[1], found[0]) for name in names if (found := find(name, {}))]
         return contact_sheet(tiles, heading, caption) if tiles else None
-    columns = [column_title(sheet.column, value) for value in sheet.shown]
+    columns = [title(sheet.column, value) for value in sheet.shown]
 
     def tile(i, j):
         if j == len(sheet.shown):
@@ -146,19 +139,12 @@ def draw(folder: RunFolder, args: argparse.Namespace, axes: Axes, sheet: Sheet, 
     return table_sheet(names, columns, tile, heading, caption)
 
 
-def column_title(field: str, value) -> str:
-    """A value as the title of a column, or in a heading."""
-    if isinstance(value, str):
-        return value
-    names = {"budget": "{} nfe", "steps": "{} steps", "guidance_scale": "guidance {}", "true_cfg_scale": "true CFG {}"}
-    return names.get(field, field + " {}").format(number(value))
-
-
 def heading_of(args: argparse.Namespace, axes: Axes, sheet: Sheet) -> tuple[str, str]:
     """The model and what is fixed in the sheet; and the prompt."""
-    fixed = {field: values(axes, field)[0] for field in ("steps", "budget", "seed") if len(values(axes, field)) == 1}
+    told = [field for field, axis in AXES.items() if axis.in_heading and len(values(axes, field)) == 1]
+    fixed = {field: values(axes, field)[0] for field in told}
     fixed |= {field: value for field, value in sheet.fixed.items() if field != "prompt"}
-    parts = [model_name(args.model), *(column_title(field, value) for field, value in fixed.items())]
+    parts = [model_name(args.model), *(title(field, value) for field, value in fixed.items())]
     prompt = sheet.fixed.get("prompt", "" if sheet.column == "prompt" else axes.prompts[0])
     return ", ".join(parts), prompt
 
@@ -201,14 +187,5 @@ def page_cells(folder: RunFolder) -> Iterator[dict[str, Any]]:
 
 
 def page_axes(model: str, cell: Cell) -> dict[str, Any]:
-    return {
-        "model": model,
-        "sampler": "converged" if cell.reference else cell.sampler,
-        "steps": cell.steps,
-        "seed": cell.seed,
-        "prompt": cell.prompt,
-        "sigma grid": cell.sigma_grid,
-        "guidance": cell.guidance_scale,
-        "true cfg": cell.true_cfg_scale,
-        "eta": cell.eta,
-    }
+    named = {"model": model, "sampler": "converged" if cell.reference else cell.sampler}
+    return named | {axis.page: getattr(cell, axis.field) for axis in AXES.values() if axis.page}

@@ -5,7 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from k_diffusing.render.cells import Axes, Cell, Solver, batches, cells, named_cells, several
+from k_diffusing.render.axes import Axes, several
+from k_diffusing.render.cells import Cell, Solver, batches, cells, named_cells
 
 ROOT = Path(__file__).resolve().parents[2]
 EULER, HEUN, SDE = Solver("euler"), Solver("heun", 2), Solver("dpmpp_sde", 2, has_eta=True)

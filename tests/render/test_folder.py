@@ -28,9 +28,9 @@ from k_diffusing.render.folder import (
     digest,
     fingerprint,
     model_identity,
-    shown,
     versions,
 )
+from k_diffusing.render.words import shown
 
 PICTURE = png(Image.new("RGB", (1, 1)), {})
 

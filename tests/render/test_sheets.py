@@ -6,7 +6,8 @@ from PIL import Image, ImageFont
 
 from k_diffusing.render import report as grid_report
 from k_diffusing.render import sheets as contact_sheet
-from k_diffusing.render.cells import Axes, Solver
+from k_diffusing.render.axes import Axes
+from k_diffusing.render.cells import Solver
 
 SAMPLERS = ("euler", "dpmpp_2s_ancestral")
 
