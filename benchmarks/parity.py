@@ -91,7 +91,7 @@ Elsewhere, known and not seen in these tables: the first state of "linspace" and
 sigma in the Euler family, times sqrt(sigma^2 + 1) in the DPM-Solver family; DPM-Solver schedulers with
 `use_karras_sigmas` round the timesteps that belong to the sigmas; DDIM and DDPM clip the denoised latents unless
 the config says `clip_sample=False`; DDPM with `variance_type="fixed_large"` adds noise in its last step.
-`k_diffusing.compare.compare.py` names each of them.
+`k-diffusing compare` names each of them.
 """
 
 
