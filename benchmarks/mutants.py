@@ -80,6 +80,7 @@ def copy_of(subject: str) -> Path:
     folder = COPIES / subject
     files = subprocess.check_output(["git", "ls-files", "-z"], cwd=ROOT, text=True).split("\0")[:-1]
     for place in (folder, folder / "mutants"):
+        shutil.rmtree(place / "tests", ignore_errors=True)  # which may have other files now
         for file in filter(lambda file: (ROOT / file).is_file(), files):
             (place / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / file, place / file)

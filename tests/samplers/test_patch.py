@@ -1,5 +1,6 @@
 """What is bound anew of k_diffusion's functions, for one call alone."""
 
+import functools
 import importlib
 import threading
 
@@ -9,7 +10,7 @@ from gaussian_data import SIGMAS, denoiser, sample, start
 
 import samplers_patch
 from k_diffusing._k_diffusion import k_sampling
-from samplers_patch import SAMPLERS, find_sampler, run_sampler
+from samplers_patch import SAMPLERS, find_sampler, rebound, run_sampler
 
 to_d = k_sampling.to_d  # a global that run_sampler binds anew
 
@@ -68,3 +69,33 @@ def test_threads_do_not_see_each_others_bindings():
 
 def test_one_module_object():
     assert samplers_patch.k_sampling is importlib.import_module("k_diffusion.sampling") is k_sampling
+
+
+@pytest.mark.parametrize("shape", [(2, 5), (2, 4, 3), (2, 4, 3, 3)])
+def test_the_derivative_has_a_level_for_each_image_or_one_for_all(shape):
+    x, denoised = torch.randn(shape, generator=torch.Generator().manual_seed(0)), torch.zeros(shape)
+    levels = torch.tensor([2.0, 8.0])
+    each = samplers_patch.to_d(x, levels, denoised + 1)
+    assert torch.equal(each, torch.stack([(x[0] - 1) / 2, (x[1] - 1) / 8]))
+    assert torch.equal(samplers_patch.to_d(x, levels[1], denoised + 1), (x - 1) / 8)
+
+
+def test_a_copy_sees_the_names_that_the_function_uses():
+    """Its defaults, what it closes over and its name are the function's; gradients are off in it, as in k_diffusion."""
+    factor = 5.0
+
+    def function(value, plus=1.0):
+        """Of the globals it uses to_d."""
+        return to_d(value) * factor + plus, torch.is_grad_enabled()
+
+    copy = rebound(function, {"to_d": lambda value: value + 2, "no_such_global": None})
+    assert copy(1.0) == (16.0, False) and copy(1.0, plus=0.0) == (15.0, False)
+    assert copy.__name__ == "function" and copy is not function
+    wrapped = functools.wraps(function)(lambda *args: function(*args))
+    assert rebound(wrapped, {"to_d": lambda value: value + 2})(1.0) == (16.0, False)
+
+
+@pytest.mark.parametrize("function", [len, functools.partial(denoiser), denoiser])
+def test_a_function_that_uses_none_of_the_names_is_left_as_it_is(function):
+    assert rebound(function, {"to_d": None}) is function
+    assert rebound(denoiser, {}) is denoiser
