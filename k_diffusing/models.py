@@ -76,16 +76,16 @@ DEMOS = {
         max_sequence_length=64,
     ),
 }
-_REAL_PROMPT = "Astronaut in a jungle, cold color palette, muted colors, detailed, 8k"
+REAL_PROMPT = "Astronaut in a jungle, cold color palette, muted colors, detailed, 8k"
 _FLUX_CALL = {"guidance_scale": 3.5, "true_cfg_scale": 1.0, "negative_prompt": "", "max_sequence_length": 512}
 # By the class of their pipeline: for all weights that are no demo's.
 REAL = {
     "StableDiffusionXLPipeline": Model(
-        "StableDiffusionXLPipeline", "stabilityai/stable-diffusion-xl-base-1.0", _REAL_PROMPT, 50,
+        "StableDiffusionXLPipeline", "stabilityai/stable-diffusion-xl-base-1.0", REAL_PROMPT, 50,
         {"guidance_scale": 5.0}, "float16", variant="fp16",
     ),
     "FluxPipeline": Model(
-        "FluxPipeline", "black-forest-labs/FLUX.1-dev", _REAL_PROMPT, 20,
+        "FluxPipeline", "black-forest-labs/FLUX.1-dev", REAL_PROMPT, 20,
         {**_FLUX_CALL, "height": 512, "width": 512}, "bfloat16",
     ),
 }  # fmt: skip

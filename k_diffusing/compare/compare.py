@@ -1,27 +1,15 @@
-"""Runs two samplers on the same model, noise and sigmas, and says where they part first.
+"""Two samplers on the same model, noise and sigmas, and where they part first.
 
-python compare_samplers.py dpmpp_2m DPMSolverMultistepScheduler --steps 20
-python compare_samplers.py k:euler diffusers:FlowMatchEulerDiscreteScheduler --model demo-flux --html
-python compare_samplers.py heun my_samplers.py:sample_heun --sigma-grid karras --tolerance 1e-5
-python compare_samplers.py my_samplers.py:sample_heun --oracle sdxl --order 2      right on a closed-form model?
-
-A sampler is [k:]NAME, [diffusers:]CLASS, comfy:NAME (ComfyUI's folder on PYTHONPATH) or path/to/file.py:FUNCTION, each
-with ,option=value after it. Exit code: 0 within --tolerance (or right), 1 if they part (or wrong, or below --order),
-2 for bad input, 3 if a sampler fails. A warning in a verdict leaves the exit code as it is.
+comparison = compare_samplers(pipe, "dpmpp_2m", "DPMSolverMultistepScheduler", {"prompt": "a red circle"}, steps=20)
+print(comparison.verdict)
 """
 
-import argparse
 import json
-import re
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-from k_diffusing.models import DEMOS, REAL, ModelError, hide_loading_bars
-from k_diffusing.models import load as load_model
 
 
 @dataclass
@@ -136,129 +124,3 @@ def _shared_grid(pipe, sigma_grid, call: dict[str, Any], steps: int):
     size = {name: call.get(name) for name in ("height", "width", "latents")}
     sigmas = pipe.plan("euler", None, sigma_grid, steps, flow_coordinates="ve", **size).sigmas
     return lambda schedule, n: sigmas / (1 + sigmas)
-
-
-def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("samplers", nargs="+", metavar="SAMPLER", help="two; with --oracle one or more")
-    add("--model", default="demo", help="demo, demo-flux, a hub name, diffusers folder or .safetensors file")
-    add("--oracle", choices=("sdxl", "flux"), help="judge on this closed-form model instead")
-    add("--order", type=float, metavar="N", help="with --oracle: exit code 1 for an order of accuracy below N - 0.25")
-    add("--prompt")
-    add("--steps", type=int, default=20)
-    grids = "scheduler (its grid for both; the default), own (each its own), or karras, simple, ..."
-    add("--sigma-grid", "--grid", dest="grid", default="scheduler", metavar="NAME", help=grids)
-    add("--seed", type=int, default=0)
-    add("--noise", default="torch", metavar="NAME", help="torch, cpu, philox, comfy, a1111 or brownian_tree, for both")
-    add("--tolerance", type=float, help="of |a - b| / |a|; default 5e-4")
-    for name in ("guidance-scale", "true-cfg-scale"):
-        add(f"--{name}", type=float)
-    for name in ("height", "width"):
-        add(f"--{name}", type=int)
-    add("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
-    add("--device", default="cpu")
-    add("--output", type=Path, default=Path("output/compare"), metavar="FOLDER")
-    add("--html", action="store_true", help="also write one self-contained page")
-    return parser.parse_args(argv)
-
-
-def load(args: argparse.Namespace):
-    """The pipeline, of our class for the model's family. Raises ValueError for a model that cannot be loaded."""
-    import torch
-
-    hide_loading_bars()
-    if args.model in DEMOS:
-        torch.set_num_threads(DEMOS[args.model].threads)
-    try:
-        return load_model(args.model, dtype=args.dtype, device=args.device)
-    except ModelError as error:
-        raise ModelError(f"--model {error}") from error
-
-
-def call_keywords(args: argparse.Namespace) -> dict[str, Any]:
-    """What both runs are given, the demo's defaults included."""
-    demo = DEMOS.get(args.model)
-    prompt = (demo or REAL["StableDiffusionXLPipeline"]).prompt
-    call = {"prompt": args.prompt or prompt, "noise": args.noise, **(demo.call if demo else {})}
-    for name in ("guidance_scale", "true_cfg_scale", "height", "width"):
-        if getattr(args, name) is not None:
-            call[name] = getattr(args, name)
-    return call
-
-
-def write(comparison: Comparison, pipe, folder: Path, html: bool) -> list[Path]:
-    """JSON, figure and, if asked for, the page, in a folder that exists; each whole or not at all."""
-    from k_diffusing._files import write_whole
-    from k_diffusing.compare.figure import figure_png
-    from k_diffusing.compare.page import page
-
-    stem = folder / re.sub(r"[^\w.=+-]+", "_", "-".join(comparison.labels))[-160:]
-    files = {".json": comparison.to_json().encode()}
-    try:
-        files[".png"] = figure_png(comparison)
-    except ImportError:
-        print("no figure: pip install matplotlib", file=sys.stderr)
-    if html:
-        strips = tuple(trace.strip(pipe) for trace in comparison.traces)
-        files[".html"] = page(comparison, strips).encode()
-    for suffix, content in files.items():
-        write_whole(stem.with_name(stem.name + suffix), content)
-    return [stem.with_name(stem.name + suffix) for suffix in files]
-
-
-def judge_all(args: argparse.Namespace) -> int:
-    import torch
-
-    from k_diffusing.oracle.judge import judge
-
-    torch.set_num_threads(1)  # fastest for networks this small
-    judgements = []
-    for text in args.samplers:
-        judgements.append(judge(text, args.oracle))
-        print(judgements[-1].verdict, flush=True)
-    right = all(one.right for one in judgements)
-    if args.order is not None:
-        low = [one for one in judgements if not one.reaches(args.order)]
-        for one in low:
-            print(f"{one.label} does not reach order {args.order:g}")
-        right = right and not low
-    return 0 if right else 1
-
-
-def main(argv: list[str] | None = None) -> int:
-    args = arguments(argv)
-    from k_diffusing.compare.failure import SamplerError
-
-    try:
-        if args.order is not None and not (args.oracle and args.order > 0):
-            raise ValueError(f"--order {args.order:g} is an order of accuracy above 0, measured with --oracle")
-        return judge_all(args) if args.oracle else compare_both(args)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except (SamplerError, ValueError, TypeError, RuntimeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 3 if isinstance(error, SamplerError) else 2
-
-
-def compare_both(args: argparse.Namespace) -> int:
-    if len(args.samplers) != 2:
-        raise ValueError(f"give two samplers to compare, not {len(args.samplers)}")
-    pipe = load(args)
-    args.output.mkdir(parents=True, exist_ok=True)  # fails before the model runs
-    comparison = compare_samplers(
-        pipe, *args.samplers, call_keywords(args),
-        steps=args.steps, grid=args.grid, seed=args.seed, tolerance=args.tolerance,
-    )  # fmt: skip
-    print(f"{comparison.labels[0]} and {comparison.labels[1]} {comparison.verdict}")
-    for note in comparison.notes:
-        print(f"note: {note}")
-    print(f"\n{comparison.table()}\n")
-    for path in write(comparison, pipe, args.output, args.html):
-        print(f"wrote {path}")
-    return 0 if comparison.difference.agree else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

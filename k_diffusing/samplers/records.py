@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from k_diffusing._k_diffusion import k_sampling
+from k_diffusing.samplers.facts import FACTS
 
 Denoiser = Callable[..., torch.Tensor]
 
@@ -42,22 +43,4 @@ class Sampler:
     keeps_bounds: bool = False
 
 
-SAMPLERS = {
-    "euler": Sampler("euler", k_sampling.sample_euler, 1, 1, False, True, "churn"),
-    "euler_ancestral": Sampler("euler_ancestral", k_sampling.sample_euler_ancestral, 1, 1, True, True),
-    "heun": Sampler("heun", k_sampling.sample_heun, 2, 2, False, True, "churn"),
-    "dpm_2": Sampler("dpm_2", k_sampling.sample_dpm_2, 2, 2, False, True, "churn"),
-    "dpm_2_ancestral": Sampler("dpm_2_ancestral", k_sampling.sample_dpm_2_ancestral, 2, 2, True, True),
-    "lms": Sampler("lms", k_sampling.sample_lms, 4, 1, False, True, None),
-    "dpm_fast": Sampler("dpm_fast", k_sampling.sample_dpm_fast, 3, 3, False, True, takes="sigma_range"),
-    "dpm_adaptive": Sampler(
-        "dpm_adaptive", k_sampling.sample_dpm_adaptive, 3, 3, False, True, takes="sigma_range", adaptive=True
-    ),
-    "dpmpp_2s_ancestral": Sampler("dpmpp_2s_ancestral", k_sampling.sample_dpmpp_2s_ancestral, 2, 2),
-    "dpmpp_sde": Sampler("dpmpp_sde", k_sampling.sample_dpmpp_sde, 2, 2, noise="brownian"),
-    "dpmpp_2m": Sampler("dpmpp_2m", k_sampling.sample_dpmpp_2m, 2, 1, False, noise=None),
-    "dpmpp_2m_sde": Sampler("dpmpp_2m_sde", k_sampling.sample_dpmpp_2m_sde, 2, 1, noise="brownian", single_step=False),
-    "dpmpp_3m_sde": Sampler(
-        "dpmpp_3m_sde", k_sampling.sample_dpmpp_3m_sde, 3, 1, noise="brownian", sigma_grid="karras", single_step=False
-    ),
-}
+SAMPLERS = {name: Sampler(name, getattr(k_sampling, f"sample_{name}"), **facts) for name, facts in FACTS.items()}

@@ -1,14 +1,12 @@
 """The tool finds where two samplers part, and names it: known mistakes, made on purpose, and pairs that agree."""
 
-import json
-
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, EulerDiscreteScheduler, UniPCMultistepScheduler
 from tiny_models import flux_prompt, largest_difference, sdxl_prompt, seeded, tiny_flux, tiny_sdxl
+from users_samplers import own
 
 from flux_comfy_pipeline import FluxPipeline
-from k_diffusing.compare import compare as command
 from k_diffusing.compare.compare import compare_samplers
 from k_diffusing.compare.failure import SamplerError
 from k_diffusing.compare.sources import find_source, overruled
@@ -265,39 +263,6 @@ def test_noise_of_a_chain_of_intervals_is_their_sum():
 # The command line.
 
 
-@pytest.fixture
-def demo(monkeypatch):
-    """The command line on a tiny pipeline in place of the demo checkpoint."""
-    monkeypatch.setattr(command, "load", lambda args: sdxl())
-    monkeypatch.setattr(command, "call_keywords", lambda args: {**sdxl_prompt(), **SIZE, "noise": args.noise})
-
-
-def test_exit_codes_and_files(demo, tmp_path, capsys):
-    options = ["--steps", "4", "--output", str(tmp_path)]
-    assert command.main(["k:euler", "diffusers:EulerDiscreteScheduler", *options, "--html"]) == 0
-    said = capsys.readouterr().out
-    assert said.startswith("k:euler and diffusers:EulerDiscreteScheduler agree to ")
-    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".png", ".html"}
-    written = json.loads(next(tmp_path.glob("*.json")).read_text())
-    assert written["agree"] and len(written["rows"]) == 4
-    assert command.main(["k:euler", "k:heun", *options]) == 1
-    assert "part at step 0: update rule" in capsys.readouterr().out
-
-
-def test_a_users_file(demo, tmp_path, capsys):
-    path = tmp_path / "mine.py"
-    path.write_text(
-        "def sample_mine(model, x, sigmas, extra_args=None, callback=None, disable=None, gain=1.0):\n"
-        "    for i in range(len(sigmas) - 1):\n"
-        "        denoised = model(x, sigmas[i] * x.new_ones([len(x)]))\n"
-        "        x = x + gain * (x - denoised) / sigmas[i] * (sigmas[i + 1] - sigmas[i])\n"
-        "    return x\n"
-    )
-    options = ["--steps", "4", "--output", str(tmp_path)]
-    assert command.main(["k:euler", f"{path}:sample_mine", *options]) == 0
-    assert command.main(["k:euler", f"{path}:sample_mine,gain=1.1", *options]) == 1
-
-
 @pytest.mark.parametrize(
     "sampler, expected",
     [
@@ -343,28 +308,6 @@ def test_comfyui_that_is_not_there():
         find_source("comfy:euler")
 
 
-def test_bad_command_lines(demo, capsys):
-    assert command.main(["k:euler"]) == 2
-    assert "give two samplers" in capsys.readouterr().err
-    for option in ("--sigma-grid", "--grid"):
-        assert command.main(["euler", "heun", option, "karas"]) == 2
-        assert "did you mean 'karras'" in capsys.readouterr().err
-    assert command.main(["k:euler", "k:heun", "--noise", "comfi"]) == 2
-    assert "did you mean 'comfy'" in capsys.readouterr().err
-
-
-def test_noise_of_both_runs(demo, tmp_path):
-    options = ["--steps", "3", "--noise", "philox", "--output", str(tmp_path)]
-    assert command.main(["k:euler_ancestral", "diffusers:EulerAncestralDiscreteScheduler", *options]) == 0
-    [found] = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
-    assert found["call"]["noise"] == "philox"
-
-
-def test_a_model_that_is_not_there(capsys):
-    assert command.main(["k:euler", "k:heun", "--model", "no/where/at/all"]) == 2
-    assert "--model no/where/at/all cannot be loaded" in capsys.readouterr().err
-
-
 def test_traces_that_cannot_be_compared():
     pipe, call = sdxl(), {**sdxl_prompt(), "num_inference_steps": 2, "output_type": "latent"}
     small, large, light = Trace(tensors=True), Trace(tensors=True), Trace()
@@ -384,18 +327,11 @@ def test_traces_that_cannot_be_compared():
 
 # Samplers that fail, and forms of sigma.
 
-HEAD = "def sample_mine(model, x, sigmas, extra_args=None, callback=None, disable=None, noise_sampler=None):\n"
 EULER = """    for i in range(len(sigmas) - 1):
         denoised = model(x, {sigma})
         x = x + (x - denoised) / sigmas[i] * (sigmas[i + 1] - sigmas[i])
     return x
 """
-
-
-def own(tmp_path, body):
-    """A source in a file of the user's."""
-    (tmp_path / "mine.py").write_text(HEAD + body)
-    return f"{tmp_path / 'mine.py'}:sample_mine"
 
 
 @pytest.mark.parametrize("sigma", ["float(sigmas[i])", "sigmas[i]", "sigmas[i : i + 1]", "sigmas[i].double()"])
@@ -409,74 +345,6 @@ def test_forms_of_sigma(tmp_path, sigma, run):
 def test_too_many_sigmas(tmp_path):
     with pytest.raises(SamplerError, match=r"takes sigma as a number or of shape \[1\], not \[7\]"):
         run("k:euler", own(tmp_path, EULER.format(sigma="sigmas")))
-
-
-@pytest.mark.parametrize(
-    "body, said",
-    [
-        ("    model(x, sigmas[0])\n", "sample_mine returned None: a sampler returns its final x"),
-        ("    return model(x, sigmas[0])[..., :4]\n", "returned the shape [1, 4, 8, 4]: its x has [1, 4, 8, 8]"),
-        ("    return x * 0.1\n", "sample_mine never called the model"),
-        ("    model(x, sigmas[0])\n    return x * float('nan')\n", "nan or inf"),
-        ("    raise SystemExit(0)\n", "SystemExit"),
-        ("    return model(x, sigmas[0]) / [1]\n", "TypeError"),
-    ],
-)
-def test_a_sampler_that_fails(demo, tmp_path, capsys, body, said):
-    for samplers in (["euler", own(tmp_path, body)], [own(tmp_path, body), "euler"]):
-        assert command.main([*samplers, "--steps", "2", "--output", str(tmp_path)]) == 3
-        [first, *frames] = capsys.readouterr().err.splitlines()
-        assert first.startswith("error: ") and "mine.py:sample_mine failed: " in first and said in first
-        assert all(frame.startswith("  mine.py:2, in sample_mine: ") for frame in frames) and len(frames) <= 1
-
-
-def test_the_frames_of_a_users_error_are_shown(demo, tmp_path, capsys):
-    (tmp_path / "my_slopes.py").write_text("def slope(x):\n    return x / missing\n")
-    text = own(tmp_path, "    model(x, sigmas[0])\n    return my_slopes.slope(x)\n")
-    (tmp_path / "mine.py").write_text("import my_slopes\n" + (tmp_path / "mine.py").read_text())
-    assert command.main(["euler", text, "--steps", "2", "--output", str(tmp_path)]) == 3
-    assert capsys.readouterr().err.splitlines()[1:] == [
-        "  mine.py:4, in sample_mine: return my_slopes.slope(x)",
-        "  my_slopes.py:2, in slope: return x / missing",
-    ]
-
-
-def test_a_sampler_that_fails_before_the_judge(tmp_path, capsys):
-    assert command.main([own(tmp_path, "    return None\n"), "--oracle", "sdxl"]) == 3
-    assert "returned None" in capsys.readouterr().err
-
-
-def test_an_interrupted_comparison(demo, monkeypatch):
-    def interrupt(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(command, "compare_samplers", interrupt)
-    assert command.main(["euler", "heun"]) == 130
-
-
-@pytest.mark.parametrize(
-    "text, said",
-    [
-        ("diffusers:DPMSolverMultistepScheduler,algorithm_type=dpm", "dpm is not implemented"),
-        ("diffusers:DPMSolverMultistepScheduler,timestep_spacing=trailin", "cannot run with these settings"),
-        ("diffusers:UniPCMultistepScheduler,beta_schedule=lin", "cannot be made with beta_schedule='lin'"),
-        ("diffusers:EulerDiscreteScheduler,use_karras_sigmas=yes", "use_karras_sigmas is True or False, not 'yes'"),
-        ("diffusers:UniPCMultistepScheduler,solver_order=two", "solver_order"),
-        ("diffusers:EulerDiscreteScheduler,prediction_type=eps", "unknown prediction_type 'eps'"),
-        ("dpmpp_2m_sde,solver_type=hoin", "solver_type"),
-        ("euler,s_churn=much", "s_churn"),
-    ],
-)
-def test_option_values_that_there_are_not(demo, capsys, text, said):
-    assert command.main(["euler", text]) == 2
-    [line] = capsys.readouterr().err.strip().splitlines()
-    assert line.startswith("error: ") and said in line
-
-
-def test_a_folder_that_cannot_be_written(demo, tmp_path, capsys):
-    (tmp_path / "file").write_text("")
-    assert command.main(["euler", "heun", "--output", str(tmp_path / "file" / "folder")]) == 2
-    assert "file" in capsys.readouterr().err
 
 
 # Settings that a shared grid overrules.

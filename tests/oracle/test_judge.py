@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from users_samplers import LAME
 
-from k_diffusing.compare import compare as command
 from k_diffusing.compare.sources import find_source
 from k_diffusing.oracle.judge import ORDER_STEPS, judge, order
 
@@ -84,24 +84,6 @@ def test_the_global_generator_is_left_alone():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_command_line(capsys):
-    assert command.main(["k:heun", "--oracle", "sdxl"]) == 0
-    assert "k:heun on sdxl: right in distribution" in capsys.readouterr().out
-    assert command.main(["k:dpmpp_2m,flow_coordinates=velocity", "--oracle", "flux"]) == 1
-    assert command.main(["k:hoin", "--oracle", "sdxl"]) == 2
-
-
-LAME = """def sample_lame(model, x, sigmas):
-    for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
-        d = (x - model(x, sigma)) / sigma
-        if following > 0:
-            ahead = x + d * (following - sigma)
-            d = (d + (ahead - model(ahead, sigma)) / following) / 2  # the model is told the wrong sigma
-        x = x + d * (following - sigma)
-    return x
-"""
-
-
 def test_two_evaluations_a_step_that_reach_order_1_are_warned_of(tmp_path):
     path = tmp_path / "lame.py"
     path.write_text(LAME)
@@ -110,26 +92,6 @@ def test_two_evaluations_a_step_that_reach_order_1_are_warned_of(tmp_path):
     assert "order 1.00; warning: 2 evaluations a step should reach order 2" in judgement.verdict
     for sampler in (heun, "k:euler", "k:dpmpp_sde", "k:heun,s_churn=1"):
         assert "warning" not in judge(sampler).verdict
-
-
-def test_an_order_that_is_asked_for(capsys, tmp_path):
-    path = tmp_path / "lame.py"
-    path.write_text(LAME)
-    lame = [f"{path}:sample_lame", "--oracle", "sdxl"]
-    assert command.main(lame) == 0  # the warning alone fails nothing
-    assert command.main([*lame, "--order", "2"]) == 1
-    assert "sample_lame does not reach order 2" in capsys.readouterr().out
-    assert command.main([*lame, "--order", "1"]) == 0
-    assert command.main(["heun", "--oracle", "sdxl", "--order", "2"]) == 0
-
-
-def test_an_order_that_cannot_be_asked_for(capsys):
-    assert command.main(["dpmpp_sde", "--oracle", "sdxl", "--order", "2"]) == 2
-    assert "order 2 cannot be asked of dpmpp_sde: it adds noise" in capsys.readouterr().err
-    assert command.main(["euler", "heun", "--order", "2"]) == 2
-    assert "--oracle" in capsys.readouterr().err
-    for asked in ("0", "-1", "nan"):
-        assert command.main(["euler", "--oracle", "sdxl", "--order", asked]) == 2
 
 
 def test_a_sampler_that_needs_a_grid_that_ends_at_0_is_judged():

@@ -1,0 +1,206 @@
+"""Samplers in SDXL and FLUX pipelines, from the command line.
+
+k-diffusing compare dpmpp_2m DPMSolverMultistepScheduler         where do two samplers part?
+k-diffusing judge my_samplers.py:sample_heun --order 2           is a sampler right?
+k-diffusing samplers                                             k_diffusion's samplers
+
+Each command tells of its options: k-diffusing compare --help. `python -m k_diffusing` is the same command.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+COMPARE = """Run two samplers on the same model, prompt, noise and sigmas, and say where they part first.
+
+k-diffusing compare dpmpp_2m DPMSolverMultistepScheduler --steps 20
+k-diffusing compare k:euler diffusers:FlowMatchEulerDiscreteScheduler --model demo-flux --html
+k-diffusing compare heun my_samplers.py:sample_heun --sigma-grid karras --tolerance 1e-5
+
+{forms}
+Exit code: 0 within --tolerance, 1 if they part, 2 for bad input, 3 if a sampler fails, 130 for Ctrl-C.
+"""
+JUDGE = """Judge samplers on a closed-form model, whose answer is known exactly: no weights are needed.
+
+k-diffusing judge my_samplers.py:sample_heun
+k-diffusing judge heun dpm_2 dpmpp_2m --model flux --order 2
+
+{forms}
+Exit code: 0 if all are right, 1 if one is wrong or below --order, 2 for bad input, 3 if a sampler fails, 130 for
+Ctrl-C. A warning in a verdict leaves the exit code as it is.
+"""
+SAMPLERS = "Print k_diffusion's samplers: order of accuracy, evaluations in a step, noise, and sigmas they take."
+FORMS = """A sampler is [k:]NAME, [diffusers:]CLASS, comfy:NAME (ComfyUI's folder on PYTHONPATH) or
+path/to/file.py:FUNCTION, each with ,option=value after it."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: Its words. Those of this process if left out.
+
+    Returns:
+        The exit code, as the command's --help tells.
+    """
+    parser = _parser("k-diffusing", __doc__)
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=", ".join(COMMANDS))
+    parser.add_argument("options", nargs=argparse.REMAINDER, help="those of the command")
+    args = parser.parse_args(argv)
+    return COMMANDS[args.command](args.options)
+
+
+def compare(argv: list[str]) -> int:
+    """`k-diffusing compare`: prints the verdict and a table, and writes JSON, a figure and, if asked for, a page."""
+    parser = _parser("k-diffusing compare", COMPARE.format(forms=FORMS))
+    add = parser.add_argument
+    add("samplers", nargs="+", metavar="SAMPLER", help="two of them")
+    add("--model", default="demo", help="demo, demo-flux, a hub name, diffusers folder or .safetensors file")
+    add("--prompt")
+    add("--steps", type=int, default=20)
+    grids = "scheduler (its grid for both; the default), own (each its own), or karras, simple, ..."
+    add("--sigma-grid", "--grid", dest="grid", default="scheduler", metavar="NAME", help=grids)
+    add("--seed", type=int, default=0)
+    add("--noise", default="torch", metavar="NAME", help="torch, cpu, philox, comfy, a1111 or brownian_tree, for both")
+    add("--tolerance", type=float, help="of |a - b| / |a|; default 5e-4")
+    for name in ("guidance-scale", "true-cfg-scale"):
+        add(f"--{name}", type=float)
+    for name in ("height", "width"):
+        add(f"--{name}", type=int)
+    add("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
+    add("--device", default="cpu")
+    add("--output", type=Path, default=Path("output/compare"), metavar="FOLDER")
+    add("--html", action="store_true", help="also write one self-contained page")
+    return _told(_compare, parser.parse_args(argv))
+
+
+def _compare(args: argparse.Namespace) -> int:
+    if len(args.samplers) != 2:
+        raise ValueError(f"give two samplers to compare, not {len(args.samplers)}")
+    from k_diffusing.compare.compare import compare_samplers
+
+    pipe = _load(args)
+    args.output.mkdir(parents=True, exist_ok=True)  # fails before the model runs
+    comparison = compare_samplers(
+        pipe, *args.samplers, _call_keywords(args),
+        steps=args.steps, grid=args.grid, seed=args.seed, tolerance=args.tolerance,
+    )  # fmt: skip
+    print(f"{comparison.labels[0]} and {comparison.labels[1]} {comparison.verdict}")
+    for note in comparison.notes:
+        print(f"note: {note}")
+    print(f"\n{comparison.table()}\n")
+    for path in _write(comparison, pipe, args.output, args.html):
+        print(f"wrote {path}")
+    return 0 if comparison.difference.agree else 1
+
+
+def _load(args: argparse.Namespace):
+    """The pipeline. Raises ValueError for a model that cannot be loaded."""
+    import torch
+
+    from k_diffusing import models
+
+    models.hide_loading_bars()
+    if args.model in models.DEMOS:
+        torch.set_num_threads(models.DEMOS[args.model].threads)
+    try:
+        return models.load(args.model, dtype=args.dtype, device=args.device)
+    except models.ModelError as error:
+        raise ValueError(f"--model {error}") from error
+
+
+def _call_keywords(args: argparse.Namespace) -> dict[str, Any]:
+    """What both runs are given, the demo's defaults included."""
+    from k_diffusing.models import DEMOS, REAL_PROMPT
+
+    call = DEMOS[args.model].keywords if args.model in DEMOS else {"prompt": REAL_PROMPT}
+    call |= {"noise": args.noise}
+    for name in ("prompt", "guidance_scale", "true_cfg_scale", "height", "width"):
+        if getattr(args, name) not in (None, ""):
+            call[name] = getattr(args, name)
+    return call
+
+
+def _write(comparison, pipe, folder: Path, html: bool) -> list[Path]:
+    """JSON, figure and, if asked for, the page, in a folder that exists; each whole or not at all."""
+    from k_diffusing._files import write_whole
+    from k_diffusing.compare.figure import figure_png
+    from k_diffusing.compare.page import page
+
+    stem = folder / re.sub(r"[^\w.=+-]+", "_", "-".join(comparison.labels))[-160:]
+    files = {".json": comparison.to_json().encode()}
+    try:
+        files[".png"] = figure_png(comparison)
+    except ImportError:
+        print("no figure: pip install matplotlib", file=sys.stderr)
+    if html:
+        strips = tuple(trace.strip(pipe) for trace in comparison.traces)
+        files[".html"] = page(comparison, strips).encode()
+    for suffix, content in files.items():
+        write_whole(stem.with_name(stem.name + suffix), content)
+    return [stem.with_name(stem.name + suffix) for suffix in files]
+
+
+def judge(argv: list[str]) -> int:
+    """`k-diffusing judge`: prints a verdict for each sampler."""
+    parser = _parser("k-diffusing judge", JUDGE.format(forms=FORMS))
+    parser.add_argument("samplers", nargs="+", metavar="SAMPLER", help="one or more")
+    parser.add_argument("--model", choices=("sdxl", "flux"), default="sdxl", help="the closed-form model")
+    order = "exit code 1 for an order of accuracy below N - 0.25"
+    parser.add_argument("--order", type=float, metavar="N", help=order)
+    return _told(_judge, parser.parse_args(argv))
+
+
+def _judge(args: argparse.Namespace) -> int:
+    if args.order is not None and not args.order > 0:
+        raise ValueError(f"--order {args.order:g}: an order of accuracy is above 0")
+    import torch
+
+    from k_diffusing.oracle.judge import judge
+
+    torch.set_num_threads(1)  # fastest for networks this small
+    judgements = []
+    for text in args.samplers:
+        judgements.append(judge(text, args.model))
+        print(judgements[-1].verdict, flush=True)
+    low = [] if args.order is None else [one for one in judgements if not one.reaches(args.order)]
+    for one in low:
+        print(f"{one.label} does not reach order {args.order:g}")
+    return 0 if all(one.right for one in judgements) and not low else 1
+
+
+def samplers(argv: list[str]) -> int:
+    """`k-diffusing samplers`: prints the table of them."""
+    _parser("k-diffusing samplers", SAMPLERS).parse_args(argv)
+    from k_diffusing.samplers.facts import sampler_table
+
+    print(sampler_table())
+    return 0
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "compare": compare,
+    "judge": judge,
+    "samplers": samplers,
+}
+
+
+def _told(command: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+    """Run a command; what it raises is told on standard error, in place of a traceback."""
+    try:
+        return command(args)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, TypeError, RuntimeError, ImportError, OSError) as error:
+        from k_diffusing.compare.failure import SamplerError
+
+        print(f"error: {error}", file=sys.stderr)
+        return 3 if isinstance(error, SamplerError) else 2
+
+
+def _parser(name: str, description: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(name, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -1,0 +1,43 @@
+"""`k-diffusing judge`: verdicts and exit codes."""
+
+import pytest
+from users_samplers import LAME, own
+
+from k_diffusing.cli import main
+
+
+def judge(argv):
+    return main(["judge", *argv])
+
+
+def test_command_line(capsys):
+    assert judge(["k:heun"]) == 0
+    assert "k:heun on sdxl: right in distribution" in capsys.readouterr().out
+    assert judge(["k:dpmpp_2m,flow_coordinates=velocity", "--model", "flux"]) == 1
+    assert judge(["k:hoin"]) == 2
+
+
+def test_an_order_that_is_asked_for(capsys, tmp_path):
+    path = tmp_path / "lame.py"
+    path.write_text(LAME)
+    lame = [f"{path}:sample_lame"]
+    assert judge(lame) == 0  # the warning alone fails nothing
+    assert judge([*lame, "--order", "2"]) == 1
+    assert "sample_lame does not reach order 2" in capsys.readouterr().out
+    assert judge([*lame, "--order", "1"]) == 0
+    assert judge(["heun", "--order", "2"]) == 0
+
+
+def test_an_order_that_cannot_be_asked_for(capsys):
+    assert judge(["dpmpp_sde", "--order", "2"]) == 2
+    assert "order 2 cannot be asked of dpmpp_sde: it adds noise" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["compare", "euler", "heun", "--order", "2"])
+    assert "--order" in capsys.readouterr().err
+    for asked in ("0", "-1", "nan"):
+        assert judge(["euler", "--order", asked]) == 2
+
+
+def test_a_sampler_that_fails_before_the_judge(tmp_path, capsys):
+    assert judge([own(tmp_path, "    return None\n")]) == 3
+    assert "returned None" in capsys.readouterr().err
