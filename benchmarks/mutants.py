@@ -25,7 +25,7 @@ PACKAGE = "k_diffusing"
 # What is changed of the package, and the tests that say the most of it in the least time: each mutant is tried on those
 # of them that call it.
 SUBJECTS = {
-    "run_folder": (["render/folder.py"], ["render/test_folder.py"]),
+    "run_folder": (["render/folder.py", "render/weights.py"], ["render/test_folder.py"]),
     "sigma_grids": (
         ["grids/*.py"],
         [

@@ -14,8 +14,8 @@ from typing import Any
 
 from k_diffusing._messages import one_line
 from k_diffusing.render.cells import Solver
-from k_diffusing.render.engine import Ranks
-from k_diffusing.render.options import BadInput
+from k_diffusing.render.errors import BadInput
+from k_diffusing.render.launch import Ranks
 from k_diffusing.render.script import Script
 
 

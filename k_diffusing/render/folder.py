@@ -5,24 +5,19 @@ with a PNG under either name is a finished cell; anything else is rendered again
 see grid_claims.
 """
 
-import hashlib
 import json
 import os
 import re
 import secrets
-import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from k_diffusing._files import write_whole
 from k_diffusing.render.claims import Claims, Share
-from k_diffusing.render.words import shown, utf8
+from k_diffusing.render.words import shown
 
 PART = re.compile(r"\.(.+\.png)(?:\.[0-9a-f]{8})?\.part")  # what part() gives
 PNG_END = b"IEND\xaeB`\x82"  # the name and the checksum of a PNG's last chunk
-ENDS = 2**20  # bytes at both ends of a file that its fingerprint covers
-PACKAGES = ("torch", "diffusers", "transformers", "k-diffusion")
 
 
 class RunFolder(NamedTuple):
@@ -204,72 +199,3 @@ def _read(file: BinaryIO, start: int) -> bytes:
     """From `start` to the end."""
     file.seek(start)
     return file.read()
-
-
-def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """One line for each entry, at any depth, that two manifests do not share: "steps: 28 there, 5 here"."""
-    lines = []
-    for name in dict.fromkeys([*there, *here]):
-        old, new = there.get(name), here.get(name)
-        if isinstance(old, dict) and isinstance(new, dict):
-            lines += differences(old, new)
-        elif old != new:
-            lines.append(f"{name.replace('_', ' ')}: {shown(old)} there, {shown(new)} here")
-    return lines
-
-
-def digest(manifest: dict[str, Any]) -> str:
-    """8 hexadecimal digits of the sha256 of what was asked."""
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def versions() -> dict[str, str | None]:
-    """Of the packages that pictures depend on, and of Python; nothing is imported."""
-    found: dict[str, str | None] = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = None
-    return found | {"python": sys.version.split()[0]}
-
-
-def model_identity(model: str) -> dict[str, str | None]:
-    """The name, the revision (of a hub model, as the local cache has it) and the fingerprint of weights.
-
-    The fingerprint of a file or folder is the sha256 of names, sizes and the first and last MiB of every file: 24 GB
-    take a second, and a change in the middle of a file that keeps its size goes unseen. That of a hub model is its
-    commit; None as long as it is not in the cache.
-    """
-    path = Path(model)
-    if path.exists():
-        return {"name": utf8(path.resolve().name), "revision": None, "fingerprint": fingerprint(path)}
-    commit = _cached_commit(model)
-    return {"name": model, "revision": commit, "fingerprint": commit}
-
-
-def fingerprint(path: Path) -> str:
-    """sha256 over the names, sizes and both ends of a file, or of all files of a folder that are not hidden."""
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    total = hashlib.sha256()
-    for file in files:
-        name = file.name if file == path else file.relative_to(path).as_posix()
-        if any(part.startswith(".") for part in name.split("/")):
-            continue
-        size = file.stat().st_size
-        total.update(f"{name}\0{size}\0".encode("utf-8", "surrogateescape"))
-        with file.open("rb") as stream:
-            total.update(stream.read(ENDS))
-            stream.seek(max(size - ENDS, 0))
-            total.update(stream.read(ENDS))
-    return total.hexdigest()
-
-
-def _cached_commit(name: str) -> str | None:
-    """The commit of "main" in huggingface_hub's cache; its rules for where that is, without importing it."""
-    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
-    cache = Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser()
-    try:
-        return (cache / f"models--{name.replace('/', '--')}" / "refs" / "main").read_text().strip()
-    except OSError:
-        return None

@@ -1,24 +1,16 @@
-"""The command line of test.py and test_flux.py, and what it asks for, as a manifest holds it."""
+"""The command line of test.py and test_flux.py, and the commands that say the same."""
 
 import argparse
 import os
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from k_diffusing.render.axes import AXES, Axes, Axis
 from k_diffusing.render.cells import Cell, Solver
-from k_diffusing.render.folder import model_identity, versions
-from k_diffusing.render.names import FORMS, contents, sampler_names
-from k_diffusing.render.words import number, shown, text, utf8
-
-SETTINGS = ("negative_prompt", "height", "width", "noise", "dtype", "device", "reference")
-SCRIPT_SETTINGS = ("flow_coordinates", "max_sequence_length")  # of test_flux.py alone
-
-
-class BadInput(Exception):  # noqa: N818 - the user's error, told in one line
-    """What the command line asks for cannot be: the value, the reason and the choices."""
+from k_diffusing.render.manifest import SCRIPT_SETTINGS, SETTINGS
+from k_diffusing.render.names import FORMS, sampler_names
+from k_diffusing.render.words import number, text, utf8
 
 
 def options(description: str, family: str | None = None) -> argparse.ArgumentParser:
@@ -107,21 +99,6 @@ def read_prompts(parser: argparse.ArgumentParser, path: Path) -> list[str]:
     return prompts or parser.error(f"--prompt-file {path} is empty: write one prompt a line")
 
 
-def asked(args: argparse.Namespace) -> dict[str, Any]:
-    """What the command line asks for: all that a picture depends on, and nothing of this machine's folders.
-
-    The device counts without its number: one grid may be shared by several of a kind.
-    """
-    axes: dict[str, Any] = {"samplers": args.samplers or "all"}
-    axes |= {axis.option: given for axis in AXES.values() if (given := getattr(args, axis.option, None)) is not None}
-    axes |= {axis.option: "default" for axis in AXES.values() if axis.own and axis.option not in axes}
-    settings = {name: getattr(args, name) for name in (*SETTINGS, *SCRIPT_SETTINGS) if hasattr(args, name)}
-    settings["device"] = args.device and args.device.split(":")[0]
-    made = {"model": model_identity(args.model), "axes": axes, "settings": settings, "versions": versions()}
-    files = contents(args.sampler_texts)
-    return made | {"sampler_files": files} if files else made
-
-
 def axes(args: argparse.Namespace, solvers: Iterable[Solver]) -> Axes:
     """The axes of the grid, for samplers that have been looked up."""
     given = {axis.values: getattr(args, axis.option, None) for axis in AXES.values()}
@@ -137,45 +114,6 @@ def plain_command(program: str, args: argparse.Namespace) -> list[str]:
         if name in ("model", *SETTINGS, *SCRIPT_SETTINGS) and name != "reference":
             words += [flag, utf8(str(value))]
     return words
-
-
-def fault_of(manifest: dict[str, Any]) -> str | None:
-    """What is wrong with a manifest that somebody has edited, in a few words; None if it can be compared and shown."""
-    kinds = {name: dict for name in ("model", "axes", "settings", "versions")} | {"solvers": list, "command": list}
-    for name, kind in kinds.items():
-        if not isinstance(manifest.get(name), kind):
-            kept = shown(manifest[name]) if name in manifest else "missing"
-            return f'"{name}" is {kept} and should be {"an object" if kind is dict else "a list"}'
-    model, optional = manifest["model"], str | None
-    if not isinstance(model.get("name"), str):
-        return f'the name in "model" is {shown(model.get("name"))} and should be a text'
-    for name in ("revision", "fingerprint"):
-        if name not in model or not isinstance(model[name], optional):
-            return f'the {name} in "model" is {shown(model.get(name))} and should be a text or null'
-    for facts in manifest["solvers"]:
-        if not (isinstance(facts, list) and is_solver(facts)):
-            return f'"solvers" has {shown(facts)}, which is no sampler'
-    for name in ("sampler_texts", "sampler_files"):
-        texts = manifest.get(name, {})
-        if not (isinstance(texts, dict) and all(isinstance(text, str) for text in texts.values())):
-            return f'"{name}" is {shown(texts)} and should be an object of texts'
-    if not all(isinstance(word, str) for word in manifest["command"]):
-        return f'"command" is {shown(manifest["command"])} and should be words'
-    return None
-
-
-def is_solver(facts: list) -> bool:
-    """Whether a manifest's list is a Solver."""
-    *kinds, _ = Solver.__annotations__.values()
-    known, counted = facts[: len(kinds)], facts[len(kinds) :]
-    if not (len(known) == len(kinds) and all(map(isinstance, known, kinds)) and known[1] >= 1):
-        return False
-    return not counted or (len(counted) == 1 and isinstance(counted[0], list) and all(map(is_pair, counted[0])))
-
-
-def is_pair(value) -> bool:
-    """Whether it is two integers."""
-    return isinstance(value, list) and [type(one) for one in value] == [int, int]
 
 
 def cell_command(words: list[str], cell: Cell, sampler: str) -> str:

@@ -8,12 +8,14 @@ import argparse
 from collections.abc import Callable
 
 from k_diffusing import models
-from k_diffusing.render import engine as grid_run
+from k_diffusing.render import engine
 from k_diffusing.render.checks import check
-from k_diffusing.render.engine import Ranks, Work, say_line
-from k_diffusing.render.options import BadInput, options, parse
+from k_diffusing.render.errors import BadInput
+from k_diffusing.render.launch import Ranks, say_line
+from k_diffusing.render.options import options, parse
 from k_diffusing.render.rendering import renderer
 from k_diffusing.render.script import Script
+from k_diffusing.render.work import Work
 
 __all__ = ["Script", "options", "parse", "run", "say_line"]
 
@@ -26,7 +28,7 @@ def run(script: Script, args: argparse.Namespace, say: Callable) -> int:
         check=lambda args: check(script, args),
         load=lambda args: renderer(script, args, load(script, args)),
     )
-    return grid_run.run(work, args, say)
+    return engine.run(work, args, say)
 
 
 def is_main() -> bool:

@@ -12,9 +12,9 @@ from typing import Any
 
 from k_diffusing.render.adherence import adherence_of
 from k_diffusing.render.cells import Cell
-from k_diffusing.render.engine import Render, Rendered
-from k_diffusing.render.options import BadInput
+from k_diffusing.render.errors import BadInput
 from k_diffusing.render.script import Script
+from k_diffusing.render.work import Render, Rendered
 
 KEPT = 256  # prompts whose embeddings are in memory: a large T5's are 4 MB each
 

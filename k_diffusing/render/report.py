@@ -1,54 +1,27 @@
-"""What a grid shows of itself: the text in its PNGs, its contact sheets, its page. Built from the files on disk."""
+"""What a grid shows of itself: its contact sheets and its page. Built from the files on disk."""
 
 import argparse
 import functools
 from collections.abc import Iterator
-from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from k_diffusing import __version__
 from k_diffusing._files import write_png, write_whole
 from k_diffusing.render.axes import AXES, Axes, several, tag, title, values
 from k_diffusing.render.cells import Cell, cell_of, named_cells, told_of
+from k_diffusing.render.errors import BadInput
 from k_diffusing.render.folder import RunFolder
-from k_diffusing.render.options import SCRIPT_SETTINGS, cell_command, fault_of
+from k_diffusing.render.grid import Grid
+from k_diffusing.render.manifest import fault_of
+from k_diffusing.render.options import cell_command
 from k_diffusing.render.published import as_published, is_published
 from k_diffusing.render.sheets import contact_sheet, table_sheet
-from k_diffusing.render.words import shown, utf8
+from k_diffusing.render.texts import png_text
+from k_diffusing.render.weights import model_name
+from k_diffusing.render.words import shown
 
 COLUMNS = 40  # of one sheet; more go to further sheets
-# What a picture's text begins with, in this order. What the sampler takes stands beside its name.
-AXES_RECORDED = [axis.field for axis in AXES.values() if not (axis.instead_of or axis.beside_sampler)]
-RECORDED = ("prompt", "negative_prompt", "steps", "seed", "guidance_scale", "noise", "dtype")
-RECORDED += (*(field for field in AXES_RECORDED if field not in RECORDED), *SCRIPT_SETTINGS)
-
-
-def png_text(args: argparse.Namespace, axes: Axes, fixed: dict[str, Any], **more) -> dict[str, str]:
-    """What made a picture; nothing that differs from run to run or tells of the machine's folders.
-
-    fixed: the cell's values of the axes; of the others all values are listed.
-    """
-    made = {name: getattr(args, name) for name in RECORDED if hasattr(args, name)}
-    for name in AXES_RECORDED:
-        if name in fixed or values(axes, name) not in ((), (None,)):
-            made[name] = fixed[name] if name in fixed else shown(values(axes, name), longest=10_000)
-    made = {name: made[name] for name in RECORDED if made.get(name) is not None or name == "negative_prompt"}
-    made |= {**more, "model": model_name(args.model), **programs()}
-    return {name: "(none)" if value is None else str(value) for name, value in made.items()}
-
-
-@functools.cache
-def programs() -> dict[str, str]:
-    """The versions of the programs that made a picture."""
-    found = {name: version(name) for name in ("torch", "diffusers", "k-diffusion")}
-    return found | {"k-diffusing": __version__}
-
-
-def model_name(model: str) -> str:
-    """A hub name as it is; of a folder or a file the last part."""
-    return utf8(Path(model).resolve().name) if Path(model).exists() else model
 
 
 class Sheet(NamedTuple):
@@ -147,6 +120,28 @@ def heading_of(args: argparse.Namespace, axes: Axes, sheet: Sheet) -> tuple[str,
     parts = [model_name(args.model), *(title(field, value) for field, value in fixed.items())]
     prompt = sheet.fixed.get("prompt", "" if sheet.column == "prompt" else axes.prompts[0])
     return ", ".join(parts), prompt
+
+
+def first_sheet(grid: Grid) -> Path:
+    return grid.folder.path / next(sheets(grid.folder.family, grid.axes)).file
+
+
+def outdated(grid: Grid) -> bool:
+    """Whether a sheet or the page lacks results."""
+    lines = grid.folder.results_path.stat().st_mtime_ns
+    shown = (first_sheet(grid), grid.folder.path / "index.html")
+    return any(not file.exists() or file.stat().st_mtime_ns < lines for file in shown)
+
+
+def write_report(grid: Grid, args: argparse.Namespace) -> list[Path]:
+    """The contact sheets, and the page of all grids in the folder. Called under the folder's lock."""
+    written = write_sheets(grid.folder, args, grid.axes)
+    if written:
+        try:
+            write_page(grid.folder)
+        except ValueError as error:  # the manifest of another family
+            raise BadInput(error) from error
+    return written
 
 
 def write_page(folder: RunFolder) -> Path:

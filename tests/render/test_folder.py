@@ -17,20 +17,15 @@ from PIL import Image
 
 from k_diffusing._files import png
 from k_diffusing.render import engine as grid_run
-from k_diffusing.render import folder as run_folder
+from k_diffusing.render import manifest
 from k_diffusing.render import options as grid_options
 from k_diffusing.render import report as grid_report
 from k_diffusing.render.claims import Claims
-from k_diffusing.render.folder import (
-    PACKAGES,
-    RunFolder,
-    differences,
-    digest,
-    fingerprint,
-    model_identity,
-    versions,
-)
+from k_diffusing.render.folder import RunFolder
+from k_diffusing.render.manifest import PACKAGES, compared, differences, digest, versions
+from k_diffusing.render.weights import fingerprint, model_identity
 from k_diffusing.render.words import shown
+from k_diffusing.render.work import Work
 
 PICTURE = png(Image.new("RGB", (1, 1)), {})
 
@@ -300,12 +295,12 @@ def test_another_grid_is_refused(tmp_path, capsys, change):
 def test_other_versions_or_weights_are_refused(tmp_path, capsys, monkeypatch):
     argv = ["--output", str(tmp_path)]
     assert trivial_grid.main(argv) == 0
-    monkeypatch.setattr(run_folder, "version", lambda name: "9.9")
+    monkeypatch.setattr(manifest, "version", lambda name: "9.9")
     assert trivial_grid.main(argv) == 2
     assert "torch: " in capsys.readouterr().err
     monkeypatch.undo()
     monkeypatch.setattr(
-        "k_diffusing.render.options.model_identity", lambda model: model_identity(model) | {"fingerprint": "f00"}
+        "k_diffusing.render.manifest.model_identity", lambda model: model_identity(model) | {"fingerprint": "f00"}
     )
     assert trivial_grid.main(argv) == 2
     assert "here" in capsys.readouterr().err.splitlines()[1]
@@ -424,7 +419,7 @@ def test_page_has_all_families(tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr("k_diffusing.render.page.grid_page", lambda title, cells: told.append(list(cells)) or "page")
     assert trivial_grid.main(["--output", str(tmp_path)]) == 0
-    work = grid_run.Work("flux-dev", "trivial_grid.py", trivial_grid.check, trivial_grid.load)
+    work = Work("flux-dev", "trivial_grid.py", trivial_grid.check, trivial_grid.load)
     args = trivial_grid.arguments(["--output", str(tmp_path)])
     assert grid_run.run(work, args, lambda *_, **__: None) == 0
     (tmp_path / "other-manifest.json").write_text("{}")  # not one of ours
@@ -474,8 +469,8 @@ def test_hub_model_is_known_by_its_commit(tmp_path, monkeypatch):
     known = {"name": "owner/name", "revision": "abc123", "fingerprint": "abc123"}
     assert model_identity("owner/name") == known
     there = {"model": model_identity("./nowhere"), "axes": {}}
-    assert grid_run.compared(there | {"model": known | {"revision": None, "fingerprint": None}}, {"model": known}) == []
-    assert grid_run.compared({"model": known}, {"model": known | {"fingerprint": "def"}}) != []
+    assert compared(there | {"model": known | {"revision": None, "fingerprint": None}}, {"model": known}) == []
+    assert compared({"model": known}, {"model": known | {"fingerprint": "def"}}) != []
 
 
 CACHES = {  # huggingface_hub's rules: which variables are set to a folder, and where in it the hub's cache is
@@ -505,7 +500,7 @@ def test_versions_of_what_is_there(monkeypatch):
     found = versions()
     assert list(found) == [*PACKAGES, "python"] and found["torch"] == importlib.metadata.version("torch")
     assert found["python"] == ".".join(map(str, sys.version_info[:3]))
-    monkeypatch.setattr(run_folder, "PACKAGES", ("no-such-package",))
+    monkeypatch.setattr(manifest, "PACKAGES", ("no-such-package",))
     assert versions()["no-such-package"] is None
 
 

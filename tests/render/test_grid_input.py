@@ -12,7 +12,7 @@ import pytest
 import trivial_grid
 from grid_folders import SCRIPT, assert_whole, interrupting, lines_of, pictures, start
 
-from k_diffusing.render import engine as grid_run
+from k_diffusing.render.launch import say_line
 
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 GRID = ["--seeds", "0", "1"]  # with four samplers: 8 cells
@@ -248,7 +248,7 @@ def test_nobody_reads_on(tmp_path):
 def test_closed_stdout(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     assert trivial_grid.main(["--output", str(tmp_path), *GRID]) == 0
-    grid_run.say_line("unheard")
+    say_line("unheard")
 
 
 def test_ignored_sigint_stays_ignored(tmp_path):

@@ -20,14 +20,14 @@ LAUNCHERS = {
 # test.py, with SIGKILL for process 1 in its second picture; process 0 waits in its own, so that both have some.
 KILLED = """
 import os, runpy, signal, sys
-from k_diffusing.render import engine as grid_run
-record, recorded = grid_run.RunFolder.record, []
+from k_diffusing.render.folder import RunFolder
+record, recorded = RunFolder.record, []
 def dying(*args):
     if recorded:
         os.kill(os.getpid(), signal.SIGKILL) if os.environ["RANK"] == "1" else signal.pause()
     recorded.append(args)
     record(*args)
-grid_run.RunFolder.record = dying
+RunFolder.record = dying
 sys.argv[0] = "test.py"
 runpy.run_path({path!r}, run_name="__main__")
 """

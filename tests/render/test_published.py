@@ -12,7 +12,7 @@ from PIL import Image
 
 from k_diffusing.render import published
 from k_diffusing.render.folder import RunFolder
-from k_diffusing.render.report import programs
+from k_diffusing.render.texts import programs
 from samplers_patch import SAMPLERS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,7 +23,7 @@ HEUN = "sdxl-sample_heun.png"
 def output(tmp_path, monkeypatch):
     """A fresh clone: published pictures, with the text of another version of torch, and no manifest."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("k_diffusing.render.report.programs", lambda: {**programs(), "torch": "0.0"})
+    monkeypatch.setattr("k_diffusing.render.texts.programs", lambda: {**programs(), "torch": "0.0"})
     assert trivial_grid.main([]) == 0
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)

@@ -11,7 +11,9 @@ import pytest
 import trivial_grid
 from grid_folders import SCRIPT, SEEDS, assert_whole, finished, is_locked, lines_of, logged, start
 
+from k_diffusing.render.engine import run
 from k_diffusing.render.folder import RunFolder
+from k_diffusing.render.work import Work
 
 # The trivial script; in its third picture, when half of that is on the disk, it says so and waits.
 STUCK = """
@@ -254,12 +256,11 @@ def test_what_failed_is_not_tried_by_the_others(tmp_path, capsys):
 
 def test_two_families_share_a_folder(tmp_path):
     """Each has its own claims: the last of one family writes its sheets beside the other at work."""
-    from k_diffusing.render import engine as grid_run
 
     def other(_):
-        work = grid_run.Work("flux-dev", "trivial_grid.py", trivial_grid.check, trivial_grid.load)
+        work = Work("flux-dev", "trivial_grid.py", trivial_grid.check, trivial_grid.load)
         args = trivial_grid.arguments(["--output", str(tmp_path)])
-        assert grid_run.run(work, args, lambda *_, **__: None) == 0
+        assert run(work, args, lambda *_, **__: None) == 0
         assert (tmp_path / "flux-dev-samplers.png").exists()
 
     assert trivial_grid.main(["--output", str(tmp_path)], load=meanwhile(other)) == 0

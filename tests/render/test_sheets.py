@@ -8,6 +8,7 @@ from k_diffusing.render import report as grid_report
 from k_diffusing.render import sheets as contact_sheet
 from k_diffusing.render.axes import Axes
 from k_diffusing.render.cells import Solver
+from k_diffusing.render.folder import RunFolder
 
 SAMPLERS = ("euler", "dpmpp_2s_ancestral")
 
@@ -159,7 +160,7 @@ def places(folder, axes, sheet):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(grid_report, "table_sheet", note)
         patch.setattr(grid_report, "sheets", lambda *_: [sheet])
-        grid_report.write_sheets(grid_report.RunFolder(folder, "sdxl"), args, axes)
+        grid_report.write_sheets(RunFolder(folder, "sdxl"), args, axes)
     return found
 
 

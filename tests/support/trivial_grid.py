@@ -18,9 +18,11 @@ sys.path.insert(0, str(ROOT))
 
 from PIL import Image  # noqa: E402
 
-from k_diffusing.render import engine as grid_run  # noqa: E402
+from k_diffusing.render import engine  # noqa: E402
 from k_diffusing.render import options as grid_options  # noqa: E402
 from k_diffusing.render.cells import Cell, Solver  # noqa: E402
+from k_diffusing.render.launch import say_line  # noqa: E402
+from k_diffusing.render.work import Rendered, Work  # noqa: E402
 
 ENGINE = {str(ROOT / "k_diffusing" / "_files.py"), *map(str, (ROOT / "k_diffusing" / "render").glob("*.py"))}
 SOLVERS = [Solver("euler"), Solver("heun", 2), Solver("dpmpp_sde", 2, has_eta=True), Solver("dpmpp_2m")]
@@ -48,12 +50,12 @@ def load(args):
     return render
 
 
-def render(cells: list[Cell]) -> grid_run.Rendered:
+def render(cells: list[Cell]) -> Rendered:
     if "LOG" in os.environ:
         with open(os.environ["LOG"], "a") as log:
             log.writelines(f"{cell.sampler} {cell.steps} {cell.seed}\n" for cell in cells)
     pictures = [Image.new("RGB", (16, 16), colour(cell)) for cell in cells]
-    return grid_run.Rendered(pictures, cells[0].steps, seconds=0.5 * len(cells))
+    return Rendered(pictures, cells[0].steps, seconds=0.5 * len(cells))
 
 
 def arguments(argv: list[str] | None):
@@ -61,8 +63,8 @@ def arguments(argv: list[str] | None):
 
 
 def main(argv: list[str] | None = None, check=check, load=load) -> int:
-    work = grid_run.Work("sdxl", "trivial_grid.py", check, load)
-    return grid_run.run(work, arguments(argv), grid_run.say_line)
+    work = Work("sdxl", "trivial_grid.py", check, load)
+    return engine.run(work, arguments(argv), say_line)
 
 
 def kill_at(count: int) -> None:

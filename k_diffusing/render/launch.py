@@ -1,0 +1,80 @@
+"""One process of a launch: its rank, its lines, its progress bar and Ctrl-C."""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+
+class Ranks(NamedTuple):
+    """Which of the processes of one launch this is: rank 0 speaks for all. They share a folder as any others do."""
+
+    rank: int
+    world: int
+
+    @classmethod
+    def of_environment(cls) -> "Ranks":
+        world = int(os.environ.get("WORLD_SIZE", 1))
+        return cls(int(os.environ.get("RANK", 0)) if world > 1 else 0, world)
+
+
+@contextlib.contextmanager
+def ctrl_c() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets; the second raises KeyboardInterrupt. In the main thread alone, and not where
+    SIGINT is ignored, as under nohup, or has a handler that is not Python's."""
+    stop = threading.Event()
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None):
+        yield stop
+        return
+
+    def first(*_) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.write(2, b"\ninterrupted: the picture at work is finished first; Ctrl-C again stops at once\n")
+
+    before = signal.signal(signal.SIGINT, first)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def progress(cells: int, main: bool, say: Callable) -> Iterator[tuple[Callable, Callable]]:
+    """A bar on a terminal's stderr with the time left: how to say a line above it, and how to show that so many of the
+    cells are done, by whomever."""
+    if not main or not sys.stderr.isatty():
+        yield say, lambda _: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=cells, unit="picture", dynamic_ncols=True) as bar:
+
+        def say_above(line: str, file=None) -> None:
+            with tqdm.external_write_mode(file=file or sys.stdout):
+                say(line, file=file or sys.stdout)
+
+        yield say_above, lambda done: bar.update(done - bar.n)
+
+
+def say_line(line: str, file=None) -> None:
+    """As print, in one write: the lines of several processes stay whole. What the stream's encoding lacks is escaped;
+    where nobody reads on, as after `| head -1`, the work goes on unheard."""
+    stream = file or sys.stdout
+    if stream is None:  # closed before Python began
+        return
+    try:
+        stream.write(f"{shown_in(stream.encoding or 'utf-8', line)}\n")
+        stream.flush()
+    except OSError:
+        with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())  # or Python fails to flush the line as it ends
+
+
+def shown_in(encoding: str, line: str) -> str:
+    """The line, with escapes for characters that the encoding lacks."""
+    return line.encode(encoding, "backslashreplace").decode(encoding)
