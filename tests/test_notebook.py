@@ -9,6 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+from k_diffusing import SamplingPlan
+
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = ROOT / "notebooks" / "samplers.ipynb"
 
@@ -45,6 +47,8 @@ def test_it_runs(in_its_folder, capsys):
     verdicts = [value for value in shown if isinstance(value, str)]
     assert "right in distribution" in verdicts[0] and "order 2.0" in verdicts[0]
     assert "rounding of sigma to timestep" in verdicts[1] and verdicts[2].startswith("agree")
+    [plan] = [value for value in shown if isinstance(value, SamplingPlan)]
+    assert len(plan.sigmas) == 9 and "8 network evaluations" in plan._repr_html_()
     assert "timestep" in names["trace"]._repr_html_() and "sigma" in capsys.readouterr().out
 
 

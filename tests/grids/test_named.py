@@ -5,9 +5,9 @@ import torch
 from sdxl_schedulers import SCHEDULES, SDXL
 from tiny_models import largest_difference
 
-from k_diffusing._k_diffusion import k_sampling
 from k_diffusing.grids.choose import discrete_grid
 from k_diffusing.grids.named import SIGMA_GRIDS
+from samplers_patch import k_sampling
 
 STEPS = [1, 2, 3, 8, 30, 1000]
 

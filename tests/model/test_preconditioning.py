@@ -6,7 +6,6 @@ import torch
 from sdxl_schedulers import euler, make, random
 from tiny_models import largest_difference
 
-from k_diffusing._k_diffusion import k_sampling  # noqa: F401 - lets k_diffusion's other modules be imported
 from k_diffusing.model.preconditioning import edm_preconditioning
 from k_diffusing.model.scheduler_config import noise_schedule, preconditioning
 

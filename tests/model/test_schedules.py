@@ -9,7 +9,7 @@ import torch
 from sdxl_schedulers import FLOW_MATCH, euler
 from tiny_models import largest_difference
 
-from k_diffusing._k_diffusion import k_sampling  # noqa: F401 - lets k_diffusion's other modules be imported
+import samplers_patch  # noqa: F401 - lets k_diffusion's other modules be imported
 from k_diffusing.model.scheduler_config import flow_schedule, noise_schedule
 from k_diffusing.oracle.closed_form import training_sigmas
 

@@ -7,9 +7,9 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from noise_draws import SHAPE, SIGMAS, draws, generators, streams
 
-from k_diffusing._k_diffusion import k_sampling
 from k_diffusing.noise.choose import noise_streams
 from k_diffusing.noise.sources import NOISE_SOURCES
+from samplers_patch import k_sampling
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "brownian"])

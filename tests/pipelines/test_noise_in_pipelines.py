@@ -5,10 +5,10 @@ import torch
 from tiny_models import flux_prompt, largest_difference, sdxl_prompt, tiny_flux, tiny_sdxl
 
 from flux_comfy_pipeline import FluxPipeline
-from k_diffusing._k_diffusion import k_sampling
 from k_diffusing.noise.philox import PhiloxGenerator
 from k_diffusing.noise.sources import NOISE_SOURCES
 from k_diffusing.trace.record import Trace
+from samplers_patch import k_sampling
 from sdxl_comfy_pipeline import StableDiffusionXLPipeline
 
 CALL = {"height": 16, "width": 16, "num_inference_steps": 4, "output_type": "latent"}

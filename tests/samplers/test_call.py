@@ -7,9 +7,8 @@ import pytest
 import torch
 from gaussian_data import SIGMAS, denoiser, generators, sample, start
 
-from k_diffusing._k_diffusion import k_sampling
 from k_diffusing.noise.interval import Interval
-from samplers_patch import SAMPLERS, check_options, find_sampler, run_sampler, sampler_options, step_noise
+from samplers_patch import SAMPLERS, check_options, find_sampler, k_sampling, run_sampler, sampler_options, step_noise
 
 
 @pytest.mark.parametrize("name", [name for name in SAMPLERS if SAMPLERS[name].takes == "sigmas"])

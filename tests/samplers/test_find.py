@@ -4,8 +4,7 @@ import functools
 
 import pytest
 
-from k_diffusing._k_diffusion import k_sampling
-from samplers_patch import SAMPLERS, find_sampler, sampler_options
+from samplers_patch import SAMPLERS, find_sampler, k_sampling, sampler_options
 
 
 def test_names_with_and_without_prefix_records_and_functions():

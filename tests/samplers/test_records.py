@@ -6,8 +6,7 @@ import pytest
 import torch
 from gaussian_data import SIGMAS, denoiser, generators, start
 
-from k_diffusing._k_diffusion import k_sampling
-from samplers_patch import SAMPLERS, run_sampler
+from samplers_patch import SAMPLERS, k_sampling, run_sampler
 
 
 def test_all_sampling_functions_of_k_diffusion_are_there():

@@ -2,8 +2,7 @@
 
 import torch
 
-from k_diffusing._k_diffusion import k_sampling
-from samplers_patch import find_sampler, run_sampler
+from samplers_patch import find_sampler, k_sampling, run_sampler
 
 SIGMAS = k_sampling.get_sigmas_karras(8, 0.03, 14.6)
 

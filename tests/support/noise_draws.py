@@ -2,9 +2,9 @@
 
 import torch
 
-from k_diffusing._k_diffusion import k_sampling
 from k_diffusing.noise.choose import noise_streams
 from k_diffusing.noise.sources import NOISE_SOURCES
+from samplers_patch import k_sampling
 
 SIGMAS = k_sampling.get_sigmas_karras(8, 0.03, 14.6)
 SHAPE = (3, 4, 8, 8)
