@@ -80,8 +80,8 @@ coordinates: `comfy_sampler="dpm_2"`, `comfy_sampler=as_sampler(KDPM2DiscreteSch
   FluxPipeline refuses it, as it takes no `sigmas`; here it runs.
 - **DPMSolverMultistep, `sde-dpmsolver++`, order 3.** The two update rules differ. In diffusers the weight of the second
   difference is (1 - exp(-2h) - 2h) / (2h)^2 - 1/2. It should vanish with the step h, as it does with + 1/2 (the first
-  term tends to -1/2); with - 1/2 it tends to -1. `python compare_samplers.py
-  diffusers:DPMSolverMultistepScheduler,algorithm_type=sde-dpmsolver++,solver_order=3 --oracle sdxl` shows an error
+  term tends to -1/2); with - 1/2 it tends to -1. `k-diffusing judge
+  diffusers:DPMSolverMultistepScheduler,algorithm_type=sde-dpmsolver++,solver_order=3` shows an error
   in distribution (W1 0.04) that does not fall with the steps. Take order 2.
 - **DPMSolverSDE, DPMSolverMultistep SDE in diffusers' loop.** Their noise comes from elsewhere: a Brownian tree with
   a seed of its own, or independent draws where ours are a Brownian path's. The noise given to both, they agree.
