@@ -27,7 +27,6 @@ from k_diffusing.plan import SamplingPlan, flow_plan
 from k_diffusing.run import SamplingRun, StepCallbacks
 from k_diffusing.samplers.call import run_sampler
 from k_diffusing.samplers.comfyui import after_guidance
-from k_diffusing.samplers.patch import to_d
 from k_diffusing.trace.record import Trace, chosen_trace
 
 
@@ -199,7 +198,7 @@ class FluxPipeline(diffusers.FluxPipeline):
             run.end(run_sampler(
                 plan.sampler, plan.model(denoiser), x, plan.sigmas, options=plan.options,
                 noise=functools.partial(streams.step_noise, **pack, time=plan.space.time),
-                derivative=derivative if plan.patches_to_d else to_d, observer=run, watch_noise=run.watch_noise,
+                derivative=derivative if plan.patches_to_d else None, observer=run, watch_noise=run.watch_noise,
             ))  # fmt: skip
         self._current_timestep, final = None, run.latents
         image = final.to(told.dtype) if output_type == "latent" else self.decode(final, height, width, output_type)

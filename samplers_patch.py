@@ -9,11 +9,12 @@ there is nothing to restore when a sampler raises and nothing that another threa
 
 from k_diffusing._k_diffusion import k_sampling
 from k_diffusing.noise.streams import Generators
+from k_diffusing.protocols import Denoiser
 from k_diffusing.samplers.call import run_sampler, step_noise
 from k_diffusing.samplers.find import find_sampler, sampler_options
 from k_diffusing.samplers.options import adds_noise, check_options, choose_coordinates
 from k_diffusing.samplers.patch import rebound, to_d
-from k_diffusing.samplers.records import SAMPLERS, Denoiser, Sampler
+from k_diffusing.samplers.records import SAMPLERS, Sampler
 from k_diffusing.samplers.steps import step_count
 
 __all__ = [

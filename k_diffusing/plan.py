@@ -16,7 +16,7 @@ from k_diffusing.model.coordinates import FLOW_COORDINATES
 from k_diffusing.model.guidance import GuidanceInterval, guidance_at
 from k_diffusing.model.scheduler_config import flow_schedule, noise_schedule, preconditioning
 from k_diffusing.noise.check import check_source
-from k_diffusing.programs.conventions import drops_penultimate, initial_scale
+from k_diffusing.programs.records import program_of
 from k_diffusing.samplers.comfyui import ComfyModel
 from k_diffusing.samplers.options import choose_coordinates
 from k_diffusing.samplers.records import Sampler
@@ -185,15 +185,15 @@ def discrete_plan(
         )
     schedule = noise_schedule(scheduler)
     guided = guidance_at(guidance_interval, schedule)
-    drop = drops_penultimate(noise, sampler.name)
-    grid_scheduler = sampler.grid_scheduler or scheduler
+    program, grid_scheduler = program_of(noise), sampler.grid_scheduler or scheduler
+    drop = sampler.name in program.drops_penultimate
     grid = discrete_grid(grid_scheduler, schedule, num_inference_steps, sigma_grid, timesteps, sigmas, drop)
-    grid = grid._replace(initial_scale=initial_scale(noise, grid, schedule.sigmas[-1]))
+    scale = program.initial_scale(grid.initial_scale, grid.sigmas[0], schedule.sigmas[-1])
     space = discrete_space(schedule, preconditioning(scheduler), grid, quantize)
     levels = grid.sigmas[: _steps_before(denoising_end, scheduler, schedule, grid) + 1]
     if quantize:
         space.timestep(levels)  # raises where timesteps are not integers
-    return SamplingPlan(sampler, dict(sampler_options or {}), levels, space, guided, noise, grid.initial_scale)
+    return SamplingPlan(sampler, dict(sampler_options or {}), levels, space, guided, noise, scale)
 
 
 def _steps_before(denoising_end: float | None, scheduler, schedule, grid: SigmaGrid) -> int:
@@ -231,9 +231,9 @@ def flow_plan(
     chosen = choose_coordinates(flow_coordinates, sampler, sampler_options)
     schedule = flow_schedule(scheduler, mu)
     guided = guidance_at(guidance_interval, schedule)
-    drop = drops_penultimate(noise, sampler.name)
-    grid_scheduler = sampler.grid_scheduler or scheduler
+    program, grid_scheduler = program_of(noise), sampler.grid_scheduler or scheduler
+    drop = sampler.name in program.drops_penultimate
     times = flow_grid(grid_scheduler, schedule, num_inference_steps, sigma_grid, sigmas, mu, drop).sigmas
     levels, space = FLOW_COORDINATES[chosen].sigmas(times), flow_space(schedule, chosen)
-    scale = space.time(levels[0]) if noise == "comfy" else 1.0
+    scale = program.flow_scale(space.time(levels[0]))
     return SamplingPlan(sampler, dict(sampler_options or {}), levels, space, guided, noise, scale)

@@ -8,7 +8,7 @@ import torch
 
 from k_diffusing.grids.choose import SigmaGrid
 from k_diffusing.model.coordinates import FLOW_COORDINATES, noise_level
-from k_diffusing.model.preconditioning import Preconditioning
+from k_diffusing.model.preconditioning import Preconditioning, vp_scale
 from k_diffusing.model.schedules import DiscreteSchedule, FlowSchedule, LogSigmaSchedule
 from k_diffusing.samplers.comfyui import Levels, model_sampling
 
@@ -58,12 +58,9 @@ def discrete_space(
         schedule = schedule.with_grid(grid.sigmas[:-1], grid.timesteps)
     on = functools.cache(schedule.to)
 
-    def scale(sigma):
-        return (sigma**2 + 1) ** 0.5
-
     def initial(sigma):
         above = sigma / grid.sigmas[0] if grid.sigmas[0] > 0 else 1.0  # where a sampler with churn begins
-        return grid.initial_scale * above / (scale(sigma) if scaled else 1)
+        return grid.initial_scale * above / (vp_scale(sigma) if scaled else 1)
 
     scaled = grid.scaled_latents
     return LatentSpace(
@@ -71,11 +68,11 @@ def discrete_space(
         time=lambda sigma: sigma,
         timestep=lambda sigma: on(sigma.device).timestep(sigma, quantize),
         initial=initial,
-        state=lambda latents, sigma: latents * scale(sigma) if scaled else latents,
-        latents=lambda x, sigma: x / scale(sigma) if scaled else x,
+        state=lambda latents, sigma: latents * vp_scale(sigma) if scaled else latents,
+        latents=lambda x, sigma: x / vp_scale(sigma) if scaled else x,
         network_input=lambda latents, sigma: latents if scaled else row.network_input(latents, sigma),
         denoised=row.denoised,
-        noised=lambda clean, noise, sigma: (clean + noise * sigma) / (scale(sigma) if scaled else 1),
+        noised=lambda clean, noise, sigma: (clean + noise * sigma) / (vp_scale(sigma) if scaled else 1),
         levels=model_sampling(Levels(schedule), flow=False),
     )
 

@@ -8,10 +8,12 @@ import numpy as np
 import torch
 
 from k_diffusing.grids.check import check_sigmas
-from k_diffusing.grids.named import NoiseSchedule, _with_zero, named_grid
+from k_diffusing.grids.named import named_grid, with_zero
+from k_diffusing.model.preconditioning import vp_scale
 from k_diffusing.model.scheduler_classes import scheduler_class
 from k_diffusing.model.scheduler_config import fresh_scheduler, shifts_dynamically
 from k_diffusing.model.schedules import DiscreteSchedule, FlowSchedule
+from k_diffusing.protocols import NoiseSchedule
 
 
 class SigmaGrid(NamedTuple):
@@ -102,7 +104,7 @@ def discrete_grid(
         levels, times = torch.as_tensor(sigmas, dtype=torch.float32), None
     elif timesteps is not None and len(timesteps) > 0 and not passed:
         times = torch.as_tensor(timesteps, dtype=torch.float32)
-        levels = _with_zero(schedule.sigma(times))
+        levels = with_zero(schedule.sigma(times))
     else:
         kept, times, last = _pairs(fresh) if row.lists_sigmas else _pairs_of_timesteps(fresh, schedule)
         if timesteps is not None and len(timesteps) == 0:
@@ -110,7 +112,7 @@ def discrete_grid(
         levels = torch.cat([kept, last.reshape(1)])
     check_sigmas(levels)
     fresh.sigmas = levels  # what init_noise_sigma is computed from
-    scale = (levels[0] ** 2 + 1) ** 0.5 if row.scaled else fresh.init_noise_sigma
+    scale = vp_scale(levels[0]) if row.scaled else fresh.init_noise_sigma
     grid = SigmaGrid(levels, times, scale, row.scaled)
     return grid.without_penultimate() if drop else grid
 
@@ -143,7 +145,7 @@ def _flow_levels(scheduler, schedule, n, sigma_grid, sigmas, mu) -> tuple[torch.
     fresh = fresh_scheduler(scheduler)
     takes_sigmas = scheduler_class(fresh).takes_sigmas and not fresh.config.get("use_flow_sigmas")
     if sigmas is not None and not takes_sigmas:
-        return _with_zero(schedule.shift(torch.as_tensor(sigmas, dtype=torch.float32))), None
+        return with_zero(schedule.shift(torch.as_tensor(sigmas, dtype=torch.float32))), None
     arguments = {"num_inference_steps": n if sigmas is None else len(sigmas)}
     if takes_sigmas:
         arguments["sigmas"] = np.linspace(1.0, 1 / n, n) if sigmas is None else sigmas

@@ -12,16 +12,15 @@ import torch
 
 from k_diffusing._k_diffusion import k_sampling
 from k_diffusing.model.coordinates import flow_time
-from k_diffusing.model.schedules import DiscreteSchedule, FlowSchedule, LogSigmaSchedule
-
-NoiseSchedule = DiscreteSchedule | LogSigmaSchedule | FlowSchedule
+from k_diffusing.model.schedules import FlowSchedule
+from k_diffusing.protocols import NoiseSchedule
 
 
 def _range(schedule: NoiseSchedule) -> tuple[float, float]:
     return float(schedule.sigmas[0]), float(schedule.sigmas[-1])
 
 
-def _with_zero(sigmas) -> torch.Tensor:
+def with_zero(sigmas) -> torch.Tensor:
     return torch.cat([torch.as_tensor(sigmas, dtype=torch.float32), torch.zeros(1)])
 
 
@@ -33,17 +32,17 @@ def _even_timesteps(schedule: NoiseSchedule, n: int) -> torch.Tensor:
 def simple(schedule: NoiseSchedule, n: int) -> torch.Tensor:
     """Every (N / n)-th sigma of the model's own N, from the largest down (ComfyUI's "simple")."""
     stride = len(schedule.sigmas) / n
-    return _with_zero([schedule.sigmas[-1 - int(i * stride)] for i in range(n)])
+    return with_zero([schedule.sigmas[-1 - int(i * stride)] for i in range(n)])
 
 
 def normal(schedule: NoiseSchedule, n: int) -> torch.Tensor:
     """n timesteps evenly from the largest to the smallest, both included (ComfyUI's "normal")."""
-    return _with_zero(schedule.sigma(_even_timesteps(schedule, n)))
+    return with_zero(schedule.sigma(_even_timesteps(schedule, n)))
 
 
 def sgm_uniform(schedule: NoiseSchedule, n: int) -> torch.Tensor:
     """n + 1 timesteps evenly from the largest to the smallest, without the last (ComfyUI's "sgm_uniform")."""
-    return _with_zero(schedule.sigma(_even_timesteps(schedule, n + 1)[:-1]))
+    return with_zero(schedule.sigma(_even_timesteps(schedule, n + 1)[:-1]))
 
 
 def ddim_uniform(schedule: NoiseSchedule, n: int) -> torch.Tensor:
@@ -51,7 +50,7 @@ def ddim_uniform(schedule: NoiseSchedule, n: int) -> torch.Tensor:
 
     Where n does not divide N the grid has a few steps more than n, as it has there.
     """
-    return _with_zero(schedule.sigmas[1 :: max(len(schedule.sigmas) // n, 1)].flip(0))
+    return with_zero(schedule.sigmas[1 :: max(len(schedule.sigmas) // n, 1)].flip(0))
 
 
 def beta(schedule: NoiseSchedule, n: int, a: float = 0.6, b: float = 0.6) -> torch.Tensor:
@@ -60,7 +59,7 @@ def beta(schedule: NoiseSchedule, n: int, a: float = 0.6, b: float = 0.6) -> tor
 
     quantiles = stats.beta.ppf(1 - np.linspace(0, 1, n, endpoint=False), a, b)
     index = np.rint(quantiles * (len(schedule.sigmas) - 1)).astype(int)
-    return _with_zero(schedule.sigmas[torch.as_tensor(list(dict.fromkeys(index.tolist())))])
+    return with_zero(schedule.sigmas[torch.as_tensor(list(dict.fromkeys(index.tolist())))])
 
 
 def linear_quadratic(schedule: NoiseSchedule, n: int, threshold: float = 0.025) -> torch.Tensor:
@@ -69,20 +68,20 @@ def linear_quadratic(schedule: NoiseSchedule, n: int, threshold: float = 0.025) 
     The slope is continuous where the halves meet; all as a fraction of the largest sigma.
     """
     if n == 1:
-        return _with_zero(schedule.sigmas[-1:])
+        return with_zero(schedule.sigmas[-1:])
     half = n // 2
     slope = threshold / half
     rest = n - half
     curvature = (1 - threshold - slope * rest) / rest**2
     i = torch.arange(n, dtype=torch.float64)
     after = (i - half).clamp(min=0)
-    return _with_zero((1 - slope * i - curvature * after**2) * float(schedule.sigmas[-1]))
+    return with_zero((1 - slope * i - curvature * after**2) * float(schedule.sigmas[-1]))
 
 
 def kl_optimal(schedule: NoiseSchedule, n: int) -> torch.Tensor:
     """tan of angles evenly between arctan(sigma_max) and arctan(sigma_min) (Sabour et al. 2024, arXiv 2404.14507)."""
     low, high = _range(schedule)
-    return _with_zero(torch.linspace(math.atan(high), math.atan(low), n).tan())
+    return with_zero(torch.linspace(math.atan(high), math.atan(low), n).tan())
 
 
 def karras(schedule: NoiseSchedule, n: int) -> torch.Tensor:

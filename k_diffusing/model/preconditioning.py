@@ -27,8 +27,13 @@ class Preconditioning(NamedTuple):
     output: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
+def vp_scale(sigma):
+    """The size of x = x0 + sigma eps in units of x0's, by which it is divided for the network; a number or a tensor."""
+    return (sigma**2 + 1) ** 0.5
+
+
 def _vp_input(x, sigma):
-    return x / (sigma**2 + 1) ** 0.5
+    return x / vp_scale(sigma)
 
 
 PRECONDITIONINGS = {
@@ -39,8 +44,8 @@ PRECONDITIONINGS = {
     ),
     "v_prediction": Preconditioning(
         _vp_input,
-        lambda x, output, sigma: output * (-sigma / (sigma**2 + 1) ** 0.5) + x / (sigma**2 + 1),
-        lambda x, denoised, sigma: (x / (sigma**2 + 1) - denoised) * ((sigma**2 + 1) ** 0.5 / sigma),
+        lambda x, output, sigma: output * (-sigma / vp_scale(sigma)) + x / (sigma**2 + 1),
+        lambda x, denoised, sigma: (x / (sigma**2 + 1) - denoised) * (vp_scale(sigma) / sigma),
     ),
     "sample": Preconditioning(_vp_input, lambda x, output, sigma: output, lambda x, denoised, sigma: denoised),
 }

@@ -6,7 +6,7 @@ noise_sampler = streams.step_noise(x, sigmas, "brownian")  # (sigma, sigma_next)
 """
 
 from k_diffusing.noise.check import check_noise
-from k_diffusing.noise.sources import NOISE_SOURCES, _each, _generators
+from k_diffusing.noise.sources import NOISE_SOURCES, seeded_generators, seeds_of_images
 from k_diffusing.noise.streams import Generators, Seeds, Streams
 
 
@@ -21,5 +21,5 @@ def noise_streams(noise: str, generator: Generators, seeds: Seeds | None, images
     source = NOISE_SOURCES[noise]
     if seeds is not None:
         seeds = [int(seed) for seed in seeds] if isinstance(seeds, list) else int(seeds)
-        generator = _generators(seeds if source.seeded else _each(seeds, images))
+        generator = seeded_generators(seeds if source.seeded else seeds_of_images(seeds, images))
     return source.streams(generator, images, device)

@@ -23,9 +23,9 @@ def _randn(generators: Generators, on: str | None = None, wide: bool = False) ->
     return draw
 
 
-def _generators(seeds: Seeds, device="cpu", add: int = 0) -> Generators:
+def seeded_generators(seeds: Seeds, device="cpu", add: int = 0) -> Generators:
     if isinstance(seeds, list):
-        return [_generators(seed, device, add) for seed in seeds]
+        return [seeded_generators(seed, device, add) for seed in seeds]
     return torch.Generator(device).manual_seed((seeds + add) % 2**64)
 
 
@@ -33,7 +33,7 @@ def _seeds(generators: Generators) -> Seeds:
     return [one.initial_seed() for one in generators] if isinstance(generators, list) else generators.initial_seed()
 
 
-def _each(seeds: Seeds, images: int) -> list[int]:
+def seeds_of_images(seeds: Seeds, images: int) -> list[int]:
     return seeds if isinstance(seeds, list) else [(seeds + i) % 2**64 for i in range(images)]
 
 
@@ -56,7 +56,7 @@ def _tree_streams(generators: Generators, images: int, device) -> Streams:
 
 def _philox_streams(generators: Generators, images: int, device) -> Streams:
     """A CUDA generator for each image. Not reproduced: NV with SDE samplers, where web UIs draw a tree's values so."""
-    streams = [PhiloxGenerator(seed) for seed in _each(_seeds(generators), images)]
+    streams = [PhiloxGenerator(seed) for seed in seeds_of_images(_seeds(generators), images)]
 
     def draw(shape, device, dtype):
         return torch.stack([one.randn(shape[1:]) for one in streams]).to(device, dtype)
@@ -70,15 +70,15 @@ def _comfy_streams(generators: Generators, images: int, device) -> Streams:
     Not reproduced: churn (its KSampler has none), the tree on the GPU of the samplers named `_gpu`.
     """
     seeds, on_cpu = _seeds(generators), torch.device(device).type == "cpu"
-    later, first = _generators(seeds, device, add=int(on_cpu)), _generators(seeds)
+    later, first = seeded_generators(seeds, device, add=int(on_cpu)), seeded_generators(seeds)
     draw, initial = _randn(later, wide=True), _randn(first, wide=True)
     return Streams(draw, initial, tree_seeds=lambda: seeds, tree_device="cpu", unpacked=True)
 
 
 def _a1111_streams(generators: Generators, images: int, device) -> Streams:
     """A1111's web UI since 1.6 with its default settings. Not reproduced: variation and resized seeds, ENSD."""
-    seeds = _each(_seeds(generators), images)
-    own = _generators(seeds, "cpu" if torch.device(device).type == "mps" else device)
+    seeds = seeds_of_images(_seeds(generators), images)
+    own = seeded_generators(seeds, "cpu" if torch.device(device).type == "mps" else device)
     return Streams(_randn(own, wide=True), tree_seeds=lambda: seeds, unpacked=True, skips_initial=True)
 
 

@@ -16,12 +16,13 @@ import torch
 from k_diffusing.noise.choose import noise_streams
 from k_diffusing.noise.interval import Interval
 from k_diffusing.noise.streams import Generators
+from k_diffusing.protocols import Denoiser, Observer
 from k_diffusing.samplers.comfyui import ComfyModel
-from k_diffusing.samplers.find import _parameters, sampler_options
+from k_diffusing.samplers.find import parameters_of, sampler_options
 from k_diffusing.samplers.options import adds_noise
-from k_diffusing.samplers.patch import _Bound, rebound, to_d
-from k_diffusing.samplers.records import Denoiser, Sampler
-from k_diffusing.samplers.steps import _fast_evaluations, _is_single_step, _StepWatch
+from k_diffusing.samplers.patch import Bound, rebound, to_d
+from k_diffusing.samplers.records import Sampler
+from k_diffusing.samplers.steps import StepWatch, fast_evaluations, is_single_step
 from k_diffusing.samplers.user_draws import UserDraws
 
 Draw = Callable[[Interval], torch.Tensor]
@@ -44,8 +45,8 @@ def run_sampler(
     options: dict[str, Any] | None = None,
     generator: Generators = None,
     noise: Callable | None = None,
-    derivative: Callable = to_d,
-    observer=None,
+    derivative: Callable | None = None,
+    observer: Observer | None = None,
     watch_noise: Callable[[Draw], Draw] | None = None,
 ) -> torch.Tensor:
     """Sample: from x at noise level sigmas[0] to sigmas[-1].
@@ -65,8 +66,8 @@ def run_sampler(
     """
     if len(sigmas) == 1:
         return x
-    if _is_single_step(sampler, sigmas):
-        return _single_step(denoiser, x, sigmas[0], derivative, _StepWatch(observer, denoiser, sigmas, None).begin)
+    if is_single_step(sampler, sigmas):
+        return _single_step(denoiser, x, sigmas[0], derivative, StepWatch(observer, denoiser, sigmas, None).begin)
     options, make = dict(options or {}), noise or partial(step_noise, generator=generator)
     noise = _noise_for(sampler, x, sigmas, options, make, watch_noise)
     if sampler.custom:
@@ -75,8 +76,8 @@ def run_sampler(
         return _run_custom(sampler, denoiser, x, sigmas, options, noise, draws, derivative, observer)
     if "noise_sampler" in sampler_options(sampler):
         options["noise_sampler"] = _noise_sampler(noise)
-    watch = _StepWatch(observer, denoiser, sigmas, noise)
-    names = {"to_d": derivative, "trange": watch.trange, "torch": _Bound(torch, randn_like=watch.randn_like)}
+    watch = StepWatch(observer, denoiser, sigmas, noise)
+    names = {"to_d": derivative or to_d, "trange": watch.trange, "torch": Bound(torch, randn_like=watch.randn_like)}
     if sampler.takes == "sigmas":
         return rebound(sampler.function, names)(watch.model, x, sigmas, disable=True, **options)
     function = rebound(sampler.function, {"DPMSolver": watch.DPMSolver})
@@ -108,15 +109,15 @@ def _noise_sampler(draw: Draw) -> Callable:
 
 def _range(sampler: Sampler, sigmas: torch.Tensor) -> tuple:
     sigma_range = (float(sigmas[sigmas > 0].min()), float(sigmas.max()))
-    needs_n = "n" in _parameters(sampler.function)
-    return (*sigma_range, _fast_evaluations(sigmas)) if needs_n else sigma_range
+    needs_n = "n" in parameters_of(sampler.function)
+    return (*sigma_range, fast_evaluations(sigmas)) if needs_n else sigma_range
 
 
 def _single_step(denoiser, x, sigma, derivative, begin) -> torch.Tensor:
     """From sigma to 0; with a derivative of its own (flow coordinates) the denoiser may return what is not denoised."""
     begin(x, sigma)
     denoised = denoiser(x, sigma * x.new_ones(len(x)))
-    return denoised if derivative is to_d else x - sigma * derivative(x, sigma, denoised)
+    return denoised if derivative is None else x - sigma * derivative(x, sigma, denoised)
 
 
 def _last_step(denoiser, x, sigmas, derivative, begin) -> torch.Tensor:
@@ -125,7 +126,7 @@ def _last_step(denoiser, x, sigmas, derivative, begin) -> torch.Tensor:
         return x
     sigma = sigmas[sigmas > 0].min()
     begin(x, sigma)
-    return x - sigma * derivative(x, sigma, denoiser(x, sigma * x.new_ones(len(x))))
+    return x - sigma * (derivative or to_d)(x, sigma, denoiser(x, sigma * x.new_ones(len(x))))
 
 
 def _run_custom(sampler, denoiser, x, sigmas, options, noise, draws: UserDraws, derivative, observer) -> torch.Tensor:
@@ -135,7 +136,7 @@ def _run_custom(sampler, denoiser, x, sigmas, options, noise, draws: UserDraws, 
     Its steps are known from its `callback` alone, which comes after the first evaluation in the step. Where the
     observer changes something there, that evaluation is repeated.
     """
-    parameters = _parameters(sampler.function)
+    parameters = parameters_of(sampler.function)
     swallows = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
     def callback(info):
@@ -147,7 +148,7 @@ def _run_custom(sampler, denoiser, x, sigmas, options, noise, draws: UserDraws, 
     options |= {name: value for name, value in provided.items() if swallows or name in parameters}
     if "noise_sampler" in parameters:
         options["noise_sampler"] = draws.outside(_noise_sampler(noise))
-    function = rebound(sampler.function, {} if derivative is to_d else {"to_d": derivative})
+    function = rebound(sampler.function, {} if derivative is None else {"to_d": derivative})
     is_comfy = isinstance(denoiser, ComfyModel)
     model = replace(denoiser, denoiser=draws.model(denoiser.denoiser)) if is_comfy else draws.model(denoiser)
     with draws:

@@ -42,7 +42,7 @@ def _custom_sampler(function: Callable) -> Sampler:
     expected = "sampler(model, x, sigmas, extra_args=None, callback=None, disable=None, **options)"
     if not callable(function):
         raise TypeError(f"a sampler is a name or a callable {expected}, not {function!r}")
-    parameters = list(_parameters(function, expected).values())
+    parameters = list(parameters_of(function, expected).values())
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     takes_range = [p.name for p in positional[2:4]] == ["sigma_min", "sigma_max"]
     given = {p.name for p in positional[:3]} | _PROVIDED
@@ -73,7 +73,7 @@ def _name(function: Callable) -> str:
     return getattr(function, "__name__", type(function).__name__)
 
 
-def _parameters(function: Callable, expected: str = "a function with k-diffusion's signature"):
+def parameters_of(function: Callable, expected: str = "a function with k-diffusion's signature"):
     try:
         return inspect.signature(function).parameters
     except (ValueError, TypeError) as error:
@@ -82,5 +82,5 @@ def _parameters(function: Callable, expected: str = "a function with k-diffusion
 
 def sampler_options(sampler: Sampler) -> dict[str, Any]:
     """The options a sampler takes, with their defaults."""
-    parameters = _parameters(sampler.function).values()
+    parameters = parameters_of(sampler.function).values()
     return {p.name: p.default for p in parameters if p.name not in _PROVIDED and p.default is not p.empty}

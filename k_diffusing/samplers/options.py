@@ -3,7 +3,7 @@
 from typing import Any
 
 from k_diffusing.model.coordinates import FLOW_COORDINATES
-from k_diffusing.samplers.find import _parameters, sampler_options
+from k_diffusing.samplers.find import parameters_of, sampler_options
 from k_diffusing.samplers.ranges import check_value
 from k_diffusing.samplers.records import Sampler
 
@@ -13,7 +13,7 @@ def check_options(sampler: Sampler, options: dict[str, Any] | None) -> None:
     kind; ValueError for one out of range. Of a user's function only the names are known."""
     if options is not None and not isinstance(options, dict):
         raise TypeError(f"sampler_options is a dict such as {{'eta': 0.5}}, not {options!r}")
-    if any(p.kind is p.VAR_KEYWORD for p in _parameters(sampler.function).values()):
+    if any(p.kind is p.VAR_KEYWORD for p in parameters_of(sampler.function).values()):
         return
     known = sampler_options(sampler)
     for name, value in (options or {}).items():

@@ -16,7 +16,7 @@ def to_d(x: torch.Tensor, sigma: torch.Tensor, denoised: torch.Tensor) -> torch.
     return (x - denoised) / (sigma if sigma.ndim == 0 else sigma.reshape(-1, *[1] * (x.ndim - 1)))
 
 
-class _Bound:
+class Bound:
     """A module with some of its names bound anew; the module itself is left as it is."""
 
     def __init__(self, module, **names):

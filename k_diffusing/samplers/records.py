@@ -4,12 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from k_diffusing._k_diffusion import k_sampling
 from k_diffusing.samplers.facts import FACTS
-
-Denoiser = Callable[..., torch.Tensor]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import torch
 
 from k_diffusing._k_diffusion import k_sampling
 from k_diffusing.noise.interval import Interval
-from k_diffusing.samplers.records import Denoiser, Sampler
+from k_diffusing.protocols import Denoiser
+from k_diffusing.samplers.records import Sampler
 
 REJECTED = 100  # attempts in a row at one step of dpm_adaptive: each makes it smaller, by a fifth with its defaults
 
@@ -14,16 +15,16 @@ REJECTED = 100  # attempts in a row at one step of dpm_adaptive: each makes it s
 def step_count(sampler: Sampler, sigmas: torch.Tensor) -> int | None:
     """The number of steps a sampler takes on `sigmas` (n + 1 values); None where it depends on the model."""
     steps = len(sigmas) - 1
-    if _is_single_step(sampler, sigmas):
+    if is_single_step(sampler, sigmas):
         return 1
     if sampler.adaptive or (sampler.custom and sampler.takes == "sigma_range"):
         return None
     if sampler.takes == "sigma_range":
-        return _fast_evaluations(sigmas) // 3 + 1 + int(sigmas[-1] == 0)
+        return fast_evaluations(sigmas) // 3 + 1 + int(sigmas[-1] == 0)
     return steps
 
 
-def _is_single_step(sampler: Sampler, sigmas: torch.Tensor) -> bool:
+def is_single_step(sampler: Sampler, sigmas: torch.Tensor) -> bool:
     """Whether all there is to do is one step to 0 that k_diffusion's function cannot take: it is left no range, or
     lacks a variable of an earlier step."""
     cannot = sampler.takes == "sigma_range" or not sampler.single_step
@@ -36,30 +37,31 @@ def evaluation_count(sampler: Sampler, sigmas: torch.Tensor) -> int | None:
     The last step, to 0, takes one evaluation in every sampler.
     """
     steps, ends_at_zero = len(sigmas) - 1, int(sigmas[-1] == 0)
-    if _is_single_step(sampler, sigmas):
+    if is_single_step(sampler, sigmas):
         return 1
     if sampler.adaptive or sampler.nfe_per_step is None:
         return None
     if sampler.takes == "sigma_range":
-        return _fast_evaluations(sigmas) + ends_at_zero
+        return fast_evaluations(sigmas) + ends_at_zero
     return sampler.nfe_per_step * (steps - ends_at_zero) + ends_at_zero
 
 
-def _fast_evaluations(sigmas: torch.Tensor) -> int:
+def fast_evaluations(sigmas: torch.Tensor) -> int:
     """The n of dpm_fast: with the last denoising step, as many evaluations as the grid has steps (one at least)."""
     return max(len(sigmas) - 1 - int(sigmas[-1] == 0), 1)
 
 
-class _StepWatch:
+class StepWatch:
     """Tells an observer when a sampler begins a step, with its state at that moment.
 
     A loop over `trange` begins a step, and the state is what the sampler next shows us: to `randn_like` (the
-    churn samplers draw before they do anything else) or to the model. DPMSolver's steps begin with a new "eps".
+    churn samplers draw before they do anything else) or to the model. DPMSolver's steps begin with a new "eps",
+    unless the attempt before was rejected.
     """
 
     def __init__(self, observer, denoiser: Denoiser, sigmas: torch.Tensor, noise: Callable):
         self.observer, self.denoiser, self.sigmas, self.noise = observer, denoiser, sigmas.unbind(), noise
-        self.index, self.pending, self.state = -1, False, None
+        self.index, self.pending = -1, False
 
     def begin(self, x, sigma) -> None:
         self.index, self.pending = self.index + 1, False
@@ -85,14 +87,18 @@ class _StepWatch:
 
     def DPMSolver(self, *args, **kwargs):  # noqa: N802 - the name it stands in for
         solver = k_sampling.DPMSolver(*args, **kwargs)
-        evaluate, rejected = solver.eps, 0
+        evaluate, accepted, rejected = solver.eps, 0, 0
+
+        def attempted(info):
+            """dpm_adaptive made an attempt at a step; dpm_fast, whose steps stand, counts none."""
+            nonlocal accepted, rejected
+            if "n_accept" in info:
+                rejected = 0 if info["n_accept"] > accepted else rejected + 1
+                accepted = info["n_accept"]
 
         def eps(cache, key, x, t):
-            nonlocal rejected
             if key == "eps" and not cache:
-                rejected = rejected + 1 if x is self.state else 0  # the same state again: the attempt was rejected
                 if rejected == 0:
-                    self.state = x
                     self.begin(x, solver.sigma(t))
                 elif rejected == REJECTED:
                     raise RuntimeError(
@@ -102,5 +108,5 @@ class _StepWatch:
                     )
             return evaluate(cache, key, x, t)
 
-        solver.eps = eps
+        solver.eps, solver.info_callback = eps, attempted
         return solver

@@ -17,9 +17,9 @@ from k_diffusing._tensors import Stamp
 from k_diffusing.grids.check import check_sigmas
 from k_diffusing.model.scheduler_classes import RUNNABLE, stepping_class
 from k_diffusing.model.scheduler_config import fresh_scheduler, is_flow, preconditioning
+from k_diffusing.protocols import Denoiser
 from k_diffusing.samplers.call import step_noise
 from k_diffusing.samplers.patch import rebound
-from k_diffusing.samplers.records import Denoiser
 from k_diffusing.schedulers.ready import make_ready, one_path
 
 

@@ -37,7 +37,7 @@ from k_diffusing.model.scheduler_config import (
 from k_diffusing.noise.check import check_source
 from k_diffusing.noise.choose import noise_streams
 from k_diffusing.noise.streams import Generators
-from k_diffusing.programs.conventions import drops_penultimate, initial_scale
+from k_diffusing.programs.records import program_of
 from k_diffusing.samplers.find import find_sampler
 from k_diffusing.samplers.options import check_options, choose_coordinates
 from k_diffusing.schedulers.calls import ADAPTIVE, Plan
@@ -180,7 +180,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         }
         scheduler_class = _class_of({"scheduler_class": scheduler_class})
         self.register_to_config(**_parameters(scheduler_class) | {k: _written(v) for k, v in self._given.items()})
-        self._drop = drops_penultimate(noise, self._sampler.name)
+        self._drop = self._sampler.name in program_of(noise).drops_penultimate
         self.generator: Generators = None
         self.timesteps = self.sigmas = self.num_inference_steps = None
         self._forget()
@@ -330,7 +330,8 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         schedule = noise_schedule(source)
         grid_scheduler = self._sampler.grid_scheduler or source
         grid = discrete_grid(grid_scheduler, schedule, n, self._sigma_grid, timesteps, sigmas, self._drop)
-        grid = grid._replace(initial_scale=initial_scale(self.config.noise, grid, schedule.sigmas[-1]))
+        own, program = grid.initial_scale, program_of(self.config.noise)
+        grid = grid._replace(initial_scale=program.initial_scale(own, grid.sigmas[0], schedule.sigmas[-1]))
         return discrete_space(schedule, preconditioning(source), grid), grid.sigmas
 
     def _flow_grid(self, source, n, timesteps, sigmas, mu) -> tuple[LatentSpace, torch.Tensor]:

@@ -75,7 +75,7 @@ class Plan:
             sigmas,
             options=self.options,
             noise=noise,
-            derivative=derivative if self.space.velocity else to_d,
+            derivative=derivative if self.space.velocity else None,
             **watch,
         )
 

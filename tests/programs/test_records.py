@@ -5,24 +5,26 @@ import torch
 
 from k_diffusing.grids.choose import SigmaGrid
 from k_diffusing.noise.sources import NOISE_SOURCES
-from k_diffusing.programs.conventions import comfy_initial_scale, drops_penultimate, initial_scale
+from k_diffusing.programs.records import COMFYUI, program_of
 from samplers_patch import SAMPLERS
 
 
 def test_initial_scales():
-    grid = SigmaGrid(torch.tensor([14.0, 1.0, 0.0]), None, initial_scale=5.0)
-    scales = {noise: float(initial_scale(noise, grid, 14.0)) for noise in NOISE_SOURCES}
+    top = torch.tensor(14.0)
+    scales = {noise: float(program_of(noise).initial_scale(5.0, top, top)) for noise in NOISE_SOURCES}
     # of ComfyUI sqrt(1 + 14^2) at the top, of A1111's web UI the first sigma, else the grid's own
     special = {"comfy": pytest.approx(197**0.5), "a1111": 14.0}
     assert scales == dict.fromkeys(NOISE_SOURCES, 5.0) | special
-    assert float(initial_scale("comfy", grid, 20.0)) == 14.0
+    assert float(program_of("comfy").initial_scale(5.0, top, torch.tensor(20.0))) == 14.0
 
 
 def test_comfyui_scales_and_grids():
     top = torch.tensor(14.6146)
-    assert comfy_initial_scale(top, 14.6146) == (1 + top**2).sqrt()
-    assert comfy_initial_scale(torch.tensor(9.0), 14.6146) == 9
+    assert COMFYUI.initial_scale(1.0, top, top) == (1 + top**2).sqrt()
+    assert COMFYUI.initial_scale(1.0, torch.tensor(9.0), top) == 9
     grid = SigmaGrid(torch.tensor([3.0, 2.0, 1.0, 0.0]), torch.tensor([30.0, 20.0, 10.0])).without_penultimate()
     assert grid.sigmas.tolist() == [3, 2, 0] and grid.timesteps.tolist() == [30, 20]
-    dropping = {(noise, name) for noise in NOISE_SOURCES for name in SAMPLERS if drops_penultimate(noise, name)}
+    dropping = {
+        (noise, name) for noise in NOISE_SOURCES for name in SAMPLERS if name in program_of(noise).drops_penultimate
+    }
     assert dropping == {(noise, name) for noise in ("comfy", "a1111") for name in ("dpm_2", "dpm_2_ancestral")}
