@@ -17,8 +17,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from k_diffusing.compare.sources import comfyui_module  # noqa: E402
-from k_diffusing.oracle.closed_form import draw, oracle_flux, oracle_sdxl, wasserstein  # noqa: E402
+from k_diffusing.oracle.closed_form import draw, oracle_flux, oracle_sdxl  # noqa: E402
 from k_diffusing.oracle.judge import RIGHT  # noqa: E402
+from k_diffusing.oracle.mixture import wasserstein  # noqa: E402
 
 STEPS = 100
 

@@ -206,7 +206,7 @@ def judge_without_noise(bench: Bench) -> tuple[Callable[[torch.Tensor], dict[str
 
 def judge_with_noise(bench: Bench) -> tuple[Callable[[torch.Tensor], dict[str, Any]], dict[str, float]]:
     """The distance of latents, and the one that samples of the limit itself have, the floor."""
-    from k_diffusing.oracle.closed_form import exact_samples, wasserstein
+    from k_diffusing.oracle.mixture import exact_samples, wasserstein
 
     count = bench.model.noisy_images
     if bench.model.demo is None:

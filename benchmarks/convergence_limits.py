@@ -20,7 +20,8 @@ from convergence import SEED, flow_karras, relative_rms  # noqa: E402
 from shapes import evaluation_scenes  # noqa: E402
 
 from k_diffusing.models import DEMOS  # noqa: E402
-from k_diffusing.oracle.closed_form import MIXTURE, draw, oracle_sdxl, training_sigmas, wasserstein  # noqa: E402
+from k_diffusing.oracle.closed_form import draw, oracle_sdxl, training_sigmas  # noqa: E402
+from k_diffusing.oracle.mixture import MIXTURE, wasserstein  # noqa: E402
 
 WORST = 2  # of the four pictures
 

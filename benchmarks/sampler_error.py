@@ -19,7 +19,8 @@ from diffusers.utils import logging
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from k_diffusing.oracle.closed_form import draw, exact_samples, oracle_flux, oracle_sdxl, wasserstein  # noqa: E402
+from k_diffusing.oracle.closed_form import draw, oracle_flux, oracle_sdxl  # noqa: E402
+from k_diffusing.oracle.mixture import exact_samples, wasserstein  # noqa: E402
 from samplers_patch import SAMPLERS, choose_coordinates  # noqa: E402
 
 COORDINATES = ("velocity", "flow", "ve")

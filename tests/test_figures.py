@@ -16,7 +16,8 @@ import figure_style  # noqa: E402
 
 from k_diffusing.grids.named import karras  # noqa: E402
 from k_diffusing.model.scheduler_config import flow_schedule, noise_schedule  # noqa: E402
-from k_diffusing.oracle.closed_form import MIXTURE, draw, oracle_flux, oracle_sdxl, training_sigmas  # noqa: E402
+from k_diffusing.oracle.closed_form import draw, oracle_flux, oracle_sdxl, training_sigmas  # noqa: E402
+from k_diffusing.oracle.mixture import MIXTURE  # noqa: E402
 from k_diffusing.render.checks import solver_of  # noqa: E402
 from samplers_patch import SAMPLERS  # noqa: E402
 

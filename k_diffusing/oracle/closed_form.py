@@ -3,20 +3,18 @@ transformer are, in pipelines that are otherwise the real ones.
 
 Every element of the clean latents x0 is drawn alone from the mixture, and a network sees a x0 + b eps. What it
 should predict then has a closed form, so a sampler's result has only the sampler's own error, which
-`wasserstein` measures. The networks compute in float64 and answer in the dtype they were asked in.
+`mixture.wasserstein` measures. The networks compute in float64 and answer in the dtype they were asked in.
 """
 
 import contextlib
-import functools
-from typing import NamedTuple
 
 import torch
 from diffusers import ConfigMixin, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch.nn.utils import skip_init
-from torch.special import erf
 
 from k_diffusing.models import pipeline_class
+from k_diffusing.oracle.mixture import MIXTURE
 
 SIDE = 72  # of the latents, of 4 channels: 20736 elements
 SDXL_SCHEDULE = {  # stabilityai/stable-diffusion-xl-base-1.0
@@ -26,64 +24,6 @@ SDXL_SCHEDULE = {  # stabilityai/stable-diffusion-xl-base-1.0
     "timestep_spacing": "leading",
     "steps_offset": 1,
 }
-
-
-class Mixture(NamedTuple):
-    """One-dimensional Gaussian mixture; each field has one value per component."""
-
-    weights: tuple[float, ...]
-    means: tuple[float, ...]
-    widths: tuple[float, ...]
-
-    def tensors(self, like: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The three fields, float64, one row per component: they broadcast against `like` with a new first axis."""
-        shape = (-1, *[1] * like.ndim)
-        return tuple(torch.tensor(values, dtype=torch.float64).reshape(shape) for values in self)
-
-    def posterior_mean(self, z: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        """E[x0 | a x0 + b eps = z], elementwise, in float64; a and b broadcast against z."""
-        z, a, b = z.double(), a.double(), b.double()
-        weights, means, widths = self.tensors(z)
-        variances = a**2 * widths**2 + b**2
-        off = z - a * means
-        likelihood = (weights.log() - variances.log() / 2 - off**2 / (2 * variances)).softmax(0)
-        return (likelihood * (means + a * widths**2 / variances * off)).sum(0)
-
-    def cdf(self, x: torch.Tensor, sigma: float = 0.0) -> torch.Tensor:
-        """P(x0 + sigma eps <= x), elementwise, in float64."""
-        weights, means, widths = self.tensors(x)
-        return (weights * (1 + erf((x - means) / (2 * (widths**2 + sigma**2)).sqrt())) / 2).sum(0)
-
-    def quantile(self, p: torch.Tensor, sigma: float = 0.0) -> torch.Tensor:
-        """The x with cdf(x, sigma) = p, to float64's precision, by bisection."""
-        reach = 10 * (max(self.widths) ** 2 + sigma**2) ** 0.5
-        low = torch.full_like(p, min(self.means) - reach)
-        high = torch.full_like(p, max(self.means) + reach)
-        for _ in range(64):
-            middle = (low + high) / 2
-            below = self.cdf(middle, sigma) < p
-            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-        return (low + high) / 2
-
-
-MIXTURE = Mixture(weights=(0.3, 0.7), means=(-1.2, 0.6), widths=(0.2, 0.3))  # unlike its mirror image
-
-
-def wasserstein(samples: torch.Tensor, mixture: Mixture = MIXTURE) -> float:
-    """Wasserstein-1 distance of samples (any shape) to the mixture: mean |sorted sample - quantile|."""
-    ordered = samples.flatten().double().sort().values
-    return float((ordered - _even_quantiles(len(ordered), mixture)).abs().mean())
-
-
-@functools.cache
-def _even_quantiles(n: int, mixture: Mixture) -> torch.Tensor:
-    return mixture.quantile((torch.arange(n, dtype=torch.float64) + 0.5) / n)
-
-
-def exact_samples(n: int, seed: int = 0, mixture: Mixture = MIXTURE) -> torch.Tensor:
-    """n independent draws: their distance to the mixture is the floor for any sampler of random samples."""
-    generator = torch.Generator().manual_seed(seed)
-    return mixture.quantile(torch.rand(n, generator=generator, dtype=torch.float64))
 
 
 def training_sigmas(zero_terminal_snr: bool = False) -> torch.Tensor:
@@ -169,7 +109,13 @@ class OracleTransformer(ModelMixin, ConfigMixin):
 
 
 def oracle_sdxl(prediction_type: str = "epsilon", zero_terminal_snr: bool = False, **schedule):
-    """Our SDXL pipeline on the oracle; schedule: changes to SDXL's EulerDiscrete config."""
+    """Make our SDXL pipeline on the closed-form UNet.
+
+    Args:
+        prediction_type: "epsilon" or "v_prediction".
+        zero_terminal_snr: whether the schedule ends in pure noise.
+        schedule: changes to SDXL's EulerDiscrete config.
+    """
     config = SDXL_SCHEDULE | {"prediction_type": prediction_type, "rescale_betas_zero_snr": zero_terminal_snr}
     config["clip_sample"] = False  # as in SDXL's config, for DDIM and others made from it
     return _quiet(
@@ -186,9 +132,12 @@ def oracle_sdxl(prediction_type: str = "epsilon", zero_terminal_snr: bool = Fals
 
 
 def oracle_flux(**schedule):
-    """Our FLUX pipeline on the oracle; schedule: changes to FLUX's FlowMatchEuler config.
+    """Make our FLUX pipeline on the closed-form transformer.
 
     mu is 1.15, FLUX.1-dev's at 1024 x 1024 pixels, whatever the size drawn here.
+
+    Args:
+        schedule: changes to FLUX's FlowMatchEuler config.
     """
     config = {"use_dynamic_shifting": True, "base_shift": 1.15, "max_shift": 1.15} | schedule
     return _quiet(
@@ -210,9 +159,18 @@ def _quiet(pipe):
 
 
 def draw(pipe, comfy_sampler, steps: int = 30, seed: int = 0, side: int = SIDE, **options) -> torch.Tensor:
-    """The final latents, float32, of one call of a pipeline from above without guidance.
+    """Call a pipeline from above, without guidance.
 
-    [1, 4, side, side] from SDXL, [1, side^2 / 4, 16] from FLUX. options: of the call.
+    Args:
+        pipe: of `oracle_sdxl` or `oracle_flux`.
+        comfy_sampler: as the pipeline takes it.
+        steps: the number of inference steps.
+        seed: of the noise.
+        side: of the latents.
+        options: further keywords of the call.
+
+    Returns:
+        The final latents, float32: [1, 4, side, side] from SDXL, [1, side^2 / 4, 16] from FLUX.
     """
     embeds = {"prompt_embeds": torch.zeros(1, 5, 16), "pooled_prompt_embeds": torch.zeros(1, 16)}
     return pipe(

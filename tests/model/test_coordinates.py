@@ -6,7 +6,7 @@ from sdxl_schedulers import random
 from tiny_models import largest_difference
 
 from k_diffusing.model.coordinates import FLOW, LARGEST_FLOW_TIME, VE, variance_exploding
-from k_diffusing.oracle.closed_form import MIXTURE
+from k_diffusing.oracle.mixture import MIXTURE
 from samplers_patch import find_sampler, run_sampler
 
 

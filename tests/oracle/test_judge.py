@@ -4,8 +4,8 @@ import pytest
 import torch
 from users_samplers import LAME
 
-from k_diffusing.compare.sources import find_source
-from k_diffusing.oracle.judge import ORDER_STEPS, judge, order
+from k_diffusing.oracle.judge import judge
+from k_diffusing.oracle.order import ORDER_STEPS, order
 
 
 def heun(model, x, sigmas, extra_args=None, callback=None, disable=None, lame=False):
@@ -69,12 +69,12 @@ def test_wrong_samplers(sampler, model):
 @pytest.mark.parametrize("coordinates", ["ve", "flow"])
 def test_a_lost_order_is_seen(coordinates):
     """In the limit it is right: its distance falls with the steps. But it is no method of second order."""
-    assert order(find_source(lame_heun), coordinates) == pytest.approx(1, abs=0.05)
+    assert order(lame_heun, coordinates=coordinates) == pytest.approx(1, abs=0.05)
 
 
 def test_samplers_with_steps_of_their_own_have_no_order():
     with pytest.raises(ValueError, match="chooses its own steps"):
-        order(find_source("k:dpm_adaptive"))
+        order("dpm_adaptive")
     assert ORDER_STEPS[1] == 2 * ORDER_STEPS[0]
 
 

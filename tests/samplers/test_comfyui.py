@@ -10,7 +10,8 @@ from tiny_models import flux_prompt, sdxl_prompt, seeded, tiny_flux, tiny_sdxl
 
 from flux_comfy_pipeline import FluxPipeline, dynamic_shift
 from k_diffusing.compare.sources import find_source
-from k_diffusing.oracle.closed_form import draw, oracle_flux, oracle_sdxl, wasserstein
+from k_diffusing.oracle.closed_form import draw, oracle_flux, oracle_sdxl
+from k_diffusing.oracle.mixture import wasserstein
 from k_diffusing.samplers.comfyui import model_sampling
 from sdxl_comfy_pipeline import StableDiffusionXLPipeline
 

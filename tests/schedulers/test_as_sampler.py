@@ -24,7 +24,8 @@ from k_diffusing.grids.choose import discrete_grid
 from k_diffusing.model.preconditioning import PRECONDITIONINGS, edm_preconditioning
 from k_diffusing.model.scheduler_classes import RUNNABLE, SCHEDULER_CLASSES
 from k_diffusing.model.scheduler_config import noise_schedule, preconditioning
-from k_diffusing.oracle.closed_form import draw, oracle_flux, oracle_sdxl, wasserstein
+from k_diffusing.oracle.closed_form import draw, oracle_flux, oracle_sdxl
+from k_diffusing.oracle.mixture import wasserstein
 from k_diffusing.schedulers.as_sampler import as_sampler
 from samplers_patch import find_sampler, step_noise
 from sdxl_comfy_pipeline import StableDiffusionXLPipeline

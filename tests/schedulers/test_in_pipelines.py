@@ -30,7 +30,8 @@ from tiny_models import flux_prompt, largest_difference, prepared, sdxl_prompt, 
 from flux_comfy_pipeline import FluxPipeline
 from k_diffusing.noise.choose import noise_streams
 from k_diffusing.noise.sources import NOISE_SOURCES
-from k_diffusing.oracle.closed_form import oracle_flux, oracle_sdxl, wasserstein
+from k_diffusing.oracle.closed_form import oracle_flux, oracle_sdxl
+from k_diffusing.oracle.mixture import wasserstein
 from k_diffusing.schedulers.as_sampler import as_sampler
 from k_diffusing.schedulers.as_scheduler import SamplerScheduler
 from sdxl_comfy_pipeline import StableDiffusionXLPipeline
