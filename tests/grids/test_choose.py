@@ -153,13 +153,12 @@ TAKE_VALUES = ["EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "DDI
 TAKE_VALUES += ["HeunDiscreteScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "PNDMScheduler"]
 
 
-@pytest.mark.parametrize("n", [None, 9])
+@pytest.mark.parametrize("n, times", [(None, [950, 500, 101]), (9, [950, 500, 101]), (9, [700])])
 @pytest.mark.parametrize("name", TAKE_VALUES)
-def test_a_users_timesteps(name, n):
-    times = [950, 500, 101]
+def test_a_users_timesteps(name, n, times):
     grid = discrete_grid(make(name), SCHEDULES["sdxl"], n, timesteps=times)
     expected = SCHEDULES["sdxl"].sigma(torch.tensor(times, dtype=torch.float32))
-    assert grid.timesteps.tolist() == times
+    assert grid.timesteps.tolist() == times and grid.timesteps.dtype == torch.float32
     assert largest_difference(grid.sigmas[:-1], expected) < 1e-5  # float32, sigmas of up to 10
     assert float(grid.sigmas[-1]) < 0.0292 and grid.sigmas.dtype == torch.float32  # 0, or the level of timestep 0
 
@@ -174,7 +173,7 @@ def test_no_timesteps_leave_no_step(name):
 @pytest.mark.parametrize("name", TAKE_VALUES)
 def test_a_users_sigmas(name, values):
     """As they are: with the last one, 0 or not; one leaves no step."""
-    grid = discrete_grid(make(name), SCHEDULES["sdxl"], None, sigmas=values)
+    grid = discrete_grid(make(name), SCHEDULES["sdxl"], None, sigmas=np.array(values))
     assert grid.sigmas.tolist() == values and grid.sigmas.dtype == torch.float32
     assert grid.timesteps is None or len(grid.timesteps) == len(values) - 1
 
@@ -203,13 +202,20 @@ def test_no_flow_times_leave_no_step():
         flow_grid(FLOW, SCHEDULES["flow"], 28, sigmas=[1.01, 0.5])
 
 
-def test_a_flow_solver_makes_its_own_grid():
-    """UniPC, whose set_timesteps takes no sigmas of a flow model."""
-    scheduler = diffusers.UniPCMultistepScheduler(use_flow_sigmas=True, flow_shift=3.0)
-    own = diffusers.UniPCMultistepScheduler(use_flow_sigmas=True, flow_shift=3.0)
+@pytest.mark.parametrize("name", ["UniPCMultistepScheduler", "DEISMultistepScheduler"])
+def test_a_flow_solver_makes_its_own_grid(name):
+    """Their set_timesteps takes no sigmas of a flow model. DEIS repeats the last flow time where UniPC puts 0."""
+    scheduler, own = (getattr(diffusers, name)(use_flow_sigmas=True, flow_shift=3.0) for _ in range(2))
     own.set_timesteps(7)
     grid = flow_grid(scheduler, flow_schedule(scheduler), 7)
-    assert torch.equal(grid.sigmas, own.sigmas.float()) and torch.equal(grid.timesteps, own.timesteps.float())
+    assert torch.equal(grid.sigmas, torch.cat([own.sigmas[:7].float(), torch.zeros(1)]))
+    assert torch.equal(grid.timesteps, own.timesteps.float())
+
+
+def test_steps_of_pndm_are_those_of_plms():
+    """Its Runge-Kutta steps, which come first unless they are skipped, visit timesteps of their own."""
+    grids = [discrete_grid(make("PNDMScheduler", skip_prk_steps=skip), SCHEDULES["sdxl"], 7) for skip in (True, False)]
+    assert torch.equal(grids[0].sigmas, grids[1].sigmas) and torch.equal(grids[0].timesteps, grids[1].timesteps)
 
 
 @pytest.mark.parametrize("name", ["EulerDiscreteScheduler", "HeunDiscreteScheduler", "EulerAncestralDiscreteScheduler"])
