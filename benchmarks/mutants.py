@@ -45,14 +45,18 @@ SUBJECTS = {
     "samplers_patch": (
         ["samplers/call.py", "samplers/find.py", "samplers/options.py", "samplers/patch.py", "samplers/steps.py"],
         [
-            *[f"samplers/test_{name}.py" for name in ("call", "find", "options", "patch", "records")],
+            *[f"samplers/test_{name}.py" for name in ("find", "options", "patch", "steps", "call", "records")],
             "pipelines/test_single_step.py",
             "pipelines/test_callbacks.py",
         ],
     ),
     "sampling_run": (
-        ["run.py", "plan.py"],
-        ["pipelines/test_callbacks.py", "pipelines/test_bad_input.py", "trace/test_record.py"],
+        ["arguments.py", "plan.py", "run.py"],
+        [
+            "test_arguments.py",
+            *[f"pipelines/test_{name}.py" for name in ("run", "plan", "bad_input", "callbacks")],
+            "trace/test_record.py",
+        ],
     ),
 }
 SLOW = "killed or full_disk or distribution or covariance or is_normal"  # and they kill nothing that the others leave
