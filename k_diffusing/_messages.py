@@ -4,6 +4,8 @@ import difflib
 from collections.abc import Iterable
 
 LONGEST = 200  # letters of an error that is told in one line
+# How a sampler is named in a text:
+SAMPLER_FORMS = "[k:]NAME, [diffusers:]CLASS, comfy:NAME or path/to/file.py:FUNCTION, each with ,option=value after it"
 
 
 def nearest(value: object, choices: Iterable[str], most: int = 1) -> list[str]:

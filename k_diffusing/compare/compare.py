@@ -4,6 +4,7 @@ comparison = compare_samplers(pipe, "dpmpp_2m", "DPMSolverMultistepScheduler", {
 print(comparison.verdict)
 """
 
+import inspect
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -14,8 +15,16 @@ from typing import Any
 
 @dataclass
 class Comparison:
-    """difference: a `trace.difference.Difference`. labels, traces, pictures: of a and of b; call: what both were
-    given; notes: what must be known beside the verdict."""
+    """Two runs, and where they part.
+
+    Attributes:
+        labels: what a and b were named by.
+        difference: a `trace.difference.Difference`.
+        traces: of a and of b, with tensors.
+        pictures: of a and of b, the first of each run.
+        call: what both were given, by name, but for tensors.
+        notes: what must be known beside the verdict.
+    """
 
     labels: tuple[str, str]
     difference: Any
@@ -26,6 +35,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
+        """One line, without the notes."""
         return self.difference.verdict
 
     def table(self) -> str:
@@ -61,15 +71,30 @@ def compare_samplers(
 ) -> Comparison:
     """Run a and b through a pipeline of ours from the same prompt, seed and noise, and compare the two runs.
 
-    a, b: as `sources.find_source` takes them. call: keywords for the pipeline, the prompt among them.
-    grid: "scheduler" (that of pipe.scheduler for both), "own" (each its own), or a name of SIGMA_GRIDS for both.
-    b gets the noise that a drew. Raises ValueError or TypeError for bad input, before any network runs, and
-    SamplerError for a sampler that fails.
+    b gets the noise that a drew.
+
+    Args:
+        pipe: one of our pipelines.
+        a: a sampler, as `sources.find_source` takes it.
+        b: the other one.
+        call: keywords for the pipeline, the prompt among them.
+        steps: of both.
+        grid: "scheduler" (that of pipe.scheduler for both), "own" (each its own), or a name of SIGMA_GRIDS for both.
+        seed: of the noise.
+        tolerance: the |a - b| / |a| up to which they agree; `trace.difference.TOLERANCE` if it is left out.
+
+    Returns:
+        Both runs, and where they part.
+
+    Raises:
+        ValueError: bad input; no network has run.
+        TypeError: likewise.
+        SamplerError: a sampler fails.
     """
     import torch
 
     from k_diffusing.compare.shared_noise import SharedNoise
-    from k_diffusing.compare.sources import find_source, overruled
+    from k_diffusing.compare.sources import find_source
     from k_diffusing.grids.check import check_grid_choice
     from k_diffusing.trace.difference import TOLERANCE, trace_difference
     from k_diffusing.trace.record import Trace
@@ -79,21 +104,15 @@ def compare_samplers(
     sources = [find_source(text, pipe.scheduler, own_sigmas=grid == "own") for text in (a, b)]
     given = None if grid in ("scheduler", "own") else grid
     shared = given if grid == "own" else _shared_grid(pipe, given, call, steps)
-    first, notes = Trace(tensors=True), []
+    _plan(pipe, sources[1], call, shared, steps)  # raises before a runs
+    first = Trace(tensors=True)
     pictures = [_run(pipe, sources[0], call, shared, steps, seed, first)]
     noise = SharedNoise(first)
     second = Trace(tensors=True, replay=noise)
     pictures.append(_run(pipe, sources[1], call, shared, steps, seed, second))
-    if noise.missing:
-        count, example = len(noise.missing), noise.missing[0]
-        notes.append(f"noise could not be shared in {count} draws of b: a drew none for {example}")
-    for source, trace in zip(sources, (first, second), strict=True):
-        without = [] if grid == "own" else overruled(source.label, pipe.scheduler, trace.sigmas)
-        if without:
-            notes.append(
-                f"{' and '.join(without)} of {source.label} had no effect: both runs are on one sigma grid; "
-                "--sigma-grid own leaves each sampler its own"
-            )
+    notes = _noise_notes(noise.missing)
+    if grid != "own":
+        notes += _grid_notes(sources, pipe.scheduler, (first, second))
     difference = trace_difference(first, second, TOLERANCE if tolerance is None else tolerance)
     labels = tuple(source.label for source in sources)
     texts = {name: value for name, value in call.items() if not isinstance(value, torch.Tensor)}
@@ -101,26 +120,60 @@ def compare_samplers(
     return Comparison(labels, difference, (first, second), tuple(pictures), texts, notes + difference.notes)
 
 
-def _run(pipe, source, call, sigma_grid, steps: int, seed: int, trace):
-    """The picture; what the sampler did is in the trace."""
+def _plan(pipe, source, call: dict[str, Any], sigma_grid, steps: int) -> None:
+    """Raise ValueError or TypeError, as the source's run would before its network is called."""
+    known = inspect.signature(pipe.plan).parameters
+    keywords = {name: value for name, value in {**call, **source.keywords}.items() if name in known}
+    pipe.plan(source.sampler, source.options, sigma_grid, steps, **keywords)
+
+
+def _run(pipe, source, call: dict[str, Any], sigma_grid, steps: int, seed: int, trace):
+    """The picture; what the sampler did is in the trace. What is raised in decoding is not the sampler's."""
     import torch
 
     from k_diffusing.compare.failure import sampler_errors
 
+    call = dict(call)
+    output_type = call.pop("output_type", "pil")
     with sampler_errors(source.label, source.sampler, trace):
-        return pipe(
+        latents = pipe(
             **call, **source.keywords, num_inference_steps=steps, comfy_sampler=source.sampler, sigma_grid=sigma_grid,
             sampler_options=source.options, generator=torch.Generator("cpu").manual_seed(seed), trace=trace,
-        ).images[0]  # fmt: skip
+            output_type="latent",
+        ).images  # fmt: skip
+    return (latents if output_type == "latent" else pipe.decode(latents, *trace.size, output_type))[0]
+
+
+def _noise_notes(missing) -> list[str]:
+    """missing: the intervals for which b drew noise of its own."""
+    if not missing:
+        return []
+    return [f"noise could not be shared in {len(missing)} draws of b: a drew none for {missing[0]}"]
+
+
+def _grid_notes(sources, scheduler, traces) -> list[str]:
+    """On the settings of a and b that one sigma grid for both leaves without effect."""
+    from k_diffusing.compare.sources import overruled
+
+    notes = []
+    for source, trace in zip(sources, traces, strict=True):
+        without = overruled(source.label, scheduler, trace.sigmas)
+        if without:
+            notes.append(
+                f"{' and '.join(without)} of {source.label} had no effect: both runs are on one sigma grid; "
+                "--sigma-grid own leaves each sampler its own"
+            )
+    return notes
 
 
 def _shared_grid(pipe, sigma_grid, call: dict[str, Any], steps: int):
     """A grid that both runs can start from. On flow models that is the one VE coordinates have, whose first time is
     less than 1."""
+    from k_diffusing.model.coordinates import flow_time
     from k_diffusing.model.scheduler_config import is_flow
 
     if not is_flow(pipe.scheduler):
         return sigma_grid
     size = {name: call.get(name) for name in ("height", "width", "latents")}
     sigmas = pipe.plan("euler", None, sigma_grid, steps, flow_coordinates="ve", **size).sigmas
-    return lambda schedule, n: sigmas / (1 + sigmas)
+    return lambda schedule, n: flow_time(sigmas)

@@ -7,13 +7,22 @@ import io
 import math
 from operator import itemgetter
 
+from k_diffusing.model.coordinates import flow_time, to_latents
 from k_diffusing.web.pages import palette
 
 
 def figure(comparison, dark: bool = False):
-    """A matplotlib figure: rms of x and of denoised in both runs against sigma, and below it their distance.
+    """Draw rms of x and of denoised in both runs against sigma, and below it their distance; without the last sigma, 0.
 
-    The last sigma, 0, is left out. Raises ImportError without matplotlib.
+    Args:
+        comparison: a Comparison.
+        dark: whether the paper is dark.
+
+    Returns:
+        A matplotlib figure.
+
+    Raises:
+        ImportError: matplotlib is not installed.
     """
     from matplotlib import figure as figures  # optional: pip install matplotlib
 
@@ -47,10 +56,12 @@ def _brief(label: str, longest: int = 60) -> str:
 
 def _trajectory(trace, flow: bool) -> list[tuple[list[float], list[float]]]:
     """(sigmas, rms) of x and of each step's first denoised estimate; flow: in flow coordinates, whatever the run's."""
-    scale = float(flow and trace.coordinates == "ve")  # if 1: x / (1 + sigma) at sigma / (1 + sigma)
-    x = [(float(state.sigma), state.x.rms / (1 + scale * float(state.sigma))) for state in trace.states]
+    x = [(float(state.sigma), state.x.rms) for state in trace.states]
     denoised = [(float(call.sigma), call.denoised.rms) for call in trace.calls if call.stage == 0]
-    return [_columns((sigma / (1 + scale * sigma), rms) for sigma, rms in points) for points in (x, denoised)]
+    if flow and trace.coordinates == "ve":
+        x = [(flow_time(sigma), to_latents(rms, sigma)) for sigma, rms in x]
+        denoised = [(flow_time(sigma), rms) for sigma, rms in denoised]
+    return [_columns(points) for points in (x, denoised)]
 
 
 def _columns(points) -> tuple[list[float], list[float]]:

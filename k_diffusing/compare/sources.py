@@ -10,7 +10,6 @@ dpmpp_2m, UniPCMultistepScheduler  a name alone is one of k_diffusion's, or of d
 """
 
 import ast
-import difflib
 import importlib.util
 import inspect
 import sys
@@ -23,9 +22,10 @@ from typing import Any
 import diffusers
 import torch
 
+from k_diffusing._messages import SAMPLER_FORMS, nearest
+from k_diffusing._tensors import COMPUTED
 from k_diffusing.grids.choose import discrete_grid, flow_grid
 from k_diffusing.model.scheduler_config import flow_schedule, is_flow, noise_schedule
-from k_diffusing.render.names import FORMS
 from k_diffusing.samplers.call import run_sampler
 from k_diffusing.samplers.find import find_sampler
 from k_diffusing.samplers.options import check_options
@@ -37,7 +37,14 @@ PIPELINE_KEYWORDS = ("flow_coordinates", "quantize")
 
 @dataclass(frozen=True)
 class Source:
-    """A sampler to compare: what to give to a pipeline as comfy_sampler=, sampler_options=, and other keywords."""
+    """A sampler to compare.
+
+    Attributes:
+        label: the text that named it, or its name.
+        sampler: what to give to a pipeline as comfy_sampler=.
+        options: as sampler_options=.
+        keywords: other keywords of the pipeline's call.
+    """
 
     label: str
     sampler: str | Callable
@@ -46,10 +53,19 @@ class Source:
 
 
 def find_source(text: str | Callable, scheduler=None, own_sigmas: bool = False) -> Source:
-    """The sampler that `text` names, as in this module's docstring; a callable stands for itself.
+    """Find a sampler.
 
-    scheduler: the pipeline's, whose config a diffusers scheduler is made from. own_sigmas: a diffusers scheduler
-    brings its own sigma grid. Raises ValueError or TypeError, with what there is to choose from.
+    Args:
+        text: a name, as in this module's docstring; a callable stands for itself.
+        scheduler: the pipeline's, whose config a diffusers scheduler is made from.
+        own_sigmas: whether a diffusers scheduler brings its own sigma grid.
+
+    Returns:
+        The sampler, with its options.
+
+    Raises:
+        ValueError: a name, an option or a value that there is not; it says what there is to choose from.
+        TypeError: what is no sampler, or has no such option.
     """
     if not isinstance(text, str):
         return Source(find_sampler(text).name, text)
@@ -67,16 +83,21 @@ def find_source(text: str | Callable, scheduler=None, own_sigmas: bool = False) 
     elif kind.endswith(".py"):
         sampler = find_sampler(_member(_load(Path(kind)), rest, kind))
     else:
-        raise ValueError(f"unknown sampler source {text!r}: give {FORMS}")
+        raise ValueError(f"unknown sampler source {text!r}: give {SAMPLER_FORMS}")
     check_options(sampler, values)
     return Source(text, sampler.function, values, keywords)
 
 
 def overruled(text: str, scheduler, sigmas: torch.Tensor) -> list[str]:
-    """The settings of a diffusers scheduler, in a text for `find_source`, that change its own sigma grid and nothing of
-    its run on the grid it is given.
+    """Find the settings of a diffusers scheduler that change its own sigma grid, and nothing of its run on another.
 
-    scheduler: the pipeline's. sigmas: the grid, in the scheduler's coordinates.
+    Args:
+        text: as for `find_source`.
+        scheduler: the pipeline's.
+        sigmas: [steps + 1], the grid that it is given, in the scheduler's coordinates.
+
+    Returns:
+        The names of the settings; none for another sampler.
     """
     kind, rest, values = _parts(text)
     if kind != "diffusers":
@@ -95,8 +116,9 @@ def overruled(text: str, scheduler, sigmas: torch.Tensor) -> list[str]:
 
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """1e-4: a scheduler's own tables and those made for it from the same grid differ by 1e-6, by rounding."""
-    return a.shape == b.shape and bool((a - b).abs().max() <= 1e-4 * a.abs().max())
+    """Whether all values are, but for rounding: a scheduler's own tables and those made for it from the same grid
+    differ by 1e-6."""
+    return a.shape == b.shape and bool((a - b).abs().max() <= COMPUTED * a.abs().max())
 
 
 def _null_run(sampler: Sampler, sigmas: torch.Tensor) -> torch.Tensor:
@@ -161,7 +183,7 @@ def _scheduler(name: str, values: dict[str, Any], scheduler):
     kind = getattr(diffusers, name, None)
     if not (inspect.isclass(kind) and issubclass(kind, diffusers.SchedulerMixin)):
         choices = [name for name in dir(diffusers) if name.endswith("Scheduler")]
-        near = ", ".join(difflib.get_close_matches(name, choices, n=4, cutoff=0.0))
+        near = ", ".join(nearest(name, choices, 4))
         raise ValueError(f"diffusers has no scheduler {name!r}; the nearest: {near}")
     known = inspect.signature(kind.__init__).parameters
     config = {} if scheduler is None else {key: value for key, value in scheduler.config.items() if key in known}
@@ -196,7 +218,7 @@ def comfyui_module() -> ModuleType:
 def _load(path: Path) -> ModuleType:
     """The module in a user's file, which may import what lies beside it."""
     if not path.is_file():
-        raise ValueError(f"there is no file {path}: give {FORMS}")
+        raise ValueError(f"there is no file {path}: give {SAMPLER_FORMS}")
     spec = importlib.util.spec_from_file_location(f"sampler_file_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.resolve().parent))
@@ -213,6 +235,6 @@ def _member(module: ModuleType, name: str, where: str) -> Callable:
     function = getattr(module, name, None)
     if function is None:
         functions = [key for key, value in vars(module).items() if inspect.isfunction(value)]
-        near = difflib.get_close_matches(name, functions, n=5, cutoff=0.0)
+        near = nearest(name, functions, 5)
         raise ValueError(f"{where} has no function {name!r}; it has: {', '.join(near) or 'none'}")
     return function

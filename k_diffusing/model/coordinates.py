@@ -34,12 +34,12 @@ def flow_time(sigma):
     return sigma / (1 + sigma)
 
 
-def to_latents(x: torch.Tensor, sigma) -> torch.Tensor:
+def to_latents(x, sigma):
     """Flow matching's latents (1 - t) x0 + t eps from x = x0 + sigma eps; sigma must broadcast against x."""
     return x / (1 + sigma)
 
 
-def to_state(latents: torch.Tensor, sigma) -> torch.Tensor:
+def to_state(latents, sigma):
     """x = x0 + sigma eps from flow matching's latents (1 - t) x0 + t eps; sigma must broadcast against them."""
     return latents * (1 + sigma)
 

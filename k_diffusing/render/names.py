@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-FORMS = "[k:]NAME, [diffusers:]CLASS, comfy:NAME or path/to/file.py:FUNCTION, each with ,option=value after it"
 COMFYUI = "comfy/k_diffusion/sampling.py"
 
 

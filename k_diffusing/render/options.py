@@ -6,10 +6,11 @@ import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
+from k_diffusing._messages import SAMPLER_FORMS
 from k_diffusing.render.axes import AXES, Axes, Axis
 from k_diffusing.render.cells import Cell, Solver
 from k_diffusing.render.manifest import SCRIPT_SETTINGS, SETTINGS
-from k_diffusing.render.names import FORMS, sampler_names
+from k_diffusing.render.names import sampler_names
 from k_diffusing.render.words import number, text, utf8
 
 
@@ -29,7 +30,7 @@ def options(description: str, family: str | None = None) -> argparse.ArgumentPar
     add_axis(prompts, AXES["prompt"])
     prompts.add_argument("--prompt-file", type=Path, metavar="FILE", help="prompts, one a line")
     add("--negative-prompt", type=text)
-    add("--samplers", nargs="+", metavar="SAMPLER", help=f"{FORMS}; k_diffusion's 13 if left out")
+    add("--samplers", nargs="+", metavar="SAMPLER", help=f"{SAMPLER_FORMS}; k_diffusion's 13 if left out")
     counts = parser.add_mutually_exclusive_group()
     for axis in AXES.values():
         if axis.field != "prompt" and (not axis.families or family in axis.families):

@@ -37,6 +37,11 @@ def choose_coordinates(flow_coordinates: str, sampler: Sampler, options: dict | 
         raise ValueError(f"unknown flow_coordinates {flow_coordinates!r}: choose one of {choices}")
     if flow_coordinates == "flow" and (options or {}).get("s_churn"):
         raise ValueError("s_churn adds noise for x0 + sigma * eps, which flow coordinates are not: use 'auto' or 've'")
+    if flow_coordinates == "ve" and getattr(sampler.function, "flow_coordinates", None) == "flow":
+        raise ValueError(
+            f"{sampler.name} integrates flow matching, where sigma is a time between 0 and 1; flow_coordinates='ve' "
+            "would give it x0 + sigma * eps: choose flow_coordinates='auto' or 'flow'"
+        )
     if flow_coordinates == "auto" and sampler.flow_coordinates is not None:
         return sampler.flow_coordinates
     if flow_coordinates == "auto":

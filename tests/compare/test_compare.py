@@ -228,6 +228,33 @@ def test_other_guidance_is_seen_in_denoised():
     assert (found.step, found.quantity) == (0, "denoised")
 
 
+# What is refused, and what fails.
+
+
+def test_a_second_sampler_that_cannot_be_right_is_refused_before_the_first_runs():
+    pipe, calls = tiny_flux(FluxPipeline), []
+    pipe.transformer.register_forward_pre_hook(lambda *_: calls.append(1))
+    call = {**flux_prompt(), **SIZE}
+    with pytest.raises(ValueError, match="integrates flow matching.* choose flow_coordinates='auto' or 'flow'"):
+        compare_samplers(pipe, "euler", "FlowMatchEulerDiscreteScheduler,flow_coordinates=ve", call, steps=3)
+    with pytest.raises(ValueError, match="unknown flow_coordinates 'vp'"):
+        compare_samplers(pipe, "euler", "euler,flow_coordinates=vp", call, steps=3)
+    assert not calls
+
+
+def test_what_fails_in_decoding_is_not_the_sampler(monkeypatch):
+    pipe = sdxl()
+    monkeypatch.setattr(pipe.vae, "decode", lambda *_, **__: {}["out of memory"])
+    with pytest.raises(KeyError, match="out of memory"):
+        run("euler", "heun", pipe)
+
+
+def test_latents_alone():
+    call = {**sdxl_prompt(), **SIZE, "output_type": "latent"}
+    comparison = compare_samplers(sdxl(), "euler", "euler", call, steps=2)
+    assert comparison.pictures[0].shape == (4, 8, 8)
+
+
 # Shared noise.
 
 
