@@ -54,6 +54,7 @@ SUBJECTS = {
         ["arguments.py", "plan.py", "run.py"],
         [
             "test_arguments.py",
+            "test_plan.py",
             *[f"pipelines/test_{name}.py" for name in ("run", "plan", "bad_input", "callbacks")],
             "trace/test_record.py",
         ],

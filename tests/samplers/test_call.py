@@ -79,14 +79,15 @@ def test_brownian_increments_are_those_of_one_path():
     assert abs(float(noise(a, b).std()) - 1) < 0.02 and abs(float(noise(a, c).mean())) < 0.03
 
 
-def test_rejected_attempts_are_no_steps():
+@pytest.mark.parametrize("options, rejects", [({"h_init": 3.0, "rtol": 0.002}, True), ({"h_init": 0.01}, False)])
+def test_rejected_attempts_are_no_steps(options, rejects):
     """dpm_adaptive tells how many steps it accepted; the one to sigma 0 is ours."""
-    options, steps = {"h_init": 3.0, "rtol": 0.002}, []
+    steps = []
     observer = SimpleNamespace(begin_step=lambda index, x, sigma: steps.append((index, float(sigma))))
     low, high = float(SIGMAS[-2]), float(SIGMAS[0])
     _, info = k_sampling.sample_dpm_adaptive(denoiser, start(), low, high, disable=True, return_info=True, **options)
     run_sampler(SAMPLERS["dpm_adaptive"], denoiser, start(), SIGMAS, options=options, observer=observer)
-    assert info["n_reject"] > 1 and len(steps) == info["n_accept"] + 1
+    assert (info["n_reject"] > 1) == rejects and len(steps) == info["n_accept"] + 1
     assert [index for index, _ in steps] == list(range(len(steps)))
     assert all(a > b for (_, a), (_, b) in itertools.pairwise(steps))
 

@@ -104,9 +104,10 @@ def test_a_function_says_its_coordinates_and_whose_grid_it_wants():
     def sampler(model, x, sigmas):
         return x
 
-    sampler.flow_coordinates, sampler.grid_scheduler = "flow", "a scheduler"
+    assert find_sampler(sampler).keeps_bounds is False
+    sampler.flow_coordinates, sampler.grid_scheduler, sampler.keeps_bounds = "flow", "a scheduler", True
     record = find_sampler(sampler)
-    assert (record.flow_coordinates, record.grid_scheduler) == ("flow", "a scheduler")
+    assert (record.flow_coordinates, record.grid_scheduler, record.keeps_bounds) == ("flow", "a scheduler", True)
 
 
 def test_comfyuis_functions_are_written_for_flow_coordinates():
