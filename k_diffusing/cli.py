@@ -3,6 +3,7 @@
 k-diffusing compare dpmpp_2m DPMSolverMultistepScheduler         where do two samplers part?
 k-diffusing judge my_samplers.py:sample_heun --order 2           is a sampler right?
 k-diffusing samplers                                             k_diffusion's samplers
+k-diffusing render --samplers euler heun --steps 5 10 20         a grid of pictures
 
 Each command tells of its options: k-diffusing compare --help. `python -m k_diffusing` is the same command.
 """
@@ -181,10 +182,18 @@ def samplers(argv: list[str]) -> int:
     return 0
 
 
+def render(argv: list[str]) -> int:
+    """`k-diffusing render`: renders grids of pictures."""
+    from k_diffusing.render import families
+
+    return families.main(argv)
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "compare": compare,
     "judge": judge,
     "samplers": samplers,
+    "render": render,
 }
 
 

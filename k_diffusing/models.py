@@ -79,7 +79,7 @@ DEMOS = {
 REAL_PROMPT = "Astronaut in a jungle, cold color palette, muted colors, detailed, 8k"
 _FLUX_CALL = {"guidance_scale": 3.5, "true_cfg_scale": 1.0, "negative_prompt": "", "max_sequence_length": 512}
 # By the class of their pipeline: for all weights that are no demo's.
-REAL = {
+REAL_WEIGHTS = {
     "StableDiffusionXLPipeline": Model(
         "StableDiffusionXLPipeline", "stabilityai/stable-diffusion-xl-base-1.0", REAL_PROMPT, 50,
         {"guidance_scale": 5.0}, "float16", variant="fp16",
@@ -149,6 +149,11 @@ def pipeline_name(model: str) -> str:
     return index["_class_name"]
 
 
+def weights(model: str) -> str:
+    """The folder of a demo model by its name; any other model's name as it is."""
+    return DEMOS[model].weights if model in DEMOS else model
+
+
 def load(
     model: str,
     *,
@@ -173,25 +178,24 @@ def load(
         ImportError: As `pipeline_class`.
     """
     kind = kind or pipeline_class(pipeline_name(model))
-    weights = DEMOS[model].weights if model in DEMOS else model
     with _model_errors(model):
-        pipe = _read(kind, weights, dtype, variant)
+        pipe = _read(kind, weights(model), dtype, variant)
         pipe.enable_model_cpu_offload(device=device) if offload else pipe.to(device)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
-def _read(kind: type, weights: str, dtype: str, variant: str | None):
+def _read(kind: type, model: str, dtype: str, variant: str | None):
     """A pipeline from a file, a folder or the hub; without the variant of the weights where there is none."""
     import torch
 
-    path, settings = Path(weights), {"dtype": getattr(torch, dtype)}
+    path, settings = Path(model), {"dtype": getattr(torch, dtype)}
     if path.is_file():
-        return kind.from_single_file(weights, **settings)
+        return kind.from_single_file(model, **settings)
     if dtype == "float16" and variant and (not path.is_dir() or any(path.rglob(f"*.{variant}.*"))):
         with contextlib.suppress(ValueError):  # the hub has no such files
-            return kind.from_pretrained(weights, **settings, variant=variant)
-    return kind.from_pretrained(weights, **settings)
+            return kind.from_pretrained(model, **settings, variant=variant)
+    return kind.from_pretrained(model, **settings)
 
 
 @contextlib.contextmanager

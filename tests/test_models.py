@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from k_diffusing import models
-from k_diffusing.models import DEMOS, REAL, ModelError, load, pipeline_class, pipeline_name
+from k_diffusing.models import DEMOS, REAL_WEIGHTS, ModelError, load, pipeline_class, pipeline_name
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -90,7 +90,7 @@ def test_a_demo_model_draws_with_its_defaults(name):
 
 
 def test_real_weights_have_defaults_for_each_pipeline():
-    assert set(REAL) == set(models.PIPELINES) and all(REAL[name].pipeline == name for name in REAL)
+    assert {name: model.pipeline for name, model in REAL_WEIGHTS.items()} == {name: name for name in models.PIPELINES}
 
 
 FOREIGN = """

@@ -77,7 +77,7 @@ def find_sources(script: Script, args: argparse.Namespace) -> dict[str, Any]:
     for name, source in found.items():
         for keyword in source.keywords:
             if keyword not in inspect.signature(script.pipeline_class().__call__).parameters:
-                raise ValueError(f"{name}: the pipeline of {script.program} has no option {keyword}: leave it out")
+                raise ValueError(f"{name}: {script.pipeline_class().__name__} has no option {keyword}: leave it out")
         if "flow_coordinates" in source.keywords:
             choose_coordinates(source.keywords["flow_coordinates"], find_sampler(source.sampler), source.options)
     return found

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from k_diffusing._messages import SAMPLER_FORMS
+from k_diffusing.models import weights
 from k_diffusing.render.axes import AXES, Axes, Axis
 from k_diffusing.render.cells import Cell, Solver
 from k_diffusing.render.manifest import SCRIPT_SETTINGS, SETTINGS
@@ -25,7 +26,8 @@ def options(description: str, family: str | None = None) -> argparse.ArgumentPar
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, usage="%(prog)s [options]"
     )
     add = parser.add_argument
-    add("--model", help="hub name, diffusers folder or .safetensors file; the bundled demo model if left out")
+    choices = "demo, demo-flux, a hub name, diffusers folder or .safetensors file; the bundled demo model if left out"
+    add("--model", type=weights, help=choices)
     prompts = parser.add_mutually_exclusive_group()
     add_axis(prompts, AXES["prompt"])
     prompts.add_argument("--prompt-file", type=Path, metavar="FILE", help="prompts, one a line")
@@ -109,7 +111,7 @@ def axes(args: argparse.Namespace, solvers: Iterable[Solver]) -> Axes:
 
 def plain_command(program: str, args: argparse.Namespace) -> list[str]:
     """The words of a command with all settings that are not defaults, without the axes."""
-    words = ["python", program]
+    words = program.split()
     for name in args.changed:
         value, flag = getattr(args, name), f"--{name.replace('_', '-')}"
         if name in ("model", *SETTINGS, *SCRIPT_SETTINGS) and name != "reference":

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 class Script(NamedTuple):
     """A render script.
 
-    family: begins its files' names. program: its own name. network: the part of the pipeline whose calls are counted,
-    calls_per_pair of them for an evaluation with true CFG. multiple: divides a picture's sides.
+    family: begins its files' names. program: the words that begin its command. network: the part of the pipeline whose
+    calls are counted, calls_per_pair of them for an evaluation with true CFG. multiple: divides a picture's sides.
     encode(pipe, args, prompt, guided): the prompt's embeddings by the pipeline's keywords; with those of the negative
     prompt, in keywords that begin with "negative", if guided. guidance: the fields of a cell that guide; a value above
     1 takes a negative prompt. keywords: further options that the pipeline takes as they are.

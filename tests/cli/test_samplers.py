@@ -20,7 +20,7 @@ def test_the_table_has_every_sampler(capsys):
     assert rows[-1].endswith("  smooth in log sigma")
 
 
-COMMANDS = ["compare", "judge", "samplers"]
+COMMANDS = ["compare", "judge", "samplers", "render"]
 
 
 @pytest.mark.parametrize("argv", [["samplers"], ["--help"], *([name, "--help"] for name in COMMANDS)], ids=" ".join)

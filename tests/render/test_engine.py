@@ -311,7 +311,7 @@ def test_batches_do_not_change_pictures(sdxl, flux, tmp_path, family):
     assert len(files) == 8 and names(tmp_path / "1") == names(tmp_path / "3")
     # 1 level: networks sum a batch in another order, so that a value near the middle of two levels goes to either
     assert max(difference(tmp_path / "1" / file, tmp_path / "3" / file) for file in files) <= 1
-    assert "to a level or two of 255" in " ".join(SDXL.render_grid.options("").format_help().split())
+    assert "to a level or two of 255" in " ".join(render_grid.options("").format_help().split())
     evaluations = [{file: line["evaluations"] for file, line in results(tmp_path / size).items()} for size in "13"]
     assert evaluations[0] == evaluations[1]
 

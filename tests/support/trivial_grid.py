@@ -63,7 +63,7 @@ def arguments(argv: list[str] | None):
 
 
 def main(argv: list[str] | None = None, check=check, load=load) -> int:
-    work = Work("sdxl", "trivial_grid.py", check, load)
+    work = Work("sdxl", "python trivial_grid.py", check, load)
     return engine.run(work, arguments(argv), say_line)
 
 
