@@ -26,8 +26,9 @@ from their_pipelines import PIPELINES, STEPS, difference_to_native  # noqa: E402
 from k_diffusing.grids.choose import discrete_grid  # noqa: E402
 from k_diffusing.model.scheduler_config import noise_schedule, preconditioning  # noqa: E402
 from k_diffusing.oracle.closed_form import SDXL_SCHEDULE  # noqa: E402
-from k_diffusing.schedulers import as_scheduler as sampler_scheduler  # noqa: E402
-from k_diffusing.schedulers.as_scheduler import Run, SamplerScheduler  # noqa: E402
+from k_diffusing.schedulers import stepping  # noqa: E402
+from k_diffusing.schedulers.as_scheduler import SamplerScheduler  # noqa: E402
+from k_diffusing.schedulers.suspended import SuspendedRun  # noqa: E402
 from samplers_patch import find_sampler, run_sampler  # noqa: E402
 
 # isort: split
@@ -38,8 +39,8 @@ SAMPLERS = ("euler", "dpmpp_2m", "heun")
 CALLS, ROUNDS = 50, 60
 
 
-class ThreadRun(Run):
-    """A Run in a thread of its own, as little as that takes: it cannot be abandoned."""
+class ThreadRun(SuspendedRun):
+    """A SuspendedRun in a thread of its own, as little as that takes: it cannot be abandoned."""
 
     def __init__(self, function):
         self._questions, self._answers, self._over = queue.SimpleQueue(), queue.SimpleQueue(), False
@@ -142,8 +143,8 @@ def overheads(sampler: str, side: int) -> list[float]:
     with torch.no_grad():
         for _ in range(ROUNDS):
             times = [timed(lambda: None, own)]
-            for run in (Run, ThreadRun):
-                with mock.patch.object(sampler_scheduler, "Run", run):
+            for run in (SuspendedRun, ThreadRun):
+                with mock.patch.object(stepping, "SuspendedRun", run):
                     times.append(timed(lambda: scheduler.set_timesteps(CALLS), stepped))
             times.append(timed(lambda: euler.set_timesteps(CALLS), native))
             best = [min(pair) for pair in zip(best, times, strict=True)]
@@ -189,7 +190,7 @@ def main() -> None:
             print(f"| {sampler} | 4 x {side} x {side} | {values} |", flush=True)
     print("\n| there and back | greenlet | thread |\n| --- | ---: | ---: |")
     for label, with_busy_thread in (("alone", False), ("another thread busy", True)):
-        values = " | ".join(f"{there_and_back(run, with_busy_thread):.0f}" for run in (Run, ThreadRun))
+        values = " | ".join(f"{there_and_back(run, with_busy_thread):.0f}" for run in (SuspendedRun, ThreadRun))
         print(f"| {label} | {values} |", flush=True)
     threads = threading.active_count()
     own, other = leak(1000, False), leak(1000, True)

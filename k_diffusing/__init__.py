@@ -23,6 +23,8 @@ __all__ = list(_HOMES)
 
 def __getattr__(name: str):
     """The public names, each imported when it is first asked for: `import k_diffusing` takes no torch."""
+    if name == "SchedulerMixin":  # diffusers asks the module of a class that it loads for the bases it knows to load
+        return importlib.import_module("diffusers").SchedulerMixin
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -36,8 +36,7 @@ def check_sampler(
     check_grid_choice(sigma_grid, **explicit)
     if all(values is None for values in explicit.values()):
         check_steps(num_inference_steps)
-        if sampler.sigma_grid and sigma_grid is None:
-            logger.warning(f"{sampler.name} needs a grid smooth in log sigma: sigma_grid={sampler.sigma_grid!r} is one")
+        warn_of_grid(sampler, sigma_grid)
     for name, values in explicit.items():
         if values is not None and sampler.takes == "sigma_range":
             raise ValueError(
@@ -45,6 +44,12 @@ def check_sampler(
                 "leave it out, or choose a sampler that takes a grid of sigmas"
             )
     return sampler
+
+
+def warn_of_grid(sampler: Sampler, sigma_grid: str | Callable | None) -> None:
+    """Warn where the grid of a scheduler's config does not do for a sampler."""
+    if sampler.sigma_grid and sigma_grid is None:
+        logger.warning(f"{sampler.name} needs a grid smooth in log sigma: sigma_grid={sampler.sigma_grid!r} is one")
 
 
 def check_callback(sampler: Sampler, *callbacks: Callable | None) -> None:

@@ -189,7 +189,7 @@ def discrete_plan(
     drop = sampler.name in program.drops_penultimate
     grid = discrete_grid(grid_scheduler, schedule, num_inference_steps, sigma_grid, timesteps, sigmas, drop)
     scale = program.initial_scale(grid.initial_scale, grid.sigmas[0], schedule.sigmas[-1])
-    space = discrete_space(schedule, preconditioning(scheduler), grid, quantize)
+    space = discrete_space(schedule, preconditioning(scheduler), grid._replace(initial_scale=scale), quantize)
     levels = grid.sigmas[: _steps_before(denoising_end, scheduler, schedule, grid) + 1]
     if quantize:
         space.timestep(levels)  # raises where timesteps are not integers

@@ -3,16 +3,13 @@
 import contextlib
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
 
 import torch
 
+from k_diffusing.plan import SamplingPlan
 from k_diffusing.samplers.call import run_sampler
-from k_diffusing.samplers.comfyui import ComfyModel
 from k_diffusing.samplers.patch import to_d
 from k_diffusing.samplers.private_draws import PrivateDraws
-from k_diffusing.samplers.records import Sampler
-from k_diffusing.spaces import LatentSpace
 
 ADAPTIVE = (
     "chooses its steps by the network's answers, and a pipeline wants all timesteps before the first: take a sampler "
@@ -20,16 +17,19 @@ ADAPTIVE = (
 )
 
 
-class Plan:
-    """What a sampler will do on a grid, known beforehand: its control flow depends on the sigmas alone.
+class Calls:
+    """The network calls of a planned run, known beforehand: a sampler's control flow depends on the sigmas alone.
 
-    grid: [n + 1], sigmas in the sampler's coordinates, on the CPU. levels: [calls + 1], that of each network call and
-    then of the result. starts: the calls that begin a step. A grid of one sigma leaves no step to take. Raises
-    ValueError for a sampler whose calls depend on what the network answers.
+    Attributes:
+        plan: what the sampler is to do. A grid of one sigma leaves no step to take.
+        levels: the sigma of each network call and then of the result, [calls + 1], on the CPU.
+        starts: the calls that begin a step.
     """
 
-    def __init__(self, sampler: Sampler, options: dict[str, Any], space: LatentSpace, grid: torch.Tensor):
-        self.sampler, self.options, self.space, self.grid = sampler, options, space, grid
+    def __init__(self, plan: SamplingPlan):
+        """Raise ValueError for a sampler whose calls depend on what the network answers."""
+        self.plan, self.sampler, self.grid = plan, plan.sampler, plan.sigmas
+        sampler, grid = self.sampler, self.grid
         if len(grid) == 1:
             self.levels, self.starts = grid, []
             return
@@ -53,29 +53,30 @@ class Plan:
 
         noise(x, sigmas, kind): makes the noise_sampler of the run.
         """
-        last = None, None
+        output = None
 
         def denoiser(x, sigma, model_options=None, seed=None):
-            nonlocal last
+            nonlocal output
             if (model_options or {}).get("sampler_post_cfg_function"):
                 raise ValueError(
                     f"{self.sampler.name} needs the network's answers with and without the prompt, and a scheduler is "
                     "given one that guidance made of them: use comfy_sampler= of our pipelines"
                 )
-            last = model(x, sigma)
-            return last[0]
+            denoised, output = model(x, sigma)
+            return denoised
 
         def derivative(x, sigma, denoised):
-            return last[1] if denoised is last[0] else to_d(x, sigma, denoised)
+            """`to_d` in flow coordinates: the network's output is the derivative, and nothing is divided by t."""
+            return output
 
         return run_sampler(
             self.sampler,
-            ComfyModel(denoiser, self.space.levels) if self.sampler.custom else denoiser,
+            self.plan.model(denoiser),
             x,
             sigmas,
-            options=self.options,
+            options=self.plan.options,
             noise=noise,
-            derivative=derivative if self.space.velocity else None,
+            derivative=derivative if self.plan.patches_to_d else None,
             **watch,
         )
 

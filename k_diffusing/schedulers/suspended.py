@@ -73,10 +73,11 @@ def _suspendable(function: Callable) -> greenlet:
     return run
 
 
-class Run:
+class SuspendedRun:
     """A run of function(model), suspended inside its call of the model(x, sigma); one that is dropped unwinds.
 
-    x: the state at which it wants the network; the result once it is over.
+    Attributes:
+        x: the state at which it wants the network, [B, ...]; the result once it is over.
     """
 
     def __init__(self, function: Callable):
@@ -85,10 +86,19 @@ class Run:
 
     @property
     def over(self) -> bool:
+        """Whether the function returned."""
         return self._greenlet.dead
 
     def answer(self, answer, changed: torch.Tensor | None = None) -> None:
-        """Go on to the next call; changed: in place of x. RuntimeError in another thread than the run began in."""
+        """Go on to the next call of the model.
+
+        Args:
+            answer: what the model returns.
+            changed: what x is to be, if not what it was.
+
+        Raises:
+            RuntimeError: in another thread than the run began in.
+        """
         try:
             self._greenlet.parent = getcurrent()
         except ValueError as error:

@@ -11,7 +11,7 @@ import torch
 from stepped_schedulers import X, fresh, half_at_3, living, network, one_step, stepped, witnessed
 from their_pipelines import STEPS
 
-from k_diffusing.schedulers.as_scheduler import Run
+from k_diffusing.schedulers.suspended import SuspendedRun
 from samplers_patch import k_sampling
 
 
@@ -22,7 +22,7 @@ def test_abandoned_runs_leave_nothing():
     gc.disable()
     try:
         for _ in range(1000):
-            run = Run(lambda model: sampler(model, X, sigmas))
+            run = SuspendedRun(lambda model: sampler(model, X, sigmas))
             run.answer(X)
         assert len(alive) == 1000 and living(alive) == 1
         del run
