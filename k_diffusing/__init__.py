@@ -1,6 +1,12 @@
-"""SDXL and FLUX pipelines for diffusers that hand sampling to k_diffusion's functions; tools to compare samplers."""
+"""SDXL and FLUX pipelines for diffusers that hand sampling to k_diffusion's functions; tools to compare samplers.
+
+A saved pipeline's model_index.json names the module of its SamplerScheduler, which is this one, and diffusers looks for
+it among the modules that are imported. Files from before there was a package say `sampler_scheduler`: this module
+answers to that name too.
+"""
 
 import importlib
+import sys
 
 __version__ = "0.1.0"
 
@@ -19,6 +25,8 @@ _HOMES = {
     "trace_difference": "trace.difference",
 }
 __all__ = list(_HOMES)
+
+sys.modules.setdefault("sampler_scheduler", sys.modules[__name__])
 
 
 def __getattr__(name: str):

@@ -44,11 +44,6 @@ class LatentSpace:
     noised: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
     levels: Levels
 
-    @property
-    def velocity(self) -> bool:
-        """Whether the network's output is dx / dsigma."""
-        return self.coordinates != "ve"
-
 
 def discrete_space(
     schedule: DiscreteSchedule | LogSigmaSchedule, row: Preconditioning, grid: SigmaGrid, quantize: bool = False
