@@ -1,4 +1,4 @@
-# make samples: every sampler through both pipelines, into output/.   make test: the tests.
+# make samples: every sampler through both pipelines, into output/.   make test: the tests.   make types: pyright.
 # make published: the pictures of make samples made anew, as those that the project publishes.
 # make parity: docs/parity.md, measured anew.   make bench: docs/step_cost.md.
 # make figures: all pictures of README and docs. Measurements that docs/*.json lack are made: two hours if all do.
@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: samples published test parity bench figures lint clean
+.PHONY: samples published test types parity bench figures lint clean
 
 samples: $(VENV)/.installed
 	$(BIN)/python test.py
@@ -25,6 +25,9 @@ test: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+types: $(VENV)/.installed
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 parity: $(VENV)/.installed
 	$(BIN)/python benchmarks/parity.py > docs/parity.md.new

@@ -62,7 +62,7 @@ class FluxPipeline(diffusers.FluxPipeline):
         negative_ip_adapter_image_embeds: list[torch.Tensor] | None = None,
         negative_prompt_embeds: torch.FloatTensor | None = None,
         negative_pooled_prompt_embeds: torch.FloatTensor | None = None,
-        output_type: str | None = "pil",
+        output_type: str = "pil",
         return_dict: bool = True,
         joint_attention_kwargs: dict[str, Any] | None = None,
         callback_on_step_end: Callable | PipelineCallback | MultiPipelineCallbacks | None = None,
@@ -201,7 +201,7 @@ class FluxPipeline(diffusers.FluxPipeline):
                 derivative=derivative if plan.patches_to_d else None, observer=run, watch_noise=run.watch_noise,
             ))  # fmt: skip
         self._current_timestep, final = None, run.latents
-        image = final.to(told.dtype) if output_type == "latent" else self.decode(final, height, width, output_type)
+        image: Any = final.to(told.dtype) if output_type == "latent" else self.decode(final, height, width, output_type)
         self.maybe_free_model_hooks()
         return FluxPipelineOutput(images=image) if return_dict else (image,)
 
@@ -223,7 +223,7 @@ class FluxPipeline(diffusers.FluxPipeline):
         )  # fmt: skip
 
     @torch.no_grad()
-    def decode(self, latents: torch.Tensor, height: int, width: int, output_type: str | None = "pil"):
+    def decode(self, latents: torch.Tensor, height: int, width: int, output_type: str = "pil") -> Any:
         """Images of the output type from packed clean latents [B, tokens, channels]."""
         config = self.vae.config
         latents = self._unpack_latents(latents.to(self.vae.dtype), height, width, self.vae_scale_factor)
@@ -337,7 +337,7 @@ class Conditioning:
         """A cache keeps what it knows by name: the stages of a step are as far apart as two prompts are."""
         side, kwargs = self.sides[name], self.pipe.joint_attention_kwargs
         if side.images is not None:
-            kwargs = {**kwargs, "ip_adapter_image_embeds": side.images}
+            kwargs = {**(kwargs or {}), "ip_adapter_image_embeds": side.images}
         with self.pipe.transformer.cache_context(f"{name}_{stage}" if stage else name):
             return self.pipe.transformer(
                 hidden_states=net_input,
@@ -359,11 +359,12 @@ def conditioning(
     true_cfg: whether the negative prompt is encoded. tokens: of a prompt. size: in pixels, (height, width).
     """
     device, guidance = pipe._execution_device, None
+    encode_prompt: Any = pipe.encode_prompt  # diffusers annotates what it returns as what it takes
     if pipe.transformer.config.guidance_embeds:
         guidance = torch.full([shape[0]], pipe.guidance_scale, device=device, dtype=torch.float32)
 
-    def encode(prompt: Prompt):
-        return pipe.encode_prompt(
+    def encode(prompt: Prompt) -> Any:
+        return encode_prompt(
             prompt.text,
             prompt.text_2,
             prompt_embeds=prompt.embeds,
@@ -371,23 +372,22 @@ def conditioning(
             device=device,
             num_images_per_prompt=images_per_prompt,
             max_sequence_length=tokens,
-            lora_scale=pipe.joint_attention_kwargs.get("scale"),
+            lora_scale=(pipe.joint_attention_kwargs or {}).get("scale"),
         )
 
-    def side(pooled, text_ids, images) -> Side:
+    def side(encoded: tuple, images: list[torch.Tensor] | None) -> Side:
+        _, pooled, text_ids = encoded
         return Side({"pooled_projections": pooled, "txt_ids": text_ids, "guidance": guidance}, images)
 
-    embeds, *text = encode(positive)
-    tensors, negative_tensors = {"prompt_embeds": embeds}, {}
-    if true_cfg:
-        negative_tensors["prompt_embeds"], *negative_text = encode(negative)
+    prompt, negative_prompt = encode(positive), encode(negative) if true_cfg else None
     images, negative_images = _image_embeds(pipe, positive, negative, size, device, shape[0])
-    sides = {"cond": side(*text, images)}
-    if true_cfg:
-        sides["uncond"] = side(*negative_text, negative_images)
+    embeds, negative_tensors, sides = prompt[0], {}, {"cond": side(prompt, images)}
+    if negative_prompt is not None:
+        negative_tensors["prompt_embeds"] = negative_prompt[0]
+        sides["uncond"] = side(negative_prompt, negative_images)
         sides["both"] = sides["uncond"].joined(sides["cond"])
     image_ids = pipe._prepare_latent_image_ids(shape[0], shape[2] // 2, shape[3] // 2, device, embeds.dtype)
-    return Conditioning(pipe, embeds.dtype, tensors, negative_tensors, image_ids, sides)
+    return Conditioning(pipe, embeds.dtype, {"prompt_embeds": embeds}, negative_tensors, image_ids, sides)
 
 
 def latent_shape(pipe: FluxPipeline, images: int, height: int, width: int) -> tuple[int, int, int, int]:
@@ -403,10 +403,10 @@ def initial_latents(
     """Packed latents [images, tokens, channels], the user's or unit noise, as the model's dtype has them, in float32
     or wider. shape: before they are packed."""
     if latents is None:
-        latents = pipe._pack_latents(streams.initial(shape, pipe._execution_device, dtype), *shape)
+        start: torch.Tensor = pipe._pack_latents(streams.initial(shape, pipe._execution_device, dtype), *shape)
     else:
-        latents = latents.to(pipe._execution_device, dtype)
-    return latents.to(torch.promote_types(latents.dtype, torch.float32))
+        start = latents.to(pipe._execution_device, dtype)
+    return start.to(torch.promote_types(start.dtype, torch.float32))
 
 
 def dynamic_shift(

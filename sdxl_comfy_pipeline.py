@@ -62,7 +62,7 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         negative_pooled_prompt_embeds: torch.Tensor | None = None,
         ip_adapter_image: PipelineImageInput | None = None,
         ip_adapter_image_embeds: list[torch.Tensor] | None = None,
-        output_type: str | None = "pil",
+        output_type: str = "pil",
         return_dict: bool = True,
         cross_attention_kwargs: dict[str, Any] | None = None,
         guidance_rescale: float = 0.0,
@@ -195,7 +195,7 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
                 options=plan.options, noise=streams.step_noise, observer=run, watch_noise=run.watch_noise,
             ))  # fmt: skip
         final = run.latents
-        image = final.to(told.dtype) if output_type == "latent" else self.decode(final, height, width, output_type)
+        image: Any = final.to(told.dtype) if output_type == "latent" else self.decode(final, height, width, output_type)
         self.maybe_free_model_hooks()
         return StableDiffusionXLPipelineOutput(images=image) if return_dict else (image,)
 
@@ -216,7 +216,7 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         )  # fmt: skip
 
     @torch.no_grad()
-    def decode(self, latents: torch.Tensor, height: int, width: int, output_type: str | None = "pil"):
+    def decode(self, latents: torch.Tensor, height: int, width: int, output_type: str = "pil") -> Any:
         """Images of the output type from clean latents [B, 4, height / 8, width / 8]."""
         return decoded(self, latents, output_type)
 
@@ -291,7 +291,8 @@ def conditioning(
     size, negative_size: (original size, crop, target size). prompts: as encode_prompt takes them.
     """
     device, guided = pipe._execution_device, pipe.do_classifier_free_guidance
-    embeds, negative_embeds, pooled, negative_pooled = pipe.encode_prompt(
+    encode_prompt: Any = pipe.encode_prompt  # diffusers annotates what it returns as what it takes
+    embeds, negative_embeds, pooled, negative_pooled = encode_prompt(
         **prompts,
         device=device,
         num_images_per_prompt=images_per_prompt,
@@ -341,7 +342,7 @@ def rescaled(output: torch.Tensor, text: torch.Tensor, rescale: float) -> torch.
     return module.rescale_noise_cfg(output, text, guidance_rescale=rescale)
 
 
-def decoded(pipe: StableDiffusionXLPipeline, latents: torch.Tensor, output_type: str | None):
+def decoded(pipe: StableDiffusionXLPipeline, latents: torch.Tensor, output_type: str) -> Any:
     """Images of the output type from clean latents [B, 4, h, w]."""
     config = pipe.vae.config
     upcast = pipe.vae.dtype == torch.float16 and config.force_upcast

@@ -29,7 +29,7 @@ def hide_broken_torchvision() -> None:
     except Exception:  # RuntimeError (operators of another torch), OSError (libraries), ImportError: all the same to us
         for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
             del sys.modules[name]
-        sys.modules["torchvision"] = None
+        sys.modules["torchvision"] = None  # pyright: ignore[reportArgumentType] - so an import is blocked
         if "diffusers" in sys.modules:  # it has looked for torchvision already, and found it
             sys.modules["diffusers"].utils.import_utils._torchvision_available = False
 
@@ -46,8 +46,9 @@ def torchvision_stand_in():
     names = ("torchvision", "torchvision.transforms", "torchvision.transforms.functional")
     before = {name: sys.modules[name] for name in names if name in sys.modules}
     modules = {name: types.ModuleType(name) for name in names}
-    modules["torchvision"].transforms = modules["torchvision.transforms"]
-    modules["torchvision.transforms"].functional = modules["torchvision.transforms.functional"]
+    for name in names[1:]:
+        parent, _, attribute = name.rpartition(".")
+        setattr(modules[parent], attribute, modules[name])
     sys.modules.update(modules)
     try:
         yield
@@ -59,7 +60,10 @@ def torchvision_stand_in():
 
 def bare_package(name: str) -> types.ModuleType:
     """The package `name` without running its `__init__`; submodules are imported when they are asked for."""
-    package = importlib.util.module_from_spec(importlib.util.find_spec(name))
+    spec = importlib.util.find_spec(name)
+    if spec is None:
+        raise ImportError(f"there is no package {name}")
+    package = importlib.util.module_from_spec(spec)
 
     def import_submodule(attribute: str):
         full_name = f"{name}.{attribute}"
@@ -67,7 +71,7 @@ def bare_package(name: str) -> types.ModuleType:
             raise AttributeError(f"module {name!r} has no attribute {attribute!r}")
         return importlib.import_module(full_name)
 
-    package.__getattr__ = import_submodule
+    vars(package)["__getattr__"] = import_submodule
     sys.modules[name] = package
     return package
 

@@ -23,10 +23,11 @@ class Stamp:
 
     def __init__(self, tensor: torch.Tensor):
         self.tensor = tensor
-        self.before = tensor.clone() if tensor.is_inference() else tensor._version
+        self.copy = tensor.clone() if tensor.is_inference() else None
+        self.version = None if tensor.is_inference() else tensor._version
 
     def holds(self, tensor: torch.Tensor) -> bool:
         """Whether this is the same tensor, and nothing was written into it since."""
         if tensor is not self.tensor:
             return False
-        return torch.equal(tensor, self.before) if tensor.is_inference() else tensor._version == self.before
+        return tensor._version == self.version if self.copy is None else torch.equal(tensor, self.copy)

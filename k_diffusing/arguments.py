@@ -84,7 +84,8 @@ def count_images(prompt: str | list[str] | None, prompt_embeds: torch.Tensor | N
     """The images of a call; ValueError unless there is one at least."""
     if not isinstance(per_prompt, Integral) or isinstance(per_prompt, bool) or per_prompt < 1:
         raise ValueError(f"num_images_per_prompt={per_prompt!r}: give an integer of at least 1")
-    prompts = 1 if isinstance(prompt, str) else len(prompt_embeds if prompt is None else prompt)
+    given = prompt_embeds if prompt is None else prompt
+    prompts = 1 if given is None or isinstance(given, str) else len(given)
     if prompts == 0:
         raise ValueError("prompt is an empty list: give one prompt at least")
     return prompts * per_prompt

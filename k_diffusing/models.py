@@ -139,7 +139,7 @@ def pipeline_name(model: str) -> str:
         if path.is_file():
             return "FluxPipeline" if "flux" in path.name.lower() else "StableDiffusionXLPipeline"
         if path.is_dir():
-            index = json.loads((path / "model_index.json").read_text(encoding="utf-8"))
+            index: Any = json.loads((path / "model_index.json").read_text(encoding="utf-8"))
         else:
             from diffusers import DiffusionPipeline
 

@@ -153,6 +153,7 @@ class StepCallbacks:
 
         latents, denoised: [B, ...] in the model's dtype. Raises ValueError for latents of another shape.
         """
+        assert self.on_step_end is not None
         before = Stamp(latents)
         tensors = {"latents": latents, "denoised": denoised, **self.conditioning}
         guidance = getattr(pipe, "_guidance_scale", None)
@@ -196,15 +197,17 @@ class SamplingRun:
 
     def __init__(
         self, pipe, plan: SamplingPlan, x: torch.Tensor, dtype: torch.dtype, callbacks: StepCallbacks,
-        trace: Trace | None = None, size: tuple[int, int] | None = None,
+        trace: Trace | None, size: tuple[int, int],
     ):  # fmt: skip
         """x: the state at the first noise level, [B, ...]. dtype: the model's, in which users see latents. size: of
         the images, in pixels (height, width)."""
         self.pipe, self.plan, self.dtype, self.callbacks, self.trace = pipe, plan, dtype, callbacks, trace
         self.position = Position(plan.sampler, plan.options)
         self.finite = FiniteCheck(plan.sampler.name, dtype)
-        self.start, self.sigma, self.latents = x, plan.sigmas[0], None
-        self.denoised = self.latest = None  # of the step's first evaluation; of the latest
+        self.start, self.sigma = x, plan.sigmas[0]
+        self.latents: torch.Tensor
+        self.denoised: torch.Tensor | None = None  # of the step's first evaluation
+        self.latest: torch.Tensor | None = None
         self.finite.note("start", 0, self.sigma, x)
         if trace is not None:
             trace.start(plan.sampler.name, plan.sigmas, "ve" if plan.coordinates == "ve" else "flow", pipe, size)
@@ -309,7 +312,7 @@ class SamplingRun:
         if self.callbacks.on_step_end is None:
             return False
         latents = self.plan.space.latents(x, sigma).to(self.dtype)
-        denoised = self.denoised.to(self.dtype) if self.callbacks.want_denoised else None
+        denoised = None if self.denoised is None else self.denoised.to(self.dtype)
         replaced, changed = self.callbacks.call(self.pipe, self.position.step, self._timestep(), latents, denoised)
         if replaced is not None:
             x.copy_(self.plan.space.state(replaced.to(x), sigma))

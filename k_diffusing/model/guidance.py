@@ -57,4 +57,5 @@ def _pair(values, interval) -> tuple[float, float]:
         raise TypeError(f"guidance_interval={interval!r} needs two numbers, (start, end)")
     if not all(isinstance(value, Real) and not isinstance(value, bool) for value in values):
         raise TypeError(f"guidance_interval={interval!r}: start and end are numbers")
-    return tuple(float(value) for value in values)
+    start, end = values
+    return float(start), float(end)

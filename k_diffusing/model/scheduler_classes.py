@@ -142,7 +142,7 @@ class SchedulerClass:
 
 def _timesteps_alone(last_alpha: Callable = _final_alpha, **columns) -> SchedulerClass:
     """DDIM and its like, whose sigmas are those of the training's timesteps."""
-    defaults = {"scaled": True, "lists_sigmas": False, "derived": True, "counts": False}
+    defaults: dict[str, Any] = {"scaled": True, "lists_sigmas": False, "derived": True, "counts": False}
     return SchedulerClass(last_alpha=last_alpha, levels=_from_alphas(last_alpha), **defaults | columns)
 
 
@@ -213,5 +213,5 @@ def stepping_class(scheduler) -> SchedulerClass:
 
     So a subclass counts as its parent unless it steps differently.
     """
-    owner = next((cls.__name__ for cls in type(scheduler).__mro__ if "step" in vars(cls)), None)
+    owner = next((cls.__name__ for cls in type(scheduler).__mro__ if "step" in vars(cls)), "")
     return SCHEDULER_CLASSES.get(owner, UNKNOWN)

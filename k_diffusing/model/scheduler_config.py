@@ -63,7 +63,7 @@ def flow_schedule(scheduler, mu: float | None = None) -> FlowSchedule:
     """The noise schedule of a flow-matching model, from its diffusers scheduler's config.
 
     mu: the dynamic shift for this image size, used where the config asks for dynamic shifting.
-    Raises ValueError for a scheduler that is not set up for flow matching.
+    Raises ValueError for a scheduler that is not set up for flow matching, or without the shift that it needs.
     """
     if not is_flow(scheduler):
         raise ValueError(
@@ -76,6 +76,8 @@ def flow_schedule(scheduler, mu: float | None = None) -> FlowSchedule:
     if scheduler_class(scheduler).set_shift:
         factor = scheduler.shift
     if shifts_dynamically(scheduler):
+        if mu is None:
+            raise ValueError("the scheduler's config shifts flow time by the size of the image: pass mu=")
         factor = mu if config.get("time_shift_type") == "linear" else math.exp(mu)
 
     def shift(t: torch.Tensor) -> torch.Tensor:

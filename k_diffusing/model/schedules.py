@@ -41,7 +41,7 @@ class DiscreteSchedule:
         below, above = self.log_sigmas[high - 1], self.log_sigmas[high]
         timestep = high - 1 + ((log_sigma - below) / (above - below)).clamp(0, 1)
         timestep = timestep.round() if quantize else timestep
-        if self.grid_sigmas is None:
+        if self.grid_sigmas is None or self.grid_timesteps is None:
             return timestep
         on_grid = sigma.float().unsqueeze(-1) == self.grid_sigmas
         return torch.where(on_grid.any(-1), torch.where(on_grid, self.grid_timesteps, 0).sum(-1), timestep)

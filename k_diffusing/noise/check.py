@@ -55,7 +55,7 @@ def check_seeds(seeds, images: int) -> None:
     for seed in [] if seeds is None else seeds if isinstance(seeds, list) else [seeds]:
         if not isinstance(seed, Integral) or isinstance(seed, bool):
             raise TypeError(f"seeds is a whole number or a list of them, one for each image, not {seeds!r}")
-        if not 0 <= seed < 2**64:
+        if not 0 <= int(seed) < 2**64:
             raise ValueError(f"seed {seed} is not in 0 to 2**64 - 1: for a random one pass random.getrandbits(32)")
     if isinstance(seeds, list) and len(seeds) != images:
         raise ValueError(f"got {len(seeds)} seeds for {images} images: pass one for each, or a single number")

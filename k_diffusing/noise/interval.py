@@ -1,5 +1,6 @@
 """What a draw of noise is for."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -30,10 +31,15 @@ class Interval:
 
         Of levels on a device that were not told to be churn it has to be waited for.
         """
-        return self.raised or bool(self.sigma_next > self.sigma)
+        if self.raised or self.sigma is None or self.sigma_next is None:
+            return self.raised
+        return bool(self.sigma_next > self.sigma)
 
     def __str__(self) -> str:
         told = None if self.sigma is None else f"{float(self.sigma):.4g}"
         if self.raised:
             return "churn" if told is None else f"churn at {told}"
-        return f"sigma {told} to {float(self.sigma_next):.4g}"
+        return f"sigma {told}" if self.sigma_next is None else f"sigma {told} to {float(self.sigma_next):.4g}"
+
+
+Draw = Callable[[Interval], torch.Tensor | float]  # unit noise for an interval; 0.0 where none is added

@@ -24,16 +24,24 @@ def _randn(generators: Generators, on: str | None = None, wide: bool = False) ->
 
 
 def seeded_generators(seeds: Seeds, device="cpu", add: int = 0) -> Generators:
-    if isinstance(seeds, list):
-        return [seeded_generators(seed, device, add) for seed in seeds]
-    return torch.Generator(device).manual_seed((seeds + add) % 2**64)
+    """A generator for the seed, or one for each, on the device; add: to each seed."""
+
+    def seeded(seed: int) -> torch.Generator:
+        return torch.Generator(device).manual_seed((seed + add) % 2**64)
+
+    return [seeded(seed) for seed in seeds] if isinstance(seeds, list) else seeded(seeds)
 
 
 def _seeds(generators: Generators) -> Seeds:
-    return [one.initial_seed() for one in generators] if isinstance(generators, list) else generators.initial_seed()
+    """What they were seeded with; there is one at least, which check_noise saw to."""
+    if isinstance(generators, list):
+        return [one.initial_seed() for one in generators]
+    assert generators is not None
+    return generators.initial_seed()
 
 
 def seeds_of_images(seeds: Seeds, images: int) -> list[int]:
+    """A seed for each image: those of the list, or seed, seed + 1, ..."""
     return seeds if isinstance(seeds, list) else [(seeds + i) % 2**64 for i in range(images)]
 
 
@@ -48,7 +56,7 @@ def _cpu_streams(generators: Generators, images: int, device) -> Streams:
 def _tree_streams(generators: Generators, images: int, device) -> Streams:
     def tree_seed(one: torch.Generator | None) -> int:
         on = "cpu" if one is None else one.device
-        return torch.randint(0, 2**63 - 1, (), generator=one, device=on).item()
+        return int(torch.randint(0, 2**63 - 1, (), generator=one, device=on).item())
 
     each = generators if isinstance(generators, list) else [generators] * images
     return Streams(_randn(generators), tree_seeds=lambda: [tree_seed(one) for one in each])

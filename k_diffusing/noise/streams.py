@@ -66,7 +66,11 @@ class Streams:
         function that packs them, used where the program draws unpacked noise. time: a tree's time at a sigma;
         ComfyUI's on FLUX is t, so in VE coordinates sigma / (1 + sigma).
         """
-        shape, pack = (unpacked_shape, pack) if pack and self.unpacked else (x.shape, lambda noise: noise)
+        shape: tuple = x.shape
+        if pack is None or unpacked_shape is None or not self.unpacked:
+            pack = _as_it_is
+        else:
+            shape = unpacked_shape
 
         def draw() -> torch.Tensor:
             return pack(self.draw(tuple(shape), x.device, x.dtype))
@@ -78,6 +82,10 @@ class Streams:
         like = torch.empty(shape, dtype=x.dtype, device=self.tree_device or x.device)
         tree = _tree(like, sigmas, self.tree_seeds(), time)
         return lambda sigma, sigma_next: pack(tree(sigma, sigma_next).to(x))
+
+
+def _as_it_is(noise: torch.Tensor) -> torch.Tensor:
+    return noise
 
 
 def _tree(like: torch.Tensor, sigmas: torch.Tensor, seeds: Seeds, time: Callable) -> Callable:

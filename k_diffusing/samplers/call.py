@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from k_diffusing.noise.choose import noise_streams
-from k_diffusing.noise.interval import Interval
+from k_diffusing.noise.interval import Draw, Interval
 from k_diffusing.noise.streams import Generators
-from k_diffusing.protocols import Denoiser, Observer
+from k_diffusing.protocols import Denoiser, NoiseSampler, Observer
 from k_diffusing.samplers.comfyui import ComfyModel
 from k_diffusing.samplers.find import parameters_of, sampler_options
 from k_diffusing.samplers.options import adds_noise
@@ -25,10 +25,8 @@ from k_diffusing.samplers.records import Sampler
 from k_diffusing.samplers.steps import StepWatch, fast_evaluations, is_single_step
 from k_diffusing.samplers.user_draws import UserDraws
 
-Draw = Callable[[Interval], torch.Tensor]
 
-
-def step_noise(x, sigmas, generator: Generators, kind: str | None = "gaussian") -> Callable:
+def step_noise(x, sigmas, generator: Generators, kind: str | None = "gaussian") -> NoiseSampler:
     """A `noise_sampler(sigma, sigma_next)` of unit variance, shaped as x, from one generator or one per image.
 
     kind "brownian": increments of one Brownian path, consistent where a sampler asks for overlapping intervals.
@@ -67,7 +65,7 @@ def run_sampler(
     if len(sigmas) == 1:
         return x
     if is_single_step(sampler, sigmas):
-        return _single_step(denoiser, x, sigmas[0], derivative, StepWatch(observer, denoiser, sigmas, None).begin)
+        return _single_step(denoiser, x, sigmas[0], derivative, StepWatch(observer, denoiser, sigmas, _no_noise).begin)
     options, make = dict(options or {}), noise or partial(step_noise, generator=generator)
     noise = _noise_for(sampler, x, sigmas, options, make, watch_noise)
     if sampler.custom:
@@ -85,18 +83,22 @@ def run_sampler(
     return _last_step(denoiser, x, sigmas, derivative, watch.begin)
 
 
+def _no_noise(interval: Interval) -> float:
+    return 0.0
+
+
 def _noise_for(sampler, x, sigmas, options, make: Callable, watch_noise) -> Draw:
     """The sampler's noise: the user's own, or a new one; nothing is drawn for a sampler that adds none."""
     noise = options.get("noise_sampler")
     if noise is None:
         if sampler.noise is None or not adds_noise(sampler, options):
-            return lambda interval: 0.0
+            return _no_noise
         noise = make(x, sigmas, kind=sampler.noise)
     return _watched(noise, watch_noise)
 
 
 def _watched(noise_sampler: Callable, watch_noise: Callable[[Draw], Draw] | None) -> Draw:
-    def draw(interval: Interval) -> torch.Tensor:
+    def draw(interval: Interval) -> torch.Tensor | float:
         return noise_sampler(interval.sigma, interval.sigma_next)
 
     return draw if watch_noise is None else watch_noise(draw)

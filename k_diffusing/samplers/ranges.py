@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 class Rule(NamedTuple):
     """What a value must be: of a kind, and such that `holds` (which nan never is). text: the same in words."""
 
-    kind: type | tuple[type, ...]
+    kind: Any
     holds: Callable[[Any], bool]
     text: str
 

@@ -1,12 +1,10 @@
 """When a sampler begins a step, and how many steps it takes."""
 
-from collections.abc import Callable
-
 import torch
 
 from k_diffusing._k_diffusion import k_sampling
-from k_diffusing.noise.interval import Interval
-from k_diffusing.protocols import Denoiser
+from k_diffusing.noise.interval import Draw, Interval
+from k_diffusing.protocols import Denoiser, Observer
 from k_diffusing.samplers.records import Sampler
 
 REJECTED = 100  # attempts in a row at one step of dpm_adaptive: each makes it smaller, by a fifth with its defaults
@@ -59,7 +57,7 @@ class StepWatch:
     unless the attempt before was rejected.
     """
 
-    def __init__(self, observer, denoiser: Denoiser, sigmas: torch.Tensor, noise: Callable):
+    def __init__(self, observer: Observer | None, denoiser: Denoiser, sigmas: torch.Tensor, noise: Draw):
         self.observer, self.denoiser, self.sigmas, self.noise = observer, denoiser, sigmas.unbind(), noise
         self.index, self.pending = -1, False
 

@@ -44,7 +44,8 @@ class UserDraws(TorchFunctionMode):
     def __init__(self, function: Callable, shape: torch.Size, sigmas: torch.Tensor, noise: Callable):
         super().__init__()
         self.function, self.shape, self.sigmas, self.noise = function, shape, sigmas, noise
-        self.called_at, self.churns, self.thread = None, False, threading.get_ident()
+        self.called_at: torch.Tensor | None = None
+        self.churns, self.thread = False, threading.get_ident()
         self.inside = False
 
     def __enter__(self) -> "UserDraws":
@@ -93,8 +94,8 @@ class UserDraws(TorchFunctionMode):
 
     def _interval(self) -> Interval:
         """The step of the grid in which the model was last called, found where x is, so that nothing waits."""
-        self.churns |= self.called_at is None
-        if self.churns:
+        if self.called_at is None or self.churns:
+            self.churns = True
             return Interval.of_churn(None)
         sigma = self.called_at.flatten()[0]
         step = ((self.sigmas >= sigma * (1 - 1e-6)).sum() - 1).clamp(0, len(self.sigmas) - 2)

@@ -33,7 +33,7 @@ def environment() -> Environment:
 
 def static(file: str) -> str:
     """The text of a style or a script of this package."""
-    return resources.files(__package__).joinpath("static", file).read_text(encoding="utf-8")
+    return resources.files("k_diffusing.web").joinpath("static", file).read_text(encoding="utf-8")
 
 
 def palette(dark: bool = False) -> dict[str, str]:
