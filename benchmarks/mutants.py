@@ -55,7 +55,7 @@ SUBJECTS = {
         [
             "test_arguments.py",
             "test_plan.py",
-            *[f"pipelines/test_{name}.py" for name in ("run", "plan", "bad_input", "callbacks")],
+            *[f"pipelines/test_{name}.py" for name in ("run", "bad_input", "callbacks")],
             "trace/test_record.py",
         ],
     ),

@@ -1,11 +1,14 @@
 """`pipe.plan(...)`: what a run will do, without running a model."""
 
+import diffusers
 import pytest
 import torch
-from tiny_models import flux_prompt, sdxl_prompt, seeded, tiny_flux, tiny_sdxl
+from tiny_models import SDXL_SCHEDULE, flux_prompt, sdxl_prompt, seeded, tiny_flux, tiny_sdxl
 
 from flux_comfy_pipeline import FluxPipeline
 from k_diffusing import SAMPLERS, SamplingPlan, Trace
+from k_diffusing.grids.choose import discrete_grid, flow_grid
+from k_diffusing.model.scheduler_config import flow_schedule, noise_schedule
 from sdxl_comfy_pipeline import StableDiffusionXLPipeline
 
 PROMPTS = {"sdxl": sdxl_prompt, "flux": flux_prompt}
@@ -17,6 +20,11 @@ FRACTIONS = {"to 0": [0.9, 0.6, 0.4, 0.2, 0.1, 0.0], "above 0": [0.9, 0.6, 0.4, 
 @pytest.fixture(scope="module")
 def pipes():
     return {"sdxl": tiny_sdxl(StableDiffusionXLPipeline), "flux": tiny_flux(FluxPipeline)}
+
+
+@pytest.fixture(scope="module")
+def static():
+    return tiny_flux(FluxPipeline, diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0))
 
 
 @pytest.fixture
@@ -151,3 +159,137 @@ def test_wrong_input(silent, model, arguments, error, message):
 def test_wrong_input_of_one_model(silent, model, arguments, message):
     with pytest.raises(ValueError, match=message):
         silent[model].plan(**arguments)
+
+
+def named(model, x, sigmas, extra_args=None, callback=None, disable=None):
+    """Euler's method."""
+    for i in range(len(sigmas) - 1):
+        denoised = model(x, sigmas[i])
+        callback({"x": x, "i": i, "sigma": sigmas[i], "denoised": denoised})
+        x = x + (x - denoised) / sigmas[i] * (sigmas[i + 1] - sigmas[i])
+    return x
+
+
+BOTH = {
+    "karras": {"sigma_grid": "karras", "num_inference_steps": 5},
+    "guided in part": {"guidance_interval": (0.2, 0.6), "num_inference_steps": 5},
+    "of a program": {"noise": "comfy", "comfy_sampler": "dpm_2"},
+    "options": {"comfy_sampler": "lms", "sampler_options": {"order": 2}},
+    "sigmas": {"sigmas": [0.9, 0.4, 0.2]},
+    "a user's": {"comfy_sampler": named},
+}
+SDXL_ALONE = {
+    "the first part": {"denoising_end": 0.5, "num_inference_steps": 6},
+    "the first part of a named grid": {"denoising_end": 0.4, "sigma_grid": "karras", "num_inference_steps": 6},
+    "timesteps": {"timesteps": [900, 500, 100]},
+    "rounded timesteps": {"quantize": True, "comfy_sampler": "heun"},
+}
+FLUX_ALONE = {
+    "ve": {"flow_coordinates": "ve", "comfy_sampler": "heun", "noise": "comfy"},
+    "velocity": {"flow_coordinates": "velocity", "sigma_grid": "simple"},
+}
+CALLS = [(model, call) for model in PROMPTS for call in BOTH.values()]
+CALLS += [("sdxl", call) for call in SDXL_ALONE.values()] + [("flux", call) for call in FLUX_ALONE.values()]
+
+
+@pytest.mark.parametrize("model, call", CALLS, ids=lambda value: value if isinstance(value, str) else "-".join(value))
+def test_a_call_does_what_its_plan_says(pipes, model, call):
+    pipe, trace = pipes[model], Trace()
+    call = {"num_inference_steps": 4} | call
+    size = {"height": 16, "width": 16}
+    plan = pipe.plan(**call, **(size if model == "flux" else {}))
+    pipe(**PROMPTS[model](), **size, output_type="latent", generator=seeded(), trace=trace, **call)
+    assert torch.equal(trace.sigmas, plan.sigmas) and pipe.num_timesteps == plan.num_timesteps
+    assert trace.sampler == plan.sampler.name and trace.coordinates == ("ve" if plan.coordinates == "ve" else "flow")
+    assert plan.steps in (trace.step_count, None) and plan.evaluations in (len(trace.calls), None)
+    if plan.sampler.takes == "sigmas":
+        first = [next(one for one in trace.calls if one.step == step) for step in range(trace.step_count)]
+        assert [one.timestep for one in first] == [row["timestep"] for row in plan.rows()] == plan.timesteps.tolist()
+        assert [one.sigma for one in first] == [row["sigma"] for row in plan.rows()] == plan.sigmas[:-1].tolist()
+    assert [row["step"] for row in plan.rows()] == list(range(len(plan.sigmas) - 1))
+
+
+def test_guided_rows(pipes):
+    """As many as the interval has of the schedule's timesteps: those from 799 down to 400."""
+    plan = pipes["sdxl"].plan(num_inference_steps=10, guidance_interval=(0.2, 0.6))
+    guided = [row["guided"] for row in plan.rows()]
+    assert guided == [400 <= row["timestep"] <= 800 for row in plan.rows()] and any(guided) and not all(guided)
+    assert all(row["guided"] for row in pipes["flux"].plan(num_inference_steps=10).rows())
+
+
+def test_the_whole_table(static):
+    """Of the 1000 levels those of times 1, 0.667 and 0.334 before a shift of 3; the first as large as VE's can be."""
+    plan = static.plan("heun", {"s_churn": 2.0}, "simple", 3, guidance_interval={"sigma": (0.9, 0.1)})
+    assert str(plan).splitlines() == [
+        "heun, s_churn=2.0: 3 steps, 5 network evaluations, coordinates ve, noise torch",
+        "step        sigma   timestep  guided",
+        "   0          199    995.000  no",
+        "   1        6.009    857.326  yes",
+        "   2       1.5045    600.719  yes",
+        " end            0",
+    ]
+
+
+def test_the_whole_table_in_a_notebook(static):
+    plan = static.plan(named, None, "simple", 2, guidance_interval={"sigma": (0.9, 0.1)}, noise="comfy")
+    assert plan._repr_html_() == (
+        "<table><caption>named: 2 steps, coordinates ve, noise comfy</caption>"
+        "<thead><tr><th>step</th><th>sigma</th><th>timestep</th><th>guided</th></tr></thead><tbody>"
+        "<tr><td>0</td><td>199</td><td>995.000</td><td>no</td></tr>"
+        "<tr><td>1</td><td>3</td><td>750.000</td><td>yes</td></tr>"
+        "<tr><td>end</td><td>0</td><td></td><td></td></tr></tbody></table>"
+    )
+
+
+@pytest.mark.parametrize(
+    "end, steps",
+    [(0.5, 5), (0.8, 8), (0.1, 1), (0.999, 10), (1.0, 10), (0.0, 10), (1, 10), (None, 10)],
+)
+def test_the_first_part_of_the_denoising(pipes, end, steps):
+    """The steps whose timestep is in it; only a fraction between 0 and 1 is one, as in diffusers."""
+    whole = pipes["sdxl"].plan(num_inference_steps=10)
+    part = pipes["sdxl"].plan(num_inference_steps=10, denoising_end=end)
+    assert part.steps == steps and torch.equal(part.sigmas, whole.sigmas[: steps + 1])
+
+
+def test_too_small_a_part(pipes):
+    with pytest.raises(ValueError, match=r"^denoising_end=0\.001 leaves no step to take on a grid of 4 steps$"):
+        pipes["sdxl"].plan(num_inference_steps=4, denoising_end=0.001)
+
+
+def test_a_functions_own_grid_and_coordinates(pipes, static):
+    def sampler(model, x, sigmas):
+        return x
+
+    sampler.grid_scheduler = diffusers.EulerDiscreteScheduler(**SDXL_SCHEDULE | {"timestep_spacing": "trailing"})
+    plan = pipes["sdxl"].plan(sampler, num_inference_steps=5)
+    schedule = noise_schedule(pipes["sdxl"].scheduler)
+    assert torch.equal(plan.sigmas, discrete_grid(sampler.grid_scheduler, schedule, 5).sigmas)
+    assert not torch.equal(plan.sigmas, pipes["sdxl"].plan(num_inference_steps=5).sigmas)
+    sampler.grid_scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0)
+    sampler.flow_coordinates = "flow"
+    plan = static.plan(sampler, num_inference_steps=5)
+    assert torch.equal(plan.sigmas, flow_grid(sampler.grid_scheduler, flow_schedule(static.scheduler), 5).sigmas)
+    assert plan.coordinates == "flow"
+    message = (
+        "^sampler integrates flow matching, which SDXL is not: take a scheduler with betas, such as UniPC.* without"
+    )
+    with pytest.raises(ValueError, match=f"{message} use_flow_sigmas$"):
+        pipes["sdxl"].plan(sampler)
+
+
+@pytest.mark.parametrize(
+    "sampler, coordinates, patched, enough",
+    [
+        ("euler", "flow", True, True),
+        ("dpmpp_2m", "flow", True, False),  # it reads denoised latents
+        ("dpm_fast", "flow", True, False),  # its solver calls the model itself
+        (named, "flow", False, False),
+        ("euler", "velocity", True, False),
+        (named, "velocity", True, False),
+        ("euler", "ve", False, False),
+    ],
+)
+def test_where_the_networks_output_is_the_derivative(pipes, sampler, coordinates, patched, enough):
+    plan = pipes["flux"].plan(sampler, flow_coordinates=coordinates)
+    assert (plan.coordinates, plan.patches_to_d, plan.derivative_is_enough) == (coordinates, patched, enough)

@@ -254,16 +254,15 @@ def test_what_a_users_function_is_given():
         given["swallowing"] = {**rest, "callback": callable(rest["callback"])}
         return x
 
-    def ranged(model, x, sigma_min, sigma_max, n):
-        given["ranged"] = (sigma_min, sigma_max, n)
+    def ranged(model, x, sigma_min, sigma_max, n, gain=1.0):
+        given["ranged"] = (sigma_min, sigma_max, n, gain)
         return x
 
     for function in (named, positional, swallowing, ranged):
-        options = {} if function is ranged else {"gain": 2.0}
-        run_sampler(find_sampler(function), denoiser, start(), SIGMAS, options=options)
+        run_sampler(find_sampler(function), denoiser, start(), SIGMAS, options={"gain": 2.0})
     assert given["named"] == ({}, True, True, 2.0) and given["positional"] == 2.0
     assert given["swallowing"] == {"extra_args": {}, "callback": True, "disable": True, "gain": 2.0}
-    assert given["ranged"] == (float(SIGMAS[-2]), float(SIGMAS[0]), 7)
+    assert given["ranged"] == (float(SIGMAS[-2]), float(SIGMAS[0]), 7, 2.0)
 
 
 def test_a_users_function_gets_sigmas_where_x_is():
@@ -281,7 +280,7 @@ def test_an_observer_that_changes_something_has_the_evaluation_repeated():
 
     def function(model, x, sigmas, callback=None):
         for i, told in enumerate([{"sigma": sigmas[0]}, {"sigma": float(sigmas[1]), "sigma_hat": sigmas[1] * 2}]):
-            denoised = model(x, sigmas[i])
+            denoised = model(x, sigmas[i].expand(len(x)))
             callback({"x": x, "i": i, "denoised": denoised, **told})
             seen.append(denoised.clone())
         return x
@@ -289,7 +288,7 @@ def test_an_observer_that_changes_something_has_the_evaluation_repeated():
     class Observer:
         def begin_step(self, index, x, sigma):
             x.mul_(0.5)
-            return index == 1
+            return True
 
     def model(x, sigma):
         levels.append(sigma.clone())
@@ -297,10 +296,10 @@ def test_an_observer_that_changes_something_has_the_evaluation_repeated():
 
     x = start()
     run_sampler(find_sampler(function), model, x.clone(), SIGMAS, observer=Observer())
-    assert len(levels) == 3 and torch.equal(levels[2], (SIGMAS[1] * 2).expand(2))
-    assert torch.equal(seen[0], x) and torch.equal(seen[1], x / 4)
+    assert torch.equal(torch.stack(levels), (SIGMAS[[0, 0, 1, 1]] * torch.tensor([1, 1, 1, 2]))[:, None].expand(4, 2))
+    assert torch.equal(seen[0], x / 2) and torch.equal(seen[1], x / 4)
     run_sampler(find_sampler(function), model, x.clone(), SIGMAS)  # with nobody to tell
-    assert len(levels) == 5
+    assert len(levels) == 6
 
 
 @pytest.mark.parametrize(
