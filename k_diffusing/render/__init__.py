@@ -1,0 +1,1 @@
+"""Picture grids: resumable, shared by several processes, shown on sheets and a page."""

@@ -1,9 +1,10 @@
 """Which of its caption's words a picture of a demo model kept."""
 
 import functools
-import importlib.util
 from collections.abc import Callable
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import ModuleType
 
 from PIL import Image
 
@@ -11,7 +12,15 @@ from k_diffusing.models import DEMO_MODELS
 
 
 def adherence_of(model: str) -> Callable[[str, Image.Image], dict[str, bool] | None]:
-    """A function (prompt, picture) -> {"ground": True, ...}: for the demo models' own captions; of all else, None."""
+    """What reads a picture of a model.
+
+    Args:
+        model: A path or a hub name.
+
+    Returns:
+        A function (prompt, picture) -> {"ground": True, ...} for the demo models' own captions; for other prompts, and
+        for all prompts of other models, it returns None.
+    """
     return kept_words if Path(model).resolve().parent == DEMO_MODELS else lambda prompt, picture: None
 
 
@@ -29,13 +38,13 @@ def kept_words(prompt: str, picture: Image.Image) -> dict[str, bool] | None:
 
 @functools.cache
 def scenes() -> dict:
+    """The scenes that the demo models were trained on, by their captions."""
     return {scene.caption: scene for scene in shapes().all_scenes()}
 
 
 @functools.cache
 def shapes():
     """demo_models/shapes.py, which is on no path."""
-    spec = importlib.util.spec_from_file_location("demo_shapes", DEMO_MODELS / "shapes.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = ModuleType("demo_shapes")
+    SourceFileLoader(module.__name__, str(DEMO_MODELS / "shapes.py")).exec_module(module)
     return module

@@ -25,7 +25,7 @@ class Axis(NamedTuple):
         tag: What a file's name has before a value.
         title: A value as a column's title and in a heading, such as "{} steps". A word stands there by itself.
         page: Its name on the page; None if the page does not show it.
-        read: Makes a value of a word of the command line, or raises ArgumentTypeError; None takes the word as it is.
+        read: Makes a value of a word of the command line, or raises ArgumentTypeError.
         metavar: What `--help` shows for a value.
         help: What `--help` says of the option.
         aliases: Further names of the option, with their dashes.
@@ -48,7 +48,7 @@ class Axis(NamedTuple):
     tag: str
     title: str
     page: str | None
-    read: Callable[[str], Any] | None
+    read: Callable[[str], Any]
     metavar: str
     help: str | None = None
     aliases: tuple[str, ...] = ()
@@ -92,7 +92,7 @@ _RECORDS = (
     ),
     Axis(
         "sigma_grid", "sigma_grids", "sigma_grid", str, "scheduler", tag="", title="sigma grid {}", page="sigma grid",
-        read=None, metavar="NAME", help="karras, simple, beta, ...; scheduler: its own, as if left out",
+        read=str, metavar="NAME", help="karras, simple, beta, ...; scheduler: its own, as if left out",
         of_a_solver=True, own="sigma_grid",
     ),
     Axis(

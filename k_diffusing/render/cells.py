@@ -20,9 +20,13 @@ REFERENCE = "dpmpp_2m"  # the converged reference's sampler: deterministic, of o
 class Solver(NamedTuple):
     """What a grid must know of a sampler.
 
-    per_step: network evaluations in each step but the last, which takes one. has_eta: has an option `eta` that is left
-    to the grid. sigma_grid: the named grid it is known to need, or None. alone: a picture would depend on the others in
-    its batch. counted: pairs of evaluations and the steps within them, where per_step does not tell.
+    Attributes:
+        name: As the grid calls it.
+        per_step: Network evaluations in each step but the last, which takes one.
+        has_eta: Whether it has an option `eta` that is left to the grid.
+        sigma_grid: The named grid it is known to need, or None.
+        alone: Whether a picture would depend on the others in its batch.
+        counted: Pairs of evaluations and the steps within them, where per_step does not tell.
     """
 
     name: str
@@ -38,7 +42,8 @@ class Solver(NamedTuple):
 
     def steps_within(self, evaluations: int) -> int:
         """The most steps that take at most that many evaluations."""
-        return dict(self.counted).get(evaluations, (evaluations - 1) // self.per_step + 1)
+        known = {most: steps for most, steps in self.counted}
+        return known.get(evaluations, (evaluations - 1) // self.per_step + 1)
 
 
 _FIELDS = ("sampler", *sorted(AXES, key=lambda field: bool(AXES[field].instead_of)), "reference")  # results' order
@@ -65,7 +70,7 @@ class Cell(namedtuple("Cell", _FIELDS, defaults=[*(_DEFAULTS[field] for field in
     __slots__ = ()
 
     @property
-    def recipe(self) -> tuple:
+    def recipe(self) -> "Cell":
         """All but seed, prompt and budget: cells of one recipe can be rendered in one batch."""
         unlike = [field for field, axis in AXES.items() if axis.in_batch or axis.instead_of]
         return self._replace(**{field: _DEFAULTS[field] for field in unlike})
@@ -127,7 +132,15 @@ def combinations(fields: list[str], values: Callable[[str], tuple]) -> Iterator[
 
 
 def named_cells(family: str, axes: Axes) -> dict[str, Cell]:
-    """The file of each cell, and the cell: family-sample_NAME and the fields that have more than one value."""
+    """The cells of a grid by their files.
+
+    Args:
+        family: Begins the files' names.
+        axes: The values of each axis.
+
+    Returns:
+        Each cell by its file, FAMILY-sample_NAME and the fields that have more than one value, in the order of `cells`.
+    """
     found, fields = {}, several(axes)
     tags = {(field, value): tag(axes, field, value) for field in fields for value in values(axes, field)}
     samplers = file_tags(solver.name for solver in axes.solvers)
@@ -140,7 +153,16 @@ def named_cells(family: str, axes: Axes) -> dict[str, Cell]:
 
 
 def batches(todo: Iterable[tuple[str, Cell]], size: int, alone: Iterable[str]) -> list[list[tuple[str, Cell]]]:
-    """(file, cell) pairs in batches of at most `size` of one recipe; samplers in `alone` one by one."""
+    """Cells in batches of one recipe.
+
+    Args:
+        todo: Pairs of a file and its cell.
+        size: The most cells of a batch.
+        alone: The samplers whose cells are rendered one by one.
+
+    Returns:
+        The pairs in batches, in the order that they came in.
+    """
     found, alone = [], set(alone)
     for recipe, group in groupby(todo, key=lambda pair: pair[1].recipe):
         pairs, most = list(group), 1 if recipe.sampler in alone else size

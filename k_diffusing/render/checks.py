@@ -20,28 +20,21 @@ from k_diffusing.render.script import Script
 
 
 def check(script: Script, args: argparse.Namespace) -> list[Solver]:
-    """The samplers asked for. Raises BadInput, before any model is loaded. Chooses the device if none is given.
+    """Check all that a command line asks for, before any model is loaded.
 
-    args.sources is filled with what they are, so that a user's file is run once.
+    Args:
+        script: Whose command line it is.
+        args: What was parsed. `device` is chosen if none is given; `sources` is filled with what the samplers are, so
+            that a user's file is run once.
+
+    Returns:
+        The samplers asked for.
+
+    Raises:
+        BadInput: Something cannot be: the value, the reason, the choices.
     """
-    import torch
-
-    from k_diffusing.grids.check import check_grid_choice, check_steps
-    from k_diffusing.noise.check import check_noise
-    from k_diffusing.samplers.find import find_sampler, sampler_options
-    from k_diffusing.samplers.options import check_options
-
     try:
-        args.sources = find_sources(script, args)
-        for name in args.sigma_grid or ():
-            check_grid_choice(None if name == "scheduler" else name)
-        for steps in args.steps or ():
-            check_steps(steps)
-        for seed in args.seeds:
-            check_noise(args.noise, None, seed, images=1)
-        for eta, source in product(args.eta or (), args.sources.values()):
-            if "eta" in sampler_options(find_sampler(source.sampler)):
-                check_options(find_sampler(source.sampler), {"eta": eta, **source.options})
+        check_names(script, args)
     except (ValueError, TypeError) as error:
         raise BadInput(error) from error
     check_numbers(script, args)
@@ -49,8 +42,36 @@ def check(script: Script, args: argparse.Namespace) -> list[Solver]:
     solvers = [solver_of_source(script, args, name, source) for name, source in args.sources.items()]
     if args.eta is not None and not any(solver.has_eta for solver in solvers):
         raise BadInput(f"--eta {args.eta[0]:g}: none of these samplers has an option eta: leave it out")
+    choose_device(args)
+    return solvers
+
+
+def check_names(script: Script, args: argparse.Namespace) -> None:
+    """Find the samplers and check what else has a name or a range. Raises ValueError or TypeError."""
+    from k_diffusing.grids.check import check_grid_choice, check_steps
+    from k_diffusing.noise.check import check_noise
+    from k_diffusing.samplers.find import find_sampler, sampler_options
+    from k_diffusing.samplers.options import check_options
+
+    args.sources = find_sources(script, args)
+    for name in args.sigma_grid or ():
+        check_grid_choice(None if name == "scheduler" else name)
+    for steps in args.steps or ():
+        check_steps(steps)
+    for seed in args.seeds:
+        check_noise(args.noise, None, seed, images=1)
+    for eta, source in product(args.eta or (), args.sources.values()):
+        if "eta" in sampler_options(find_sampler(source.sampler)):
+            check_options(find_sampler(source.sampler), {"eta": eta, **source.options})
+
+
+def choose_device(args: argparse.Namespace) -> None:
+    """Put the device in `args`, an accelerator if there is one and none is named, and try it. Raises BadInput."""
+    import torch
+
     if args.device is None:
-        args.device = torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else "cpu"
+        there = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        args.device = there.type if there else "cpu"
     if args.device == "cuda" and Ranks.of_environment().world > 1:
         args.device = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
@@ -61,7 +82,6 @@ def check(script: Script, args: argparse.Namespace) -> list[Solver]:
         torch.cuda.set_device(device)
     if args.offload and device.type == "cpu":
         raise BadInput("--offload needs a GPU, and --device is cpu: leave it out, or name one, such as cuda")
-    return solvers
 
 
 def find_sources(script: Script, args: argparse.Namespace) -> dict[str, Any]:
@@ -90,8 +110,8 @@ def scheduler_of(model: str):
     if Path(model).is_file():
         return None
     try:
-        name = diffusers.DiffusionPipeline.load_config(model)["scheduler"][1]
-        return getattr(diffusers, name).from_pretrained(model, subfolder="scheduler")
+        config: Any = diffusers.DiffusionPipeline.load_config(model)  # pyright: ignore[reportPrivateImportUsage]
+        return getattr(diffusers, config["scheduler"][1]).from_pretrained(model, subfolder="scheduler")
     except Exception:  # diffusers, huggingface_hub: each raises its own
         return None
 
@@ -150,8 +170,10 @@ def solver_of_source(script: Script, args: argparse.Namespace, name: str, source
 
 
 def counted(name: str, probe, budgets: Iterable[int]) -> list[list[int]]:
-    """Each number of evaluations with the steps that it is enough for. Raises BadInput where there are none, or no
-    telling."""
+    """Each number of evaluations with the steps that it is enough for.
+
+    Raises BadInput where it is enough for none, and where there is no telling.
+    """
     found = []
     for budget in budgets:
         try:

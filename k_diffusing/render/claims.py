@@ -20,13 +20,19 @@ FAILED = "failed"  # in place of a worker: the cells that failed in processes th
 
 
 class Claims(NamedTuple):
-    """The claims on the cells of a grid in a folder. All but locked() is called under the lock. Raises OSError."""
+    """The claims on the cells of a grid in a folder. All but locked() is called under the lock.
+
+    Attributes:
+        folder: Where the grid is. Methods raise OSError where the disk does.
+        family: Begins the files' names.
+    """
 
     folder: Path
     family: str
 
     @property
     def path(self) -> Path:
+        """The file that has what all workers claim."""
         return self.folder / f".{self.family}-claims.json"
 
     @contextlib.contextmanager
@@ -52,6 +58,7 @@ class Claims(NamedTuple):
         return {worker: list(map(str, files)) for worker, files in held.items() if WORKER.fullmatch(worker)}
 
     def write(self, held: dict[str, list[str]]) -> None:
+        """Write what workers claim; no file is left if there are none."""
         if held.keys() - {FAILED}:
             write_whole(self.path, json.dumps(held).encode())
         else:
@@ -66,6 +73,7 @@ class Claims(NamedTuple):
         return living if living.keys() - {FAILED} else {}
 
     def lock_of(self, worker: str):
+        """The lock that a worker holds as long as it lives."""
         from filelock import FileLock
 
         return FileLock(self.folder / f".{self.family}-{worker}.lock")
@@ -86,11 +94,18 @@ class Claims(NamedTuple):
 class Share:
     """What one process has of a grid, from join(), which is called under the lock, to leave().
 
-    news(): the files finished by anyone since it was last called; called under the lock. finished: all of them.
-    claimed: whether it ever had work. others: as it leaves, the files that other workers hold.
+    Attributes:
+        claims: Those of all processes.
+        news: Returns the files finished by anyone since it was last called; called under the lock.
+        worker: The name of this process among the others.
+        mine: The files that are claimed here and not finished: at work, or failed.
+        claimed: Whether anything ever was claimed here.
+        finished: The files finished by anyone.
+        others: The files that each other worker holds, as this one leaves.
     """
 
     def __init__(self, claims: Claims, news: Callable[[], Iterable[str]]):
+        """A share in the cells of `claims`; see the attributes."""
         self.claims, self.news = claims, news
         self.worker = secrets.token_hex(4)
         self.lock = claims.lock_of(self.worker)
@@ -100,11 +115,19 @@ class Share:
         self.others: dict[str, list[str]] = {}
 
     def join(self) -> None:
+        """Begin to claim."""
         self.lock.acquire()
         self.claims.write(self.claims.living() | {self.worker: []})
 
     def claim(self, choose: Callable[[set[str]], list[str]]) -> list[str]:
-        """Claim what choose(taken) chooses; taken are the files that are finished, or claimed in a living process."""
+        """Claim files.
+
+        Args:
+            choose: Is called with the files that are finished or claimed in a living process, and returns others.
+
+        Returns:
+            What was chosen, which is claimed now.
+        """
         with self.claims.locked():
             self._hear()
             held = self.claims.held()

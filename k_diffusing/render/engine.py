@@ -27,9 +27,15 @@ from k_diffusing.render.work import Render, Rendered, Work
 
 
 def run(work: Work, args: argparse.Namespace, say: Callable) -> int:
-    """Render what is missing; `say` (as print) what came of it.
+    """Render what is missing of a grid.
 
-    Exit code: 0, 1 (a sampler or the disk failed), 2 (bad input), 130 (Ctrl-C).
+    Args:
+        work: What the script puts in.
+        args: The command line, as `options.parse` gives it.
+        say: Is told what comes of it, as print is.
+
+    Returns:
+        The exit code: 0, 1 (a sampler or the disk failed), 2 (bad input) or 130 (Ctrl-C).
     """
     main, grid = Ranks.of_environment().rank == 0, None
     tell = say if main else lambda *_, **__: None
@@ -64,6 +70,7 @@ def nothing_left(grid: Grid, args: argparse.Namespace, say: Callable) -> int:
 
 
 def say_nothing_left(grid: Grid, say: Callable) -> None:
+    """Say where the pictures are, and how to render them again."""
     folder = grid.folder
     say(
         f"nothing left to do: {len(grid.cells)} pictures in {folder.path}, see {first_sheet(grid)} "

@@ -2,7 +2,7 @@
 
 A cell is recorded so: its PNG under a temporary name, a line in FAMILY-results.jsonl, then the PNG's own name. A line
 with a PNG under either name is a finished cell; anything else is rendered again. Several processes may share a folder:
-see grid_claims.
+see claims.py.
 """
 
 import json
@@ -21,21 +21,29 @@ PNG_END = b"IEND\xaeB`\x82"  # the name and the checksum of a PNG's last chunk
 
 
 class RunFolder(NamedTuple):
-    """The grid of a family ("sdxl", "flux-dev") in a folder. Methods raise OSError where the disk does."""
+    """A grid in a folder. Methods raise OSError where the disk does.
+
+    Attributes:
+        path: The folder, which may hold grids of other families, too.
+        family: Begins the files' names: "sdxl" or "flux-dev".
+    """
 
     path: Path
     family: str
 
     @property
     def manifest_path(self) -> Path:
+        """What was asked of the grid."""
         return self.path / f"{self.family}-manifest.json"
 
     @property
     def results_path(self) -> Path:
+        """A line for each finished cell."""
         return self.path / f"{self.family}-results.jsonl"
 
     @property
     def claims(self) -> Claims:
+        """Who renders what."""
         return Claims(self.path, self.family)
 
     def part(self, file: str) -> Path:
@@ -65,6 +73,7 @@ class RunFolder(NamedTuple):
         return manifest if there is None else there
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
+        """Write the manifest. Called under the lock."""
         content = json.dumps(manifest, indent=1, ensure_ascii=False)
         write_whole(self.manifest_path, content.encode("utf-8", "backslashreplace"))
 
@@ -120,7 +129,13 @@ class RunFolder(NamedTuple):
             write_whole(self.results_path, content)
 
     def record(self, file: str, picture: bytes, line: dict[str, Any]) -> None:
-        """A finished cell: its picture and its line, so that a kill at any moment leaves both or neither counted."""
+        """Write a finished cell so that a kill at any moment leaves both picture and line counted, or neither.
+
+        Args:
+            file: The picture's file in the folder.
+            picture: Its content.
+            line: What the results tell of it, besides its file.
+        """
         part = self.part(file)
         with part.open("wb") as stream:
             stream.write(picture)

@@ -16,7 +16,15 @@ from k_diffusing.render.work import Work
 
 
 class Grid(NamedTuple):
-    """A grid about to be run: its cells by file, the files of those that are finished, the width of a cell's name."""
+    """A grid about to be run.
+
+    Attributes:
+        folder: Where it is.
+        axes: The values of each axis.
+        cells: Its cells by their files.
+        done: The files of those that are finished.
+        width: Letters of a cell's name in the lines that tell of it.
+    """
 
     folder: RunFolder
     axes: Axes
@@ -30,13 +38,26 @@ class Grid(NamedTuple):
 
     @property
     def complete(self) -> bool:
+        """Whether all cells are finished."""
         return self.done >= self.cells.keys()
 
 
 def prepare(work: Work, args: argparse.Namespace, say: Callable) -> Grid:
-    """The grid that is asked for, in its folder. Raises BadInput, FolderError.
+    """The grid that is asked for, in its folder.
 
     What is asked for is compared with the folder's manifest before anything is imported to look at it.
+
+    Args:
+        work: What the script puts in.
+        args: The command line, as `options.parse` gives it.
+        say: Is told if it goes to another folder, as print is.
+
+    Returns:
+        The grid, whose folder and manifest are there.
+
+    Raises:
+        BadInput: What is asked for cannot be, or the folder holds another grid.
+        FolderError: The disk refuses a file.
     """
     try:
         wanted = asked(args)
@@ -67,8 +88,10 @@ def prepare(work: Work, args: argparse.Namespace, say: Callable) -> Grid:
 def choose_folder(
     family: str, args: argparse.Namespace, wanted: dict, say: Callable
 ) -> tuple[RunFolder, dict | None, list[str]]:
-    """The folder of the grid, the manifest there, and in what that differs from what is asked for; another folder than
-    `output` if that holds another grid."""
+    """The folder of the grid, the manifest there, and in what that differs from what is asked for.
+
+    It is another folder than `output` if no folder was named and `output` holds another grid.
+    """
     folder = RunFolder(args.output or OUTPUT, family)
     there, unlike = held(folder, wanted)
     if args.output is not None or not unlike:
@@ -85,11 +108,13 @@ def held(folder: RunFolder, wanted: dict[str, Any]) -> tuple[dict | None, list[s
 
 
 def another_grid(folder: RunFolder, unlike: list[str]) -> BadInput:
+    """The error that tells in what the folder's grid differs."""
     lines = "".join(f"\n  {line}" for line in unlike)
     return BadInput(f"--output {folder.path} holds another grid: give another folder{lines}")
 
 
 def manifest_of(folder: RunFolder) -> dict[str, Any] | None:
+    """The manifest of a folder, None if there is none. Raises BadInput if it is none that can be compared."""
     try:
         there = folder.manifest()
     except OSError as error:
@@ -102,6 +127,7 @@ def manifest_of(folder: RunFolder) -> dict[str, Any] | None:
 
 
 def grid_in(folder: RunFolder, axes: Axes) -> Grid:
+    """The grid of these axes, with what is finished of it in a folder."""
     cells = named_cells(folder.family, axes)
     width = max(map(len, cells)) - len(f"{folder.family}-.png")
     return Grid(folder, axes, cells, told_of(cells, folder.finished()), max(26, width))
@@ -112,6 +138,8 @@ def note_weights(folder: RunFolder, args: argparse.Namespace) -> None:
     model = model_identity(args.model)
     with on_disk(folder.path), folder.claims.locked():
         there = manifest_of(folder)
+        if there is None:  # deleted since
+            return
         if there["model"]["fingerprint"] is None and model["fingerprint"]:
             folder.write_manifest(there | {"model": model})
         elif unlike := compared({"model": there["model"]}, {"model": model}):

@@ -17,14 +17,17 @@ class Ranks(NamedTuple):
 
     @classmethod
     def of_environment(cls) -> "Ranks":
+        """As torchrun and accelerate tell it."""
         world = int(os.environ.get("WORLD_SIZE", 1))
         return cls(int(os.environ.get("RANK", 0)) if world > 1 else 0, world)
 
 
 @contextlib.contextmanager
 def ctrl_c() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets; the second raises KeyboardInterrupt. In the main thread alone, and not where
-    SIGINT is ignored, as under nohup, or has a handler that is not Python's."""
+    """An event that the first Ctrl-C sets; the second raises KeyboardInterrupt.
+
+    In the main thread alone, and not where SIGINT is ignored, as under nohup, or has a handler that is not Python's.
+    """
     stop = threading.Event()
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None):
@@ -45,8 +48,16 @@ def ctrl_c() -> Iterator[threading.Event]:
 
 @contextlib.contextmanager
 def progress(cells: int, main: bool, say: Callable) -> Iterator[tuple[Callable, Callable]]:
-    """A bar on a terminal's stderr with the time left: how to say a line above it, and how to show that so many of the
-    cells are done, by whomever."""
+    """A bar on a terminal's stderr with the time left.
+
+    Args:
+        cells: How many are to be done.
+        main: Whether this process speaks for its launch; the others have no bar.
+        say: Says a line, as print does.
+
+    Yields:
+        What says a line above the bar, and what shows that so many of the cells are done, by whomever.
+    """
     if not main or not sys.stderr.isatty():
         yield say, lambda _: None
         return
@@ -62,8 +73,10 @@ def progress(cells: int, main: bool, say: Callable) -> Iterator[tuple[Callable, 
 
 
 def say_line(line: str, file=None) -> None:
-    """As print, in one write: the lines of several processes stay whole. What the stream's encoding lacks is escaped;
-    where nobody reads on, as after `| head -1`, the work goes on unheard."""
+    """Print a line in one write, so that the lines of several processes stay whole.
+
+    What the stream's encoding lacks is escaped. Where nobody reads on, as after `| head -1`, the work goes on unheard.
+    """
     stream = file or sys.stdout
     if stream is None:  # closed before Python began
         return

@@ -41,8 +41,8 @@ def _name(text: str, files: set[Path]) -> str:
         source = rest
     elif kind == "comfy":
         source = f"comfy:{rest.removeprefix('sample_')}"
-    elif kind.endswith(".py"):
-        source = f"{_tail(file_of(text), files)}:{rest}"
+    elif file := file_of(text):
+        source = f"{_tail(file, files)}:{rest}"
     return ",".join([source, *options])
 
 

@@ -45,9 +45,8 @@ def options(description: str, family: str | None = None) -> argparse.ArgumentPar
 def add_axis(parser: argparse._ActionsContainer, axis: Axis) -> None:
     """Its option, which takes one value or more."""
     default = None if axis.always is None else list(axis.always)
-    read = {} if axis.read is None else {"type": axis.read}
     parser.add_argument(
-        axis.flag, *axis.aliases, nargs="+", default=default, metavar=axis.metavar, help=axis.help, **read
+        axis.flag, *axis.aliases, nargs="+", type=axis.read, default=default, metavar=axis.metavar, help=axis.help
     )
 
 
@@ -66,10 +65,20 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def parse(parser: argparse.ArgumentParser, argv: list[str] | None, demo: dict, real: dict) -> argparse.Namespace:
-    """The command line with the defaults of the demo model or of real weights, whichever it names.
+    """Parse a command line, with the defaults of the demo model or of real weights, whichever it names.
 
-    Axes are lists, each value once. `changed` lists the options whose values are not the defaults. `sampler_texts` has
-    by the names of the samplers, which are their axis, what they were given as.
+    Args:
+        parser: As `options` makes it.
+        argv: The words, those of this process if None.
+        demo: The defaults for the demo model, by option, `model` among them.
+        real: Those for real weights.
+
+    Returns:
+        The options. Axes are lists, each value once. `changed` lists the options whose values are not the defaults.
+        `sampler_texts` has by the names of the samplers, which are their axis, what they were given as.
+
+    Raises:
+        SystemExit: A word cannot be; argparse has said so.
     """
     model = parser.parse_args(argv).model
     is_demo = model is None or os.path.realpath(model) == os.path.realpath(demo["model"])
@@ -86,7 +95,7 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None, demo: dict, r
         value = getattr(args, name, None)
         if value is not None:
             setattr(args, name, list(dict.fromkeys(value if isinstance(value, list) else [value])))
-    if len(args.evaluations or args.steps) == 1:
+    if len([*(args.evaluations or ()), *(args.steps or ())]) == 1:
         args.reference = 0  # nothing converges to it
     args.sampler_texts = sampler_names(args.samplers or ())
     args.samplers = list(args.sampler_texts) or None

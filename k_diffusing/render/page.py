@@ -21,10 +21,18 @@ EMBEDDED_AS_THEY_ARE = ("PNG", "WEBP", "JPEG", "GIF")
 def grid_page(title: str, cells: list[dict]) -> str:
     """One HTML page that shows every cell's picture; nothing is fetched but the pictures' own files, at full size.
 
-    A cell: `file`, the picture's path relative to the page; `picture`, where it is now; `axes`, `settings` and
-    `result`, each {name: value}; `command`, which renders it again. An axis is offered as rows, columns and filter
-    if it has several values; a cell without it has None there. Raises ValueError if there are no cells or a `file`
-    is not a relative path, OSError if a picture cannot be read.
+    Args:
+        title: The page's.
+        cells: Of each `file`, the picture's path relative to the page; `picture`, where it is now; `axes`, `settings`
+            and `result`, each {name: value}; and `command`, which renders it again. An axis is offered as rows, columns
+            and filter if it has several values; a cell without it has None there.
+
+    Returns:
+        The page.
+
+    Raises:
+        ValueError: There are no cells, or a `file` is not a relative path.
+        OSError: A picture cannot be read.
     """
     if not cells:
         raise ValueError("cells is empty: a page needs at least one picture")

@@ -9,7 +9,7 @@ published files from a user's own.
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from PIL import Image, ImageChops
 
@@ -33,15 +33,27 @@ def entry(path: Path) -> str:
 
 
 def levels_apart(path: Path, picture: Image.Image, settings: dict[str, str]) -> int | None:
-    """The largest difference of a render from the published picture of these settings, in levels of 255; None if the
-    file is not published, or of other settings, or of another size. Raises OSError."""
+    """How far a render is from the published picture of the same settings.
+
+    Args:
+        path: The file that would be written.
+        picture: The render.
+        settings: What its text would say, without what differs between machines.
+
+    Returns:
+        The largest difference in levels of 255; None if the file is not published, or of other settings or size.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
     if not is_published(path):
         return None
     with Image.open(path) as published:
-        if published.size != picture.size or not settings.items() <= published.text.items():
+        if published.size != picture.size or not settings.items() <= getattr(published, "text", {}).items():
             return None
         difference = ImageChops.difference(published.convert("RGB"), picture.convert("RGB"))
-    return max(high for _, high in difference.getextrema())
+    bands = cast(tuple[tuple[int, int], ...], difference.getextrema())  # of three bands
+    return max(high for _, high in bands)
 
 
 def as_published(line: dict[str, Any]) -> bool:

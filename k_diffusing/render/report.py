@@ -25,7 +25,15 @@ COLUMNS = 40  # of one sheet; more go to further sheets
 
 
 class Sheet(NamedTuple):
-    """One contact sheet: samplers as rows, the values of the field `column` as columns, the other fields fixed."""
+    """One contact sheet: samplers as rows.
+
+    Attributes:
+        file: Its name in the folder.
+        column: The field whose values are the columns; None for a sheet without columns.
+        shown: The values of that field.
+        fixed: The values of the other fields that have several.
+        converged: Whether the last column is the converged reference.
+    """
 
     file: str
     column: str | None
@@ -35,9 +43,13 @@ class Sheet(NamedTuple):
 
 
 def sheets(family: str, axes: Axes) -> Iterator[Sheet]:
-    """The sheets of a grid: the first field with several values makes the columns, each combination of the others
-    one sheet (or more, where there are more than COLUMNS values)."""
-    column, *others = several(axes) or [None]
+    """The sheets of a grid.
+
+    The first field with several values makes the columns; each combination of the others is one sheet, or more where
+    there are more than COLUMNS values.
+    """
+    fields = several(axes)
+    column, others = (fields[0] if fields else None), fields[1:]
     shown = values(axes, column) if column else ()
     parts = [shown[i : i + COLUMNS] for i in range(0, len(shown), COLUMNS)] or [()]
     converged = bool(axes.reference) and column in ("steps", "budget")
@@ -49,9 +61,18 @@ def sheets(family: str, axes: Axes) -> Iterator[Sheet]:
 
 
 def write_sheets(folder: RunFolder, args: argparse.Namespace, axes: Axes) -> list[Path]:
-    """Write a sheet wherever there is at least one picture for it. Raises OSError.
+    """Write each sheet for which there is a picture. The published sheet of published pictures stays.
 
-    The published sheet of published pictures stays.
+    Args:
+        folder: The grid's folder.
+        args: The command line, which the sheets' text tells of.
+        axes: The values of each axis.
+
+    Returns:
+        The sheets' files, those that stayed among them.
+
+    Raises:
+        OSError: The disk refuses one.
     """
     done, fields = folder.pictures(), several(axes)
     named = named_cells(folder.family, axes)
@@ -88,6 +109,7 @@ def find(files: dict, done: dict, fields: list[str], folder: Path, sampler: str 
 
 
 def without(place: dict) -> dict:
+    """What a sampler has in a place of axes that it has not."""
     return {field: None for field in place if AXES[field].needs}
 
 
@@ -123,6 +145,7 @@ def heading_of(args: argparse.Namespace, axes: Axes, sheet: Sheet) -> tuple[str,
 
 
 def first_sheet(grid: Grid) -> Path:
+    """The sheet that a user is sent to."""
     return grid.folder.path / next(sheets(grid.folder.family, grid.axes)).file
 
 
@@ -160,7 +183,7 @@ def write_page(folder: RunFolder) -> Path:
 def page_cells(folder: RunFolder) -> Iterator[dict[str, Any]]:
     """What the page is told of each finished cell."""
     manifest = folder.manifest()
-    if not {"model", "settings", "versions", "command"} <= manifest.keys():
+    if manifest is None or not {"model", "settings", "versions", "command"} <= manifest.keys():
         return  # another program's
     if fault := fault_of(manifest):
         raise ValueError(f"{folder.manifest_path}: {fault}: put it right, or delete the file to begin anew")
@@ -182,5 +205,6 @@ def page_cells(folder: RunFolder) -> Iterator[dict[str, Any]]:
 
 
 def page_axes(model: str, cell: Cell) -> dict[str, Any]:
+    """A cell's values by the names that the page has for their axes."""
     named = {"model": model, "sampler": "converged" if cell.reference else cell.sampler}
     return named | {axis.page: getattr(cell, axis.field) for axis in AXES.values() if axis.page}

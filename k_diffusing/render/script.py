@@ -8,11 +8,17 @@ from typing import Any, NamedTuple
 class Script(NamedTuple):
     """A render script.
 
-    family: begins its files' names. program: the words that begin its command. network: the part of the pipeline whose
-    calls are counted, calls_per_pair of them for an evaluation with true CFG. multiple: divides a picture's sides.
-    encode(pipe, args, prompt, guided): the prompt's embeddings by the pipeline's keywords; with those of the negative
-    prompt, in keywords that begin with "negative", if guided. guidance: the fields of a cell that guide; a value above
-    1 takes a negative prompt. keywords: further options that the pipeline takes as they are.
+    Attributes:
+        family: Begins its files' names.
+        program: The words that begin its command.
+        network: The part of the pipeline whose calls are counted.
+        calls_per_pair: Calls for an evaluation with a negative prompt.
+        multiple: Divides a picture's sides, in pixels.
+        pipeline_class: Returns the pipeline's class; imported no sooner.
+        encode: encode(pipe, args, prompt, guided) returns the prompt's embeddings by the pipeline's keywords; if
+            guided, with those of the negative prompt, in keywords that begin with "negative".
+        guidance: The field of a cell whose values above 1 take a negative prompt.
+        keywords: Further options that the pipeline takes as they are.
     """
 
     family: str

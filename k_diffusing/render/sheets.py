@@ -13,9 +13,16 @@ GREY = "#666666"
 
 
 def contact_sheet(tiles: list[tuple], heading: str, caption: str, columns: int = 5) -> Image.Image:
-    """All tiles (name, note, picture) in reading order, as 256 to 384 pixels, under a heading and a caption.
+    """All pictures in reading order, each 256 to 384 pixels long, with its name and a note.
 
-    A picture is an image or the path of one; one file at a time is open.
+    Args:
+        tiles: (name, note, picture) of each; a picture is an image or the path of one. One file at a time is open.
+        heading: The first line at the top.
+        caption: The second line.
+        columns: The most pictures in a row.
+
+    Returns:
+        The sheet.
     """
     with opened(tiles[0][2]) as first:
         width, height = shown_size(first.size, 256, 384)
@@ -37,10 +44,21 @@ def contact_sheet(tiles: list[tuple], heading: str, caption: str, columns: int =
 
 
 def table_sheet(rows: list[str], columns: list[str], tile: Callable, heading: str, caption: str) -> Image.Image:
-    """A labelled table of pictures; tile(i, j) is (picture, note) of row i and column j, or None: a dash.
+    """A labelled table of pictures.
 
-    A picture is an image or the path of one; one file at a time is open. Tiles are 128 pixels wide in 40 columns, 256
-    (384 for large pictures) in few. Labels are wrapped to the room there is and then shortened.
+    Tiles are 128 pixels wide in 40 columns, 256 (384 for large pictures) in few. Labels are wrapped to the room there
+    is and then shortened.
+
+    Args:
+        rows: The rows' labels.
+        columns: The columns' labels.
+        tile: tile(i, j) returns (picture, note) of row i and column j, or None for a dash. A picture is an image or the
+            path of one. One file at a time is open.
+        heading: The first line at the top.
+        caption: The second line.
+
+    Returns:
+        The sheet.
     """
     places = [(i, j) for i in range(len(rows)) for j in range(len(columns))]
     with opened(next(found for place in places if (found := tile(*place)) is not None)[0]) as first:
@@ -84,10 +102,12 @@ def shown_size(size: tuple[int, int], small: int, large: int) -> tuple[int, int]
     """Width and height at which a picture is shown: up to `small` in whole multiples, down to `large` at most."""
     longer = max(size)
     scale = max(small // longer, 1) if longer <= large else large / longer
-    return tuple(max(round(side * scale), 1) for side in size)
+    width, height = (max(round(side * scale), 1) for side in size)
+    return width, height
 
 
 def paste(sheet: Image.Image, picture: Image.Image | Path, place: tuple[int, int], size: tuple[int, int]) -> None:
+    """Show a picture at a place of the sheet, at a size in pixels."""
     with opened(picture) as image:
         sheet.paste(image.convert("RGB").resize(size, Image.Resampling.LANCZOS), place)
 

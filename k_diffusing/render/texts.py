@@ -31,7 +31,14 @@ def cell_text(args: argparse.Namespace, axes: Axes, cell: Cell, rendered: Render
 def png_text(args: argparse.Namespace, axes: Axes, fixed: dict[str, Any], **more) -> dict[str, str]:
     """What made a picture; nothing that differs from run to run or tells of the machine's folders.
 
-    fixed: the cell's values of the axes; of the others all values are listed.
+    Args:
+        args: The command line.
+        axes: The values of each axis.
+        fixed: The values that the picture has, by field; of other axes all values are listed.
+        **more: What else is to be told, after the settings.
+
+    Returns:
+        Texts by their names, in the order in which they stand in the file.
     """
     made = {name: getattr(args, name) for name in RECORDED if hasattr(args, name)}
     for name in AXES_RECORDED:

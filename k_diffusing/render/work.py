@@ -10,8 +10,16 @@ from k_diffusing.render.cells import Cell, Solver
 
 
 class Rendered(NamedTuple):
-    """A batch: its pictures, the network evaluations that each took, seconds of the batch and of its network calls,
-    MiB at most, and of each picture which of its caption's words it kept (None: no such caption)."""
+    """A batch that was rendered.
+
+    Attributes:
+        pictures: One for each cell.
+        evaluations: Of the network, for each picture.
+        seconds: Of the whole batch.
+        network_seconds: Of its calls of the network; None if that is not known.
+        peak_memory: MiB at most; None if that is not known.
+        adherence: Which of its caption's words each picture kept; None for a prompt that is no such caption.
+    """
 
     pictures: list[Image.Image]
     evaluations: int
@@ -25,10 +33,13 @@ Render = Callable[[list[Cell]], Rendered]
 
 
 class Work(NamedTuple):
-    """What a render script puts in. family begins its files' names; program is its own name.
+    """What a render script puts in.
 
-    check(args): the samplers asked for, or BadInput, before any model is loaded. load(args): the model, as a function
-    that renders a batch of cells of one recipe.
+    Attributes:
+        family: Begins its files' names.
+        program: Its own name.
+        check: Returns the samplers asked for, before any model is loaded, or raises BadInput.
+        load: Loads the model, and returns a function that renders a batch of cells of one recipe.
     """
 
     family: str

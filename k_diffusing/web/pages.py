@@ -14,7 +14,16 @@ from markupsafe import Markup
 def render(template: str, values: dict[str, Any]) -> str:
     """A template of this package filled in.
 
-    Raises jinja2.UndefinedError if it asks for what `values` lack, and TypeError if it asks for that as JSON.
+    Args:
+        template: Its file's name.
+        values: What it asks for, by name. Texts are escaped.
+
+    Returns:
+        The page, whole in itself.
+
+    Raises:
+        jinja2.UndefinedError: It asks for what `values` lack.
+        TypeError: It asks for that as JSON.
     """
     return environment().get_template(template).render(values)
 
