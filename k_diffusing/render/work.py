@@ -37,7 +37,7 @@ class Work(NamedTuple):
 
     Attributes:
         family: Begins its files' names.
-        program: Its own name.
+        program: The words that begin its command.
         check: Returns the samplers asked for, before any model is loaded, or raises BadInput.
         load: Loads the model, and returns a function that renders a batch of cells of one recipe.
     """
