@@ -1,0 +1,1 @@
+"""Two samplers on one model: where they part first."""

@@ -12,6 +12,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from k_diffusing.compare.failure import sampler_errors
+from k_diffusing.compare.shared_noise import SharedNoise
+from k_diffusing.compare.sources import Source, find_source, overruled
+from k_diffusing.grids.check import check_grid_choice
+from k_diffusing.model.coordinates import flow_time
+from k_diffusing.model.scheduler_config import is_flow
+from k_diffusing.noise.interval import Interval
+from k_diffusing.trace.difference import TOLERANCE, Difference, trace_difference
+from k_diffusing.trace.record import Trace
+
 
 @dataclass
 class Comparison:
@@ -27,8 +39,8 @@ class Comparison:
     """
 
     labels: tuple[str, str]
-    difference: Any
-    traces: tuple
+    difference: Difference
+    traces: tuple[Trace, Trace]
     pictures: tuple
     call: dict[str, Any]
     notes: list[str]
@@ -91,14 +103,6 @@ def compare_samplers(
         TypeError: likewise.
         SamplerError: a sampler fails.
     """
-    import torch
-
-    from k_diffusing.compare.shared_noise import SharedNoise
-    from k_diffusing.compare.sources import find_source
-    from k_diffusing.grids.check import check_grid_choice
-    from k_diffusing.trace.difference import TOLERANCE, trace_difference
-    from k_diffusing.trace.record import Trace
-
     if grid not in ("scheduler", "own"):
         check_grid_choice(grid)
     sources = [find_source(text, pipe.scheduler, own_sigmas=grid == "own") for text in (a, b)]
@@ -114,25 +118,21 @@ def compare_samplers(
     if grid != "own":
         notes += _grid_notes(sources, pipe.scheduler, (first, second))
     difference = trace_difference(first, second, TOLERANCE if tolerance is None else tolerance)
-    labels = tuple(source.label for source in sources)
     texts = {name: value for name, value in call.items() if not isinstance(value, torch.Tensor)}
     texts |= {"model": Path(pipe.name_or_path or type(pipe).__name__).name, "steps": steps, "grid": grid, "seed": seed}
+    labels = sources[0].label, sources[1].label
     return Comparison(labels, difference, (first, second), tuple(pictures), texts, notes + difference.notes)
 
 
-def _plan(pipe, source, call: dict[str, Any], sigma_grid, steps: int) -> None:
+def _plan(pipe, source: Source, call: dict[str, Any], sigma_grid, steps: int) -> None:
     """Raise ValueError or TypeError, as the source's run would before its network is called."""
     known = inspect.signature(pipe.plan).parameters
     keywords = {name: value for name, value in {**call, **source.keywords}.items() if name in known}
     pipe.plan(source.sampler, source.options, sigma_grid, steps, **keywords)
 
 
-def _run(pipe, source, call: dict[str, Any], sigma_grid, steps: int, seed: int, trace):
+def _run(pipe, source: Source, call: dict[str, Any], sigma_grid, steps: int, seed: int, trace: Trace):
     """The picture; what the sampler did is in the trace. What is raised in decoding is not the sampler's."""
-    import torch
-
-    from k_diffusing.compare.failure import sampler_errors
-
     call = dict(call)
     output_type = call.pop("output_type", "pil")
     with sampler_errors(source.label, source.sampler, trace):
@@ -144,17 +144,15 @@ def _run(pipe, source, call: dict[str, Any], sigma_grid, steps: int, seed: int, 
     return (latents if output_type == "latent" else pipe.decode(latents, *trace.size, output_type))[0]
 
 
-def _noise_notes(missing) -> list[str]:
+def _noise_notes(missing: list[Interval]) -> list[str]:
     """missing: the intervals for which b drew noise of its own."""
     if not missing:
         return []
     return [f"noise could not be shared in {len(missing)} draws of b: a drew none for {missing[0]}"]
 
 
-def _grid_notes(sources, scheduler, traces) -> list[str]:
+def _grid_notes(sources: list[Source], scheduler, traces: tuple[Trace, Trace]) -> list[str]:
     """On the settings of a and b that one sigma grid for both leaves without effect."""
-    from k_diffusing.compare.sources import overruled
-
     notes = []
     for source, trace in zip(sources, traces, strict=True):
         without = overruled(source.label, scheduler, trace.sigmas)
@@ -167,11 +165,10 @@ def _grid_notes(sources, scheduler, traces) -> list[str]:
 
 
 def _shared_grid(pipe, sigma_grid, call: dict[str, Any], steps: int):
-    """A grid that both runs can start from. On flow models that is the one VE coordinates have, whose first time is
-    less than 1."""
-    from k_diffusing.model.coordinates import flow_time
-    from k_diffusing.model.scheduler_config import is_flow
+    """A grid that both runs can start from.
 
+    On flow models that is the one VE coordinates have, whose first time is less than 1.
+    """
     if not is_flow(pipe.scheduler):
         return sigma_grid
     size = {name: call.get(name) for name in ("height", "width", "latents")}

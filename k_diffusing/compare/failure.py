@@ -20,8 +20,16 @@ class SamplerError(RuntimeError):
 
 @contextlib.contextmanager
 def sampler_errors(label: str, function: Callable, trace: Trace) -> Iterator[None]:
-    """What is raised inside once the trace has begun is a SamplerError, with the frames of the function's own code;
-    what is raised before, by the checks, stays what it is."""
+    """Blame a sampler for what is raised inside once its run has begun; what is raised before, by checks, stays so.
+
+    Args:
+        label: what the sampler was named by.
+        function: the sampler, the frames of whose own code are told.
+        trace: a new one, given to the pipeline.
+
+    Raises:
+        SamplerError: the sampler failed.
+    """
     try:
         yield
     except (Exception, SystemExit) as error:

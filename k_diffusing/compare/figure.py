@@ -82,7 +82,11 @@ def _plot_distance(axes, difference, ink: str, red: str) -> None:
 
 
 def figure_png(comparison, dark: bool = False) -> bytes:
-    """`figure` as a PNG file. Raises ImportError without matplotlib."""
+    """Draw `figure` as a PNG file.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
     buffer = io.BytesIO()
     figure(comparison, dark).savefig(buffer, format="png")
     return buffer.getvalue()

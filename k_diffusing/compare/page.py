@@ -18,7 +18,15 @@ STRIP_HEIGHT = 256  # pixels: film strips that are higher are made smaller
 
 
 def page(comparison, strips: tuple[Image.Image, Image.Image] | None = None) -> str:
-    """One HTML page, whole in itself. strips: the film strips of a and b, as `Trace.strip(pipe)` makes them."""
+    """Make one HTML page, whole in itself.
+
+    Args:
+        comparison: a Comparison.
+        strips: the film strips of a and b, as `Trace.strip(pipe)` makes them.
+
+    Returns:
+        The page's text.
+    """
     found, size = comparison.difference, comparison.pictures[0].size
     values = {
         "title": f"{' and '.join(comparison.labels)} {comparison.verdict}",

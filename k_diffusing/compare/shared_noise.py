@@ -47,8 +47,10 @@ class SharedNoise:
         return next((noise for start, noise in self.churn if start is not None and _same(start, level)), None)
 
     def _chain(self, high: float, low: float) -> torch.Tensor | None:
-        """The draw for the interval, or that of the increments (of either sign) that lead from its one end to the
-        other: the shortest way, by breadth-first search. From infinity none lead on."""
+        """The draw for the interval, or that of the increments that lead from its one end to the other.
+
+        Increments may be of either sign; the shortest way is found by breadth-first search. From infinity none lead on.
+        """
         reached = [(high, 0.0, False)]
         for at, total, summed in reached:
             for start, end, noise in self.steps:

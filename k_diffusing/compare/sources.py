@@ -116,8 +116,10 @@ def overruled(text: str, scheduler, sigmas: torch.Tensor) -> list[str]:
 
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether all values are, but for rounding: a scheduler's own tables and those made for it from the same grid
-    differ by 1e-6."""
+    """Whether all values are, but for rounding.
+
+    A scheduler's own tables and those made for it from the same grid differ by 1e-6.
+    """
     return a.shape == b.shape and bool((a - b).abs().max() <= COMPUTED * a.abs().max())
 
 

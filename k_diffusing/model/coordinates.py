@@ -25,12 +25,12 @@ class FlowCoordinates(NamedTuple):
 
 
 def noise_level(t):
-    """sigma of VE coordinates at the flow time t, a number or a tensor: t / (1 - t), infinite at 1 in a tensor."""
+    """The sigma of VE coordinates at the flow time t, a number or a tensor: t / (1 - t), infinite at 1 in a tensor."""
     return t / (1 - t)
 
 
 def flow_time(sigma):
-    """t at the sigma of VE coordinates, a number or a tensor: sigma / (1 + sigma)."""
+    """The flow time t at the sigma of VE coordinates, a number or a tensor: sigma / (1 + sigma)."""
     return sigma / (1 + sigma)
 
 
@@ -40,12 +40,12 @@ def to_latents(x, sigma):
 
 
 def to_state(latents, sigma):
-    """x = x0 + sigma eps from flow matching's latents (1 - t) x0 + t eps; sigma must broadcast against them."""
+    """The state x0 + sigma eps from flow matching's latents (1 - t) x0 + t eps; sigma must broadcast against them."""
     return latents * (1 + sigma)
 
 
 def variance_exploding(t: torch.Tensor) -> torch.Tensor:
-    """sigma = t / (1 - t) on a decreasing grid of flow times whose first value may be 1 (sigma infinite).
+    """The sigmas of a decreasing grid of flow times, whose first value may be 1 (sigma infinite).
 
     That one is clamped to LARGEST_FLOW_TIME, or half-way to 1 from the next if the grid is finer than that, so
     that the grid stays strictly decreasing.

@@ -1,6 +1,6 @@
-"""Networks that know the answer: closed-form models of a two-Gaussian mixture, called as SDXL's UNet and FLUX's
-transformer are, in pipelines that are otherwise the real ones.
+"""Networks that know the answer: closed-form models of a two-Gaussian mixture.
 
+They are called as SDXL's UNet and FLUX's transformer are, in pipelines that are otherwise the real ones.
 Every element of the clean latents x0 is drawn alone from the mixture, and a network sees a x0 + b eps. What it
 should predict then has a closed form, so a sampler's result has only the sampler's own error, which
 `mixture.wasserstein` measures. The networks compute in float64 and answer in the dtype they were asked in.
@@ -27,7 +27,7 @@ SDXL_SCHEDULE = {  # stabilityai/stable-diffusion-xl-base-1.0
 
 
 def training_sigmas(zero_terminal_snr: bool = False) -> torch.Tensor:
-    """sigma at SDXL's 1000 timesteps, float64 (scaled-linear betas; Lin et al. 2023, algorithm 1, if asked for)."""
+    """The sigmas at SDXL's 1000 timesteps, float64: scaled-linear betas (Lin et al. 2023, algorithm 1, if wanted)."""
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     root = (1 - betas).cumprod(0).sqrt()
     if zero_terminal_snr:
@@ -70,7 +70,7 @@ class OracleUNet(ModelMixin, ConfigMixin):
         added_cond_kwargs=None,
         return_dict: bool = True,
     ):
-        """sample [B, 4, h, w], of unit scale (x / sqrt(1 + sigma^2)); timestep [B]; the prediction."""
+        """The sample is [B, 4, h, w], of unit scale (x / sqrt(1 + sigma^2)); timestep [B]; the prediction."""
         sigma = self.sigma(timestep).reshape(-1, 1, 1, 1)
         a, b = 1 / (1 + sigma**2).sqrt(), sigma / (1 + sigma**2).sqrt()
         x0 = MIXTURE.posterior_mean(sample, a, b)
@@ -88,6 +88,7 @@ class OracleTransformer(ModelMixin, ConfigMixin):
         self.unused = torch.nn.Parameter(torch.zeros(1))  # gives the module a dtype and a device
 
     def cache_context(self, name: str):
+        """There is no cache."""
         return contextlib.nullcontext()
 
     def forward(

@@ -49,7 +49,7 @@ def order(sampler: str | Callable, options: dict[str, Any] | None = None, coordi
 
 
 def slope(errors: tuple[float, float], steps: tuple[int, int]) -> float:
-    """d log(error) / d log(step) between two numbers of steps."""
+    """The order that two errors show: d log(error) / d log(step), between two numbers of steps."""
     return math.log(errors[0] / errors[1]) / math.log(steps[1] / steps[0])
 
 

@@ -1,0 +1,1 @@
+"""What a sampler did in one run, and where two runs part."""
