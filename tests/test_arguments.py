@@ -2,11 +2,12 @@
 
 import logging
 
+import diffusers
 import numpy as np
 import pytest
 import torch
 
-from k_diffusing.arguments import check_callback, check_sampler, count_images, diffusers_arguments
+from k_diffusing.arguments import check_callback, check_sampler, count_images, diffusers_arguments, warn_of_bounds
 from samplers_patch import SAMPLERS, find_sampler
 
 
@@ -43,6 +44,39 @@ def test_values_that_a_sampler_of_a_range_cannot_keep(given):
     assert check_sampler("heun", None, None, 0, **values).name == "heun"  # the number of steps is that of the values
     with pytest.raises(ValueError, match="num_inference_steps=0"):
         check_sampler("heun", None, None, 0, sigmas=None, timesteps=None)
+
+
+class Pipeline:
+    """An owner of a scheduler."""
+
+
+def test_bounds_are_warned_of_once_for_each_owner_and_setting(warnings):
+    both = diffusers.DDIMScheduler(clip_sample=True, thresholding=True)
+    one, other = Pipeline(), Pipeline()
+    for owner, count in ((one, 2), (one, 2), (other, 4)):
+        warn_of_bounds(owner, SAMPLERS["heun"], both)
+        assert len(warnings) == count
+    assert [message.split("=")[0] for message in warnings] == ["clip_sample", "thresholding"] * 2
+    assert warnings[0] == (
+        "clip_sample=True in the config of DDIMScheduler has no effect here: it belongs to that scheduler's own step, "
+        "and heun has another. as_sampler(DDIMScheduler.from_config(pipe.scheduler.config)) keeps it; "
+        "from_config(pipe.scheduler.config, clip_sample=False) says that it is not wanted"
+    )
+
+
+def test_bounds_that_are_not_set_or_not_left_out(warnings):
+    """A setting that the class does not have may still be in its config, from another class's."""
+
+    def keeps(model, x, sigmas):
+        return x
+
+    keeps.keeps_bounds = True
+    leftover = diffusers.EulerDiscreteScheduler.from_config(diffusers.DDIMScheduler(clip_sample=True).config)
+    assert leftover.config.clip_sample
+    warn_of_bounds(Pipeline(), SAMPLERS["heun"], leftover)
+    warn_of_bounds(Pipeline(), SAMPLERS["heun"], diffusers.DDIMScheduler(clip_sample=False))
+    warn_of_bounds(Pipeline(), find_sampler(keeps), diffusers.DDIMScheduler(clip_sample=True))
+    assert warnings == []
 
 
 def silent(model, x, sigmas, disable=None):

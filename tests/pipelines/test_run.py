@@ -26,14 +26,14 @@ class Bar:
     """Stands in for tqdm: what it is told, in order."""
 
     def __init__(self, total):
-        self.total, self.told, self.open = total, [], False
+        self.total, self.told, self.open, self.left_by = total, [], False, None
 
     def __enter__(self):
         self.open = True
         return self
 
-    def __exit__(self, *_):
-        self.open = False
+    def __exit__(self, *error):
+        self.open, self.left_by = False, error
 
     def update(self, n=1):
         assert self.open
@@ -73,9 +73,11 @@ def test_the_bar_is_closed_when_a_sampler_raises(sdxl, bars):
     def raises(model, x, sigmas):
         raise KeyError("mine")
 
-    with pytest.raises(KeyError, match="mine"):
+    with pytest.raises(KeyError, match="mine") as error:
         call(sdxl, comfy_sampler=raises)
+    kind, value, traceback = bars[0].left_by
     assert not bars[0].open and bars[0].told == []
+    assert kind is KeyError and value is error.value and traceback is not None
 
 
 def spoil(network, at: int, value: float, element=slice(None)):
@@ -112,6 +114,16 @@ def test_whose_nan_it_is_and_where(sdxl, name, at, step):
         assert str(error.value).startswith("the model returned nan or inf at step 0, sigma ")
     else:
         assert str(error.value) == ANSWER.format(step, f"{float(level):.4g}", name)
+
+
+@pytest.mark.parametrize("element", [0, 1, 255])
+def test_no_element_of_a_small_picture_is_overlooked(sdxl, element):
+    hook = spoil(sdxl.unet, 2, math.inf, element)
+    try:
+        with pytest.raises(FloatingPointError, match="^the model returned nan or inf at step 1, sigma "):
+            call(sdxl, guidance_scale=1.0)
+    finally:
+        hook.remove()
 
 
 def silent(model, x, sigmas):
