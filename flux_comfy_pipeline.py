@@ -400,8 +400,10 @@ def initial_latents(
     pipe: FluxPipeline, latents: torch.Tensor | None, streams: Streams, shape: tuple[int, int, int, int],
     dtype: torch.dtype,
 ) -> torch.Tensor:  # fmt: skip
-    """Packed latents [images, tokens, channels], the user's or unit noise, as the model's dtype has them, in float32
-    or wider. shape: before they are packed."""
+    """Packed latents [images, tokens, channels], the user's or unit noise, in float32 or wider.
+
+    They are as the model's dtype has them. shape: before they are packed.
+    """
     if latents is None:
         start: torch.Tensor = pipe._pack_latents(streams.initial(shape, pipe._execution_device, dtype), *shape)
     else:

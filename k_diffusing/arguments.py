@@ -61,10 +61,14 @@ def check_callback(sampler: Sampler, *callbacks: Callable | None) -> None:
 
 
 def warn_of_bounds(owner: Any, sampler: Sampler, scheduler) -> None:
-    """Warn, once for each owner and setting, where a sampler leaves out the bounds that the scheduler's step would put
-    on the denoised sample. `as_sampler` leaves out none: it runs a scheduler's own step.
+    """Warn where a sampler leaves out the bounds that the scheduler's step would put on the denoised sample.
 
-    owner: the pipeline, or what else the scheduler belongs to.
+    `as_sampler` leaves out none: it runs a scheduler's own step.
+
+    Args:
+        owner: The pipeline, or what else the scheduler belongs to. It is warned once of each setting.
+        sampler: That is about to run.
+        scheduler: Of diffusers, in whose config the bounds are asked for.
     """
     if sampler.keeps_bounds:
         return

@@ -57,8 +57,11 @@ class Model:
 
 
 def _demo(pipeline: str, folder: str, **guidance) -> Model:
-    """A demo model. One thread is fastest for networks this small, and a picture's last bits depend on the number of
-    threads: with one they are the same on any number of cores."""
+    """A demo model, run on one thread.
+
+    That is fastest for networks this small, and a picture's last bits depend on the number of threads: with one they
+    are the same on any number of cores.
+    """
     call = {**guidance, "height": 128, "width": 128}
     prompt = "a large yellow square on a purple background"
     return Model(pipeline, str(DEMO_MODELS / folder), prompt, 28, call, "float32", device="cpu", threads=1)

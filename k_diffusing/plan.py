@@ -66,8 +66,11 @@ class SamplingPlan:
 
     @property
     def patches_to_d(self) -> bool:
-        """Whether the network's output stands in for `to_d`: it is the derivative, and k_diffusion's functions ask for
-        that of their latest evaluation alone; a user's function may ask for any."""
+        """Whether the network's output stands in for `to_d`.
+
+        It is the derivative, and k_diffusion's functions ask for that of their latest evaluation alone; a user's
+        function may ask for any.
+        """
         return self.coordinates == "velocity" or (self.coordinates == "flow" and not self.sampler.custom)
 
     @property

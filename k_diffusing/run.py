@@ -199,8 +199,17 @@ class SamplingRun:
         self, pipe, plan: SamplingPlan, x: torch.Tensor, dtype: torch.dtype, callbacks: StepCallbacks,
         trace: Trace | None, size: tuple[int, int],
     ):  # fmt: skip
-        """x: the state at the first noise level, [B, ...]. dtype: the model's, in which users see latents. size: of
-        the images, in pixels (height, width)."""
+        """Begin to look at a run.
+
+        Args:
+            pipe: The pipeline, whose `interrupt` ends the run and whose progress bar shows it.
+            plan: What will be done.
+            x: The state at the first noise level, [B, ...].
+            dtype: The model's, in which users see latents.
+            callbacks: The user's.
+            trace: The user's, if there is one.
+            size: Of the images, in pixels (height, width).
+        """
         self.pipe, self.plan, self.dtype, self.callbacks, self.trace = pipe, plan, dtype, callbacks, trace
         self.position = Position(plan.sampler, plan.options)
         self.finite = FiniteCheck(plan.sampler.name, dtype)

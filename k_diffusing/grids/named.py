@@ -21,6 +21,7 @@ def _range(schedule: NoiseSchedule) -> tuple[float, float]:
 
 
 def with_zero(sigmas) -> torch.Tensor:
+    """A grid [n + 1] from its n sigmas above 0."""
     return torch.cat([torch.as_tensor(sigmas, dtype=torch.float32), torch.zeros(1)])
 
 

@@ -1,0 +1,1 @@
+"""What a network means: noise schedules, what it predicts, coordinates, where it is guided."""

@@ -26,16 +26,21 @@ class DiscreteSchedule:
         return replace(self, grid_sigmas=sigmas.float(), grid_timesteps=timesteps.float())
 
     def to(self, device: torch.device) -> "DiscreteSchedule":
+        """The same schedule on a device."""
         tensors = {field.name: getattr(self, field.name) for field in fields(self)}
         return replace(self, **{name: value.to(device) for name, value in tensors.items() if value is not None})
 
     @functools.cached_property
     def log_sigmas(self) -> torch.Tensor:
+        """The logarithms of sigmas, [N]."""
         return self.sigmas.log()  # on the device of the questions, so that the table's own sigmas stay exact
 
     def timestep(self, sigma: torch.Tensor, quantize: bool = False) -> torch.Tensor:
-        """The timestep the network is told at `sigma` (any shape): exact on the grid and on the table,
-        interpolated linearly in log sigma between table points; quantize: rounded to the nearest integer."""
+        """The timestep the network is told at `sigma` (any shape).
+
+        It is exact on the grid and on the table, and interpolated linearly in log sigma between the table's points;
+        quantize: rounded to the nearest integer.
+        """
         log_sigma = sigma.float().log()
         high = torch.searchsorted(self.log_sigmas, log_sigma).clamp(1, len(self.log_sigmas) - 1)
         below, above = self.log_sigmas[high - 1], self.log_sigmas[high]
@@ -66,20 +71,25 @@ class LogSigmaSchedule:
     sigmas: torch.Tensor
 
     def with_grid(self, sigmas: torch.Tensor, timesteps: torch.Tensor) -> "LogSigmaSchedule":
+        """The same schedule, which has these pairs already."""
         return self  # the formula is exact everywhere
 
     def to(self, device: torch.device) -> "LogSigmaSchedule":
+        """The same schedule on a device."""
         return replace(self, sigmas=self.sigmas.to(device))
 
     def timestep(self, sigma: torch.Tensor, quantize: bool = False) -> torch.Tensor:
+        """What the network is told at `sigma` (any shape). Raises ValueError for quantize: it is no integer."""
         if quantize:
             raise ValueError("quantize=True needs integer timesteps; this scheduler's are log(sigma) / 4")
         return 0.25 * sigma.float().log()
 
     def sigma(self, timestep: torch.Tensor) -> torch.Tensor:
+        """The noise level at a timestep (any shape)."""
         return (4 * timestep.float()).exp()
 
     def sigma_at(self, fraction: float) -> float:
+        """The noise level when this part of the timesteps, counted from the largest, is done."""
         last, first = self.timestep(self.sigmas[0]), self.timestep(self.sigmas[-1])
         return float(self.sigma(torch.lerp(first, last, fraction)))
 
@@ -96,6 +106,7 @@ class FlowSchedule:
     shift: Callable[[torch.Tensor], torch.Tensor]
 
     def timestep(self, sigma: torch.Tensor) -> torch.Tensor:
+        """What the network is told at the flow time `sigma` (any shape)."""
         return sigma * len(self.sigmas)
 
     def sigma(self, timestep: torch.Tensor) -> torch.Tensor:

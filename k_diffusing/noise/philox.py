@@ -30,8 +30,10 @@ def box_muller(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 class PhiloxGenerator:
-    """torch's CUDA generator, on the CPU: the seed is the key; element i of call n is the first normal at counter
-    (n, 0, i, 0), since a thread of the GPU has its own subsequence and a call advances torch's offset by 4.
+    """torch's CUDA generator, on the CPU.
+
+    The seed is the key. Element i of call n is the first normal at counter (n, 0, i, 0), since a thread of the GPU has
+    its own subsequence and a call advances torch's offset by 4.
 
     That holds while a tensor has no more elements than the GPU runs threads at once (multiprocessors x threads
     each): 40,960 on a T4, 125,952 on an RTX 3090, 196,608 on a 4090, 221,184 on an A100, 270,336 on an H100. Beyond

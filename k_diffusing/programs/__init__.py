@@ -1,0 +1,1 @@
+"""What other programs do besides their noise."""

@@ -1,0 +1,1 @@
+"""Samplers: what they are, how they are called, and when their steps begin."""

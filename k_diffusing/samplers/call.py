@@ -132,9 +132,10 @@ def _last_step(denoiser, x, sigmas, derivative, begin) -> torch.Tensor:
 
 
 def _run_custom(sampler, denoiser, x, sigmas, options, noise, draws: UserDraws, derivative, observer) -> torch.Tensor:
-    """A user's function: it gets sigmas on x's device, as k-diffusion's callers give them, and our noise if it asks
-    for it, or draws in the shape of x.
+    """Run a user's function.
 
+    It gets sigmas on x's device, as k-diffusion's callers give them, and our noise if it asks for it, or draws in the
+    shape of x.
     Its steps are known from its `callback` alone, which comes after the first evaluation in the step. Where the
     observer changes something there, that evaluation is repeated.
     """

@@ -1,6 +1,6 @@
-"""The model as a custom sampler sees it: any form of sigma, and what ComfyUI's samplers ask of it besides
-`model(x, sigma) -> denoised`.
+"""The model as a custom sampler sees it.
 
+It takes any form of sigma, and has what ComfyUI's samplers ask of it besides `model(x, sigma) -> denoised`.
 Nothing of ComfyUI is imported here: its functions come from the user's own install, and what they test with
 `isinstance` is looked up among the modules that install has loaded.
 """
@@ -34,14 +34,17 @@ class Levels:
 
     @property
     def sigmas(self) -> torch.Tensor:
+        """The model's own noise levels [N], increasing."""
         return self.level(self.schedule.sigmas)
 
     @property
     def sigma_min(self) -> torch.Tensor:
+        """The smallest of them."""
         return self.sigmas[0]
 
     @property
     def sigma_max(self) -> torch.Tensor:
+        """The largest of them."""
         return self.sigmas[-1]
 
     def percent_to_sigma(self, percent: float) -> float:
@@ -77,15 +80,18 @@ class ComfyModel:
     model_sampling: Levels
 
     def __call__(self, x: torch.Tensor, sigma: torch.Tensor | float, **extra_args) -> torch.Tensor:
+        """The denoised sample [B, ...] of x, at one sigma or one for each image."""
         return self.denoiser(x, per_image(sigma, x), **extra_args)
 
     @property
     def inner_model(self) -> "ComfyModel":
-        return self  # one object stands for the guider, the wrapped model and its patcher
+        """Itself: one object stands for the guider, the wrapped model and its patcher."""
+        return self
 
     model_patcher = inner_model
 
     def get_model_object(self, name: str) -> Any:
+        """An attribute, as ComfyUI's patcher hands it out."""
         return getattr(self, name)
 
 
@@ -97,8 +103,10 @@ def after_guidance(
     cond_denoised: torch.Tensor,
     uncond_denoised: torch.Tensor,
 ) -> torch.Tensor:
-    """`denoised` as the functions in model_options["sampler_post_cfg_function"] leave it; the CFG++ samplers put
-    one there to see `uncond_denoised`. All of shape [B, ...], sigma [B]."""
+    """`denoised` as the functions in model_options["sampler_post_cfg_function"] leave it.
+
+    The CFG++ samplers put one there to see `uncond_denoised`. All of shape [B, ...], sigma [B].
+    """
     for function in model_options.get("sampler_post_cfg_function", ()):
         denoised = function(
             {

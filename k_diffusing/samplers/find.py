@@ -74,6 +74,7 @@ def _name(function: Callable) -> str:
 
 
 def parameters_of(function: Callable, expected: str = "a function with k-diffusion's signature"):
+    """The parameters of a function by name. Raises TypeError, naming what is expected, if they cannot be read."""
     try:
         return inspect.signature(function).parameters
     except (ValueError, TypeError) as error:

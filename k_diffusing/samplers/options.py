@@ -9,8 +9,12 @@ from k_diffusing.samplers.records import Sampler
 
 
 def check_options(sampler: Sampler, options: dict[str, Any] | None) -> None:
-    """Raise TypeError for an option that the sampler does not have, naming those it has, or for a value of the wrong
-    kind; ValueError for one out of range. Of a user's function only the names are known."""
+    """Check what is given to a sampler. Of a user's function only the names are known.
+
+    Raises:
+        TypeError: An option that the sampler does not have, with those it has; a value of the wrong kind.
+        ValueError: A value out of range.
+    """
     if options is not None and not isinstance(options, dict):
         raise TypeError(f"sampler_options is a dict such as {{'eta': 0.5}}, not {options!r}")
     if any(p.kind is p.VAR_KEYWORD for p in parameters_of(sampler.function).values()):

@@ -24,8 +24,10 @@ class Probe(NamedTuple):
     flow: bool = False
 
     def evaluations(self, steps: int) -> int:
-        """How often it calls the model on a grid of so many steps. Raises ValueError if there is more to it than their
-        number; otherwise whatever the sampler raises."""
+        """How often it calls the model on a grid of so many steps.
+
+        Raises ValueError if there is more to it than their number; otherwise whatever the sampler raises.
+        """
         counts = {self._run(torch.ones(1, 4, 8, 8), steps, *model)[1] for model in MODELS}
         if len(counts) > 1:
             raise ValueError("it depends on sigmas or on the model's answers")

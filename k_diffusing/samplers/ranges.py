@@ -38,8 +38,12 @@ RULES_OF_ADAPTIVE = RULES | {"order": Rule(Integral, lambda value: value in (2, 
 
 
 def check_value(sampler: str, name: str, value: Any) -> None:
-    """Raise TypeError for a value of the wrong kind for this option of k_diffusion's sampler, ValueError for one out of
-    its range."""
+    """Check the value of an option of k_diffusion's sampler.
+
+    Raises:
+        TypeError: It is of the wrong kind.
+        ValueError: It is out of range.
+    """
     rule = (RULES_OF_ADAPTIVE if sampler == "dpm_adaptive" else RULES)[name]
     wrong = f"{sampler} cannot run with {name}={value!r}: give {rule.text}"
     if not isinstance(value, rule.kind) or isinstance(value, bool):

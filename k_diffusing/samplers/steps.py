@@ -23,8 +23,10 @@ def step_count(sampler: Sampler, sigmas: torch.Tensor) -> int | None:
 
 
 def is_single_step(sampler: Sampler, sigmas: torch.Tensor) -> bool:
-    """Whether all there is to do is one step to 0 that k_diffusion's function cannot take: it is left no range, or
-    lacks a variable of an earlier step."""
+    """Whether all there is to do is one step to 0 that k_diffusion's function cannot take.
+
+    It is left no range, or lacks a variable of an earlier step.
+    """
     cannot = sampler.takes == "sigma_range" or not sampler.single_step
     return cannot and not sampler.custom and len(sigmas) == 2 and float(sigmas[-1]) == 0
 
@@ -62,28 +64,34 @@ class StepWatch:
         self.index, self.pending = -1, False
 
     def begin(self, x, sigma) -> None:
+        """The next step begins at the state x."""
         self.index, self.pending = self.index + 1, False
         if self.observer is not None:
             self.observer.begin_step(self.index, x, sigma)
 
     def see(self, x) -> None:
+        """The sampler shows x, the state of a step if one is about to begin."""
         if self.pending:
             self.begin(x, self.sigmas[self.index + 1])
 
     def trange(self, steps, **_):
+        """Stands for the loop over steps, and its progress bar."""
         for i in range(steps):
             self.pending = True
             yield i
 
     def randn_like(self, x):
+        """Stands for the draw of churn."""
         self.see(x)
         return self.noise(Interval.of_churn(self.sigmas[self.index]))
 
     def model(self, x, sigma, **extra_args):
+        """Stands for the model."""
         self.see(x)
         return self.denoiser(x, sigma, **extra_args)
 
     def DPMSolver(self, *args, **kwargs):  # noqa: N802 - the name it stands in for
+        """Stands for the solver of dpm_fast and dpm_adaptive."""
         solver = k_sampling.DPMSolver(*args, **kwargs)
         evaluate, accepted, rejected = solver.eps, 0, 0
 

@@ -1,0 +1,1 @@
+"""diffusers' schedulers as samplers, and samplers as diffusers' schedulers."""

@@ -61,7 +61,7 @@ class SchedulerSampler:
 
     @property
     def flow_coordinates(self) -> str | None:
-        """ "flow" if x is (1 - t) x0 + t eps and sigma is t; None if x is x0 + sigma eps."""
+        """Those of x: "flow" if it is (1 - t) x0 + t eps and sigma is t; None if it is x0 + sigma eps."""
         return "flow" if is_flow(self.scheduler) else None
 
     @property

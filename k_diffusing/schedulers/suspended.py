@@ -34,9 +34,9 @@ _of_thread = threading.local()
 
 
 def _suspendable(function: Callable) -> greenlet:
-    """A greenlet of function(model), switched out in each call of model(x, sigma) with x, and in again with the
-    answer and, where x was changed, what it is to be.
+    """A greenlet of function(model), which is switched out in each call of model(x, sigma).
 
+    It hands out x, and is switched in again with the answer and, where x was changed, what it is to be.
     No frame of it may hold the greenlet, for then it would never be collected; the caller is its parent. The caller
     keeps its own grad and inference modes, whatever those that the function sets for itself. (Not kept is the inference
     mode of a caller who ends a run that began outside of it, if the function has inference mode for itself.)
