@@ -252,6 +252,14 @@ def test_the_first_part_of_the_denoising(pipes, end, steps):
     assert part.steps == steps and torch.equal(part.sigmas, whole.sigmas[: steps + 1])
 
 
+@pytest.mark.parametrize("end", [0.1, 0.4, 0.9])
+def test_the_first_part_of_a_named_grid(pipes, end):
+    """Whose timesteps are not the scheduler's, but known all the same."""
+    whole, part = (pipes["sdxl"].plan("euler", None, "karras", 8, denoising_end=value) for value in (None, end))
+    steps = sum(timestep >= 1000 - 1000 * end for timestep in whole.timesteps.tolist())
+    assert 0 < part.steps == steps < 8
+
+
 def test_too_small_a_part(pipes):
     with pytest.raises(ValueError, match=r"^denoising_end=0\.001 leaves no step to take on a grid of 4 steps$"):
         pipes["sdxl"].plan(num_inference_steps=4, denoising_end=0.001)

@@ -4,7 +4,8 @@ import math
 
 import pytest
 import torch
-from tiny_models import flux_prompt, largest_difference, sdxl_prompt, seeded, tiny_flux, tiny_sdxl
+from diffusers import DDIMScheduler
+from tiny_models import SDXL_SCHEDULE, flux_prompt, largest_difference, sdxl_prompt, seeded, tiny_flux, tiny_sdxl
 
 from flux_comfy_pipeline import FluxPipeline
 from k_diffusing.trace.record import Trace
@@ -205,6 +206,39 @@ def test_a_callback_that_changes_conditioning_alone(sdxl):
     assert all(torch.equal(one["add_time_ids"], seen[0]["add_time_ids"]) for one in seen)
 
 
+def custom_euler(model, x, sigmas, extra_args=None, callback=None, disable=None):
+    for i in range(len(sigmas) - 1):
+        denoised = model(x, sigmas[i])
+        callback({"x": x, "i": i, "sigma": sigmas[i], "denoised": denoised})
+        x = x + (x - denoised) / sigmas[i] * (sigmas[i + 1] - sigmas[i])
+    return x
+
+
+@pytest.mark.parametrize("sampler", ["heun", custom_euler])
+@pytest.mark.parametrize("model", ["sdxl", "flux"])
+def test_callbacks_see_the_schedulers_own_latents(model, sampler):
+    """DDIM's are the sampler's state over sqrt(sigma^2 + 1); FLUX's, in VE coordinates, over 1 + sigma."""
+    if model == "sdxl":
+        pipe, prompt, more = tiny_sdxl(StableDiffusionXLPipeline, DDIMScheduler(**SDXL_SCHEDULE)), sdxl_prompt(), {}
+    else:
+        pipe, prompt, more = tiny_flux(FluxPipeline), flux_prompt(), {"flow_coordinates": "ve"}
+    seen, trace = [], Trace(tensors=True)
+
+    def callback(pipe, i, t, kwargs):
+        seen.append(kwargs["latents"].clone())
+        return {"latents": kwargs["latents"]}
+
+    pipe(
+        **prompt, **more, height=16, width=16, num_inference_steps=4, output_type="latent", comfy_sampler=sampler,
+        generator=seeded(), trace=trace, callback_on_step_end=callback,
+    )  # fmt: skip
+    for latents, state in zip(seen, trace.states[1:], strict=True):
+        sigma = float(state.sigma)
+        divisor = (sigma**2 + 1) ** 0.5 if model == "sdxl" else 1 + sigma
+        # 2e-6: float32, latents of up to 4
+        assert largest_difference(latents, state.x.values / divisor) < 2e-6
+
+
 @pytest.mark.parametrize("every, steps", [(None, [0, 1, 2, 3]), (1, [0, 1, 2, 3]), (2, [0, 2]), (3, [0, 3])])
 def test_the_deprecated_callback(sdxl, every, steps):
     told, trace = [], Trace()
@@ -234,16 +268,8 @@ def test_interrupted_in_the_last_step(sdxl, name):
         hook.remove()
 
 
-def custom_flow_euler(model, x, sigmas, extra_args=None, callback=None, disable=None):
-    for i in range(len(sigmas) - 1):
-        denoised = model(x, sigmas[i])
-        callback({"x": x, "i": i, "sigma": sigmas[i], "denoised": denoised})
-        x = x + (x - denoised) / sigmas[i] * (sigmas[i + 1] - sigmas[i])
-    return x
-
-
 @pytest.mark.parametrize("coordinates", ["ve", "flow", "velocity"])
-@pytest.mark.parametrize("name", ["heun", "dpmpp_2m", custom_flow_euler])
+@pytest.mark.parametrize("name", ["heun", "dpmpp_2m", custom_euler])
 def test_a_trace_knows_its_coordinates_and_size(coordinates, name):
     pipe, trace = tiny_flux(FluxPipeline), Trace()
     pipe(
@@ -251,6 +277,6 @@ def test_a_trace_knows_its_coordinates_and_size(coordinates, name):
         flow_coordinates=coordinates, trace=trace, generator=seeded(),
     )  # fmt: skip
     assert trace.coordinates == ("ve" if coordinates == "ve" else "flow") and trace.size == (16, 32)
-    assert trace.sampler == (name if name in SAMPLERS else "custom_flow_euler")
+    assert trace.sampler == (name if name in SAMPLERS else "custom_euler")
     stages = [one.stage for one in trace.calls]
     assert stages == ([0, 1, 0, 1, 0] if name == "heun" else [0, 0, 0])
