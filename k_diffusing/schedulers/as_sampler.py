@@ -26,8 +26,13 @@ from k_diffusing.schedulers.ready import make_ready, one_path
 def as_sampler(scheduler: SchedulerMixin, own_sigmas: bool = False) -> "SchedulerSampler":
     """A sampler with k-diffusion's signature that steps copies of a diffusers scheduler, made from its config.
 
-    own_sigmas: where a pipeline is given no grid, take that of this scheduler's config, not of `pipe.scheduler`'s.
-    Raises TypeError for what is not a scheduler, ValueError for one that cannot be run on a denoiser.
+    Args:
+        scheduler: an instance; only its config is read.
+        own_sigmas: where a pipeline is given no grid, take that of this scheduler's config, not of `pipe.scheduler`'s.
+
+    Raises:
+        TypeError: for what is not a scheduler.
+        ValueError: for one that cannot be run on a denoiser.
     """
     if not isinstance(scheduler, SchedulerMixin):
         raise TypeError(
@@ -49,6 +54,11 @@ class SchedulerSampler:
     """A diffusers scheduler with the signature of a k-diffusion sampler; made by `as_sampler`.
 
     It keeps nothing from one call to the next, so it can be used again, after an error, and from several threads.
+
+    Attributes:
+        scheduler: copies of it are stepped.
+        own_sigmas: whether its config gives the sigmas where the user gives none.
+        keeps_bounds: whether the bounds that its step puts on the denoised sample are kept.
     """
 
     scheduler: SchedulerMixin
@@ -57,6 +67,7 @@ class SchedulerSampler:
 
     @property
     def __name__(self) -> str:
+        """The class of the scheduler."""
         return type(self.scheduler).__name__
 
     @property
@@ -81,12 +92,20 @@ class SchedulerSampler:
         *,
         noise_sampler: Callable | None = None,
     ) -> torch.Tensor:
-        """Sample from x [B, ...] at sigmas[0] to sigmas[-1]; sigmas: n + 1 decreasing values, the last usually 0.
+        """Sample from noise level sigmas[0] to sigmas[-1].
 
-        model: (x, sigma [B]) -> denoised. callback: called in each of the n steps after the first evaluation, with x,
-        i, sigma, sigma_hat and denoised; x and denoised may be changed in place. disable: there is no progress bar.
-        noise_sampler(sigma, sigma_next): source of all noise; by default torch's global generator.
-        Raises ValueError, before the model runs, for sigmas that the scheduler cannot go down.
+        Args:
+            model: (x, sigma [B]) -> denoised.
+            x: the state at sigmas[0], [B, ...].
+            sigmas: n + 1 decreasing values, the last usually 0.
+            extra_args: keywords for the model.
+            callback: called in each of the n steps after the first evaluation, with x, i, sigma, sigma_hat and
+                denoised; x and denoised may be changed in place.
+            disable: there is no progress bar.
+            noise_sampler: (sigma, sigma_next) -> unit noise, the source of all; by default torch's global generator.
+
+        Raises:
+            ValueError: before the model runs, for sigmas that the scheduler cannot go down.
         """
         grid = sigmas.detach().float().cpu()
         self._check(grid)

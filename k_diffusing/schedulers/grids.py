@@ -7,22 +7,32 @@ from k_diffusing.arguments import warn_of_grid
 from k_diffusing.grids.check import check_sigmas
 from k_diffusing.model.scheduler_config import fresh_scheduler, is_flow, shifts_dynamically
 from k_diffusing.plan import SamplingPlan, discrete_plan, flow_plan
+from k_diffusing.schedulers.as_sampler import SchedulerSampler
 from k_diffusing.schedulers.config import Settings
 
 
 def plan_of(settings: Settings, source, n: int | None, timesteps, sigmas, mu: float | None) -> SamplingPlan:
     """What the sampler will do in the place of a diffusers scheduler.
 
-    source: the scheduler. n: steps, unless there are the pipeline's own timesteps or sigmas. mu: the dynamic shift of
-    flow time. Raises ValueError for a grid that the sampler cannot be run on.
+    Args:
+        settings: the sampler's.
+        source: the scheduler.
+        n: steps, unless there are the pipeline's own timesteps or sigmas.
+        timesteps: those that the pipeline passes, or None.
+        sigmas: likewise.
+        mu: the dynamic shift of flow time.
+
+    Raises:
+        ValueError: for a grid that the sampler cannot be run on.
     """
     if is_flow(source):
         return _flow(settings, source, n, timesteps, sigmas, mu)
-    only_flow = getattr(settings.sampler.function, "flow_coordinates", None) == "flow"
+    function = settings.function
+    only_flow = isinstance(function, SchedulerSampler) and function.flow_coordinates == "flow"
     if only_flow or settings.coordinates != "auto":
         raise ValueError(f"{settings.sampler.name} is to integrate flow matching, and this model is none")
     return discrete_plan(
-        source, settings.function, settings.options, settings.sigma_grid, n, timesteps=timesteps, sigmas=sigmas,
+        source, function, settings.options, settings.sigma_grid, n, timesteps=timesteps, sigmas=sigmas,
         noise=settings.noise,
     )  # fmt: skip
 

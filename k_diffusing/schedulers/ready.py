@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from diffusers import SchedulerMixin
 
+from k_diffusing.model.preconditioning import vp_scale
 from k_diffusing.model.scheduler_classes import SchedulerClass, stepping_class
 from k_diffusing.model.scheduler_config import is_flow, noise_schedule, preconditioning
 
@@ -47,10 +48,10 @@ class ReadyScheduler:
         sigma, sigma_next, config = self.levels[call], self.levels[call + 1], self.scheduler.config
         if sigma_next == 0 and self.row.infinite_at_zero(config):
             return self.scheduler._threshold_sample(denoised) if config.thresholding else denoised
-        sample = x / (sigma**2 + 1) ** 0.5 if self.scaled else x
+        sample = x / vp_scale(sigma) if self.scaled else x
         output = self.output(x, denoised, sigma)
         sample = step(self.scheduler, output, self.scheduler.timesteps[call], sample, return_dict=False)[0]
-        return (sample * (sigma_next**2 + 1) ** 0.5 if self.scaled else sample).to(x.dtype)
+        return (sample * vp_scale(sigma_next) if self.scaled else sample).to(x.dtype)
 
 
 def make_ready(scheduler, grid: torch.Tensor) -> ReadyScheduler:
