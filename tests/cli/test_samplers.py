@@ -1,5 +1,6 @@
 """`k-diffusing samplers`: the table, without torch."""
 
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from k_diffusing.cli import main
-from samplers_patch import SAMPLERS
+from k_diffusing.samplers.facts import COLUMNS, FACTS, row
+from samplers_patch import PATCHED, SAMPLERS, k_sampling
 
 ROOT = Path(__file__).resolve().parents[2]
 WITHOUT = "import sys; sys.modules['torch'] = None; from k_diffusing.cli import main; main({})"
@@ -18,6 +20,29 @@ def test_the_table_has_every_sampler(capsys):
     heading, *rows = capsys.readouterr().out.splitlines()
     assert heading.endswith("  sigmas") and [row.split()[0] for row in rows] == list(SAMPLERS)
     assert rows[-1].endswith("  smooth in log sigma")
+
+
+def test_the_patch_prints_the_table(capsys):
+    run = subprocess.run([sys.executable, "samplers_patch.py"], cwd=ROOT, capture_output=True, text=True)
+    assert main(["samplers"]) == 0
+    assert (run.returncode, run.stdout) == (0, capsys.readouterr().out)
+
+
+def test_readme_has_the_table():
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    begin = next(i for i, line in enumerate(lines) if line.startswith("| | order |"))
+    rows = [tuple(cell.strip() for cell in line.split("|")[1 : 1 + len(COLUMNS)]) for line in lines[begin:]]
+    assert rows[0] == COLUMNS and rows[2 : 2 + len(FACTS)] == [row(name) for name in FACTS]
+
+
+@pytest.mark.parametrize("name", PATCHED)
+def test_what_is_patched_is_there_and_used(name):
+    """A version of k_diffusion without one of these names would run with its own progress bar, or noise."""
+    part = name.split(".")[0]
+    users = [one for one in SAMPLERS if part in inspect.unwrap(SAMPLERS[one].function).__code__.co_names]
+    assert hasattr(k_sampling, part) and users
+    if name == "DPMSolver":
+        assert users == PATCHED[name][0].split(", ")
 
 
 COMMANDS = ["compare", "judge", "samplers", "render"]
