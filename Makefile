@@ -3,7 +3,7 @@
 # make parity: docs/parity.md, measured anew.   make bench: docs/step_cost.md.
 # make figures: all pictures of README and docs. Measurements that docs/*.json lack are made: two hours if all do.
 # make mutants: how many small changes to six parts of the package the tests notice: hours; make mutants PARTS=noise: one.
-# All make the virtual environment .venv first; a second call re-uses it.
+# All make the virtual environment .venv first, with the command .venv/bin/k-diffusing; a second call re-uses it.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -18,7 +18,7 @@ published: $(VENV)/.installed
 	rm -f output/published.sha256 output/*-manifest.json
 	$(BIN)/python test.py
 	$(BIN)/python test_flux.py
-	$(BIN)/python published.py
+	$(BIN)/python -m k_diffusing.render.published
 
 test: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -47,10 +47,11 @@ figures: samples
 mutants: $(VENV)/.installed
 	nice $(BIN)/python benchmarks/mutants.py $(PARTS)
 
-$(VENV)/.installed: requirements.txt requirements-dev.txt
+$(VENV)/.installed: requirements.txt requirements-dev.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12) and "k-diffusion needs Python 3.11 or 3.12: make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements.txt -r requirements-dev.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
 	touch $@
 
 lint: $(VENV)/.installed

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from k_diffusing.render.launch import say_line
+
 COMPARE = """Run two samplers on the same model, prompt, noise and sigmas, and say where they part first.
 
 k-diffusing compare dpmpp_2m DPMSolverMultistepScheduler --steps 20
@@ -83,18 +85,18 @@ def _compare(args: argparse.Namespace) -> int:
         raise ValueError(f"give two samplers to compare, not {len(args.samplers)}")
     from k_diffusing.compare.compare import compare_samplers
 
-    pipe = _load(args)
+    pipe, (a, b) = _load(args), args.samplers
     args.output.mkdir(parents=True, exist_ok=True)  # fails before the model runs
     comparison = compare_samplers(
-        pipe, *args.samplers, _call_keywords(args),
+        pipe, a, b, _call_keywords(args),
         steps=args.steps, grid=args.grid, seed=args.seed, tolerance=args.tolerance,
     )  # fmt: skip
-    print(f"{comparison.labels[0]} and {comparison.labels[1]} {comparison.verdict}")
+    say_line(f"{comparison.labels[0]} and {comparison.labels[1]} {comparison.verdict}")
     for note in comparison.notes:
-        print(f"note: {note}")
-    print(f"\n{comparison.table()}\n")
+        say_line(f"note: {note}")
+    say_line(f"\n{comparison.table()}\n")
     for path in _write(comparison, pipe, args.output, args.html):
-        print(f"wrote {path}")
+        say_line(f"wrote {path}")
     return 0 if comparison.difference.agree else 1
 
 
@@ -136,7 +138,7 @@ def _write(comparison, pipe, folder: Path, html: bool) -> list[Path]:
     try:
         files[".png"] = figure_png(comparison)
     except ImportError:
-        print("no figure: pip install matplotlib", file=sys.stderr)
+        say_line("no figure: pip install matplotlib", file=sys.stderr)
     if html:
         strips = tuple(trace.strip(pipe) for trace in comparison.traces)
         files[".html"] = page(comparison, strips).encode()
@@ -166,10 +168,10 @@ def _judge(args: argparse.Namespace) -> int:
     judgements = []
     for text in args.samplers:
         judgements.append(judge(text, args.model))
-        print(judgements[-1].verdict, flush=True)
+        say_line(judgements[-1].verdict)
     low = [] if args.order is None else [one for one in judgements if not one.reaches(args.order)]
     for one in low:
-        print(f"{one.label} does not reach order {args.order:g}")
+        say_line(f"{one.label} does not reach order {args.order:g}")
     return 0 if all(one.right for one in judgements) and not low else 1
 
 
@@ -178,7 +180,7 @@ def samplers(argv: list[str]) -> int:
     _parser("k-diffusing samplers", SAMPLERS).parse_args(argv)
     from k_diffusing.samplers.facts import sampler_table
 
-    print(sampler_table())
+    say_line(sampler_table())
     return 0
 
 
@@ -202,14 +204,14 @@ def _told(command: Callable[[argparse.Namespace], int], args: argparse.Namespace
     try:
         return command(args)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        say_line("interrupted", file=sys.stderr)
         return 130
     except (ValueError, TypeError, RuntimeError, ImportError, OSError) as error:
         from k_diffusing.compare.failure import SamplerError
 
-        print(f"error: {error}", file=sys.stderr)
+        say_line(f"error: {error}", file=sys.stderr)
         return 3 if isinstance(error, SamplerError) else 2
 
 
-def _parser(name: str, description: str) -> argparse.ArgumentParser:
+def _parser(name: str, description: str | None) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(name, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)

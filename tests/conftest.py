@@ -1,6 +1,11 @@
 """One thread: the networks are so small that sharing the work costs more than doing it. And what tests share."""
 
 import logging
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -23,3 +28,23 @@ def warnings_of_bounds():
     logger.addHandler(handler)
     yield messages
     logger.removeHandler(handler)
+
+
+BUILD = "from setuptools.build_meta import build_wheel; print(build_wheel('dist'))"
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory):
+    """A folder with what the project's wheel puts into site-packages."""
+    root, folder = Path(__file__).resolve().parents[1], tmp_path_factory.mktemp("wheel")
+    source, installed = folder / "source", folder / "installed"
+    for name in ("k_diffusing", "demo_models"):
+        shutil.copytree(root / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    texts = map(root.joinpath, ("pyproject.toml", "requirements.txt", "README.md", "LICENSE"))
+    for path in (*root.glob("*.py"), *texts):
+        shutil.copy(path, source)
+    built = subprocess.run([sys.executable, "-c", BUILD], cwd=source, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr[-2000:]
+    with zipfile.ZipFile(next((source / "dist").glob("*.whl"))) as wheel:
+        wheel.extractall(installed)
+    return installed

@@ -1,5 +1,6 @@
 """The project's own promises: what is installed, what pytest collects, what README shows is there."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -62,3 +63,22 @@ def test_weights_are_safetensors_alone():
         path for path in (ROOT / "demo_models").rglob("*") if path.suffix in {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
     ]
     assert not weights and list((ROOT / "demo_models").rglob("*.safetensors"))
+
+
+NAMES = {"PIL": "pillow", "k_diffusion": "k-diffusion"}
+NOT_NEEDED = {"comfy", "torch_xla", "torchvision"}  # the user's ComfyUI; what diffusers uses where it is there
+
+
+def test_every_import_is_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = (ROOT / "requirements.txt").read_text().split() + project["optional-dependencies"]["plots"]
+    declared = {re.match(r"[\w-]+", line)[0] for line in lines}
+    files = [*(ROOT / "k_diffusing").rglob("*.py"), *(ROOT / f"{name}.py" for name in ASKED_FOR)]
+    imported = set()
+    for node in (node for path in files for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            imported.add(node.module.split(".")[0])
+    theirs = imported - sys.stdlib_module_names - ASKED_FOR - {"k_diffusing"} - NOT_NEEDED
+    assert {NAMES.get(name, name) for name in theirs} <= declared

@@ -4,7 +4,7 @@ Machines and versions of torch differ in the last bits, and versions of Pillow p
 render within LEVELS of a published picture is that picture: its file stays as it is. A list in the folder tells
 published files from a user's own.
 
-    python published.py    writes the list, of all pictures in output
+    python -m k_diffusing.render.published    writes the list, of all pictures in output
 """
 
 import hashlib
