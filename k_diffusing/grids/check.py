@@ -1,10 +1,10 @@
 """Whether a choice of sigmas can be."""
 
-import difflib
 from collections.abc import Callable
 
 import torch
 
+from k_diffusing._messages import unknown
 from k_diffusing.grids.named import SIGMA_GRIDS
 
 LARGEST_SIGMA = 1e18  # its square is finite in float32
@@ -17,9 +17,8 @@ def check_grid_choice(sigma_grid: str | Callable | None, **explicit) -> None:
         named = [f"sigma_grid={sigma_grid!r}"] if sigma_grid is not None else []
         raise ValueError(f"{' and '.join(given + named)} each set the sigmas: choose one")
     if sigma_grid is not None and not callable(sigma_grid) and sigma_grid not in SIGMA_GRIDS:
-        nearest = difflib.get_close_matches(str(sigma_grid), SIGMA_GRIDS, n=1, cutoff=0.0)[0]
         raise ValueError(
-            f"unknown sigma_grid {sigma_grid!r}: did you mean {nearest!r}? Choose one of {', '.join(SIGMA_GRIDS)}, "
+            f"{unknown('sigma_grid', sigma_grid, SIGMA_GRIDS)} Choose one of {', '.join(SIGMA_GRIDS)}, "
             "a function (schedule, n) -> sigmas, or None for the grid of the scheduler's config"
         )
 

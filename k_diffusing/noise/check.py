@@ -1,10 +1,10 @@
 """Whether a noise source, generators and seeds go together."""
 
-import difflib
 from numbers import Integral
 
 import torch
 
+from k_diffusing._messages import unknown
 from k_diffusing.noise.philox import check_philox_size
 from k_diffusing.noise.sources import NOISE_SOURCES
 from k_diffusing.noise.streams import Generators
@@ -16,8 +16,7 @@ def check_source(noise: str) -> None:
     if not isinstance(noise, str):
         raise TypeError(f"noise is the name of a source, not {noise!r}: {choices}")
     if noise not in NOISE_SOURCES:
-        nearest = difflib.get_close_matches(noise, NOISE_SOURCES, n=1, cutoff=0.0)[0]
-        raise ValueError(f"unknown noise {noise!r}: did you mean {nearest!r}? Or {choices}")
+        raise ValueError(f"{unknown('noise', noise, NOISE_SOURCES)} Or {choices}")
 
 
 def check_noise(noise: str, generator: Generators, seeds, images: int, elements: int | None = None) -> None:

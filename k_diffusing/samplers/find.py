@@ -1,10 +1,10 @@
 """The record of a sampler from its name, or from a user's function."""
 
-import difflib
 import inspect
 from collections.abc import Callable
 from typing import Any
 
+from k_diffusing._messages import nearest
 from k_diffusing.samplers.comfyui import is_comfyui_function
 from k_diffusing.samplers.records import SAMPLERS, Sampler
 
@@ -31,9 +31,9 @@ def _sampler_by_name(name: str) -> Sampler:
     short = name.removeprefix("sample_")
     if short in SAMPLERS:
         return SAMPLERS[short]
-    nearest = difflib.get_close_matches(short, SAMPLERS, n=1, cutoff=0.0)[0]
+    [close] = nearest(short, SAMPLERS)
     raise ValueError(
-        f"unknown sampler {name!r}: did you mean {nearest!r}? Choose one of {', '.join(SAMPLERS)} "
+        f"unknown sampler {name!r}: did you mean {close!r}? Choose one of {', '.join(SAMPLERS)} "
         "(each also with the prefix sample_), or pass a function with k-diffusion's signature."
     )
 
