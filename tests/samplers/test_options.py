@@ -103,7 +103,6 @@ in_flow.flow_coordinates = "flow"
         ("auto", "euler_ancestral", {"eta": 0.0}, "flow"),
         ("auto", "dpmpp_2m", None, "ve"),
         ("auto", in_flow, None, "flow"),
-        ("ve", in_flow, None, "ve"),
         ("ve", "euler", None, "ve"),
         ("ve", "euler", {"s_churn": 1.0}, "ve"),
         ("flow", "dpmpp_2m", None, "flow"),
@@ -116,6 +115,10 @@ def test_what_auto_means(choice, name, options, coordinates):
 
 
 def test_coordinates_that_cannot_be():
+    with pytest.raises(
+        ValueError, match="^in_flow integrates flow matching, .* choose flow_coordinates='auto' or 'flow'$"
+    ):
+        choose_coordinates("ve", find_sampler(in_flow), None)
     with pytest.raises(ValueError, match="^unknown flow_coordinates 'VE': choose one of auto, flow, ve, velocity$"):
         choose_coordinates("VE", SAMPLERS["euler"], None)
     with pytest.raises(ValueError, match="^s_churn adds noise for x0 .* flow coordinates are not: use 'auto' or 've'$"):
