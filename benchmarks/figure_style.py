@@ -7,7 +7,6 @@ import os
 import platform
 import re
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from k_diffusing._files import write_whole  # noqa: E402
+from k_diffusing._versions import PROGRAMS, package_versions  # noqa: E402
 
 WIDTH = 9.0  # inches of a figure, 900 pixels in a README
 LOOKS = {  # colour, marker
@@ -50,7 +50,7 @@ def demo_pipeline(demo: str):
 def machine() -> str:
     """Processor, cores and versions, in words."""
     names = [line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")]
-    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "diffusers", "k-diffusion"))
+    versions = ", ".join(f"{name} {version}" for name, version in package_versions(*PROGRAMS).items())
     return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores, one thread used; {versions}"
 
 

@@ -8,7 +8,6 @@ k_diffusion's with `pipe.scheduler` set to the counterpart, against diffusers' o
 """
 
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -16,6 +15,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from k_diffusing._versions import PROGRAMS, package_versions  # noqa: E402
 from k_diffusing.compare.compare import compare_samplers  # noqa: E402
 from k_diffusing.compare.sources import find_source  # noqa: E402
 from k_diffusing.models import DEMOS, hide_loading_bars, load  # noqa: E402
@@ -147,7 +147,7 @@ def table(model: str, which: int, grid: str) -> list[str]:
 def main() -> None:
     torch.set_num_threads(1)
     hide_loading_bars()
-    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "diffusers", "k-diffusion"))
+    versions = ", ".join(f"{name} {version}" for name, version in package_versions(*PROGRAMS).items())
     print(
         TEXT.format(
             steps=STEPS,

@@ -8,12 +8,12 @@ import inspect
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from k_diffusing._versions import PROGRAMS, package_versions
 from k_diffusing.compare.failure import sampler_errors
 from k_diffusing.compare.shared_noise import SharedNoise
 from k_diffusing.compare.sources import Source, find_source, overruled
@@ -66,7 +66,7 @@ class Comparison:
         texts |= {"tolerance": found.tolerance, "largest": found.largest, "result": found.result}
         texts |= {"unit": found.unit, "notes": self.notes, "findings": [asdict(one) for one in found.findings]}
         texts |= {"rows": [asdict(row) for row in found.rows], "call": self.call}
-        texts["versions"] = {name: version(name) for name in ("torch", "diffusers", "k-diffusion")}
+        texts["versions"] = package_versions(*PROGRAMS)
         return json.dumps(texts, indent=1)
 
 

@@ -4,9 +4,9 @@ import argparse
 import hashlib
 import json
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from k_diffusing._versions import package_versions
 from k_diffusing.render.axes import AXES
 from k_diffusing.render.cells import Solver
 from k_diffusing.render.names import contents
@@ -35,13 +35,7 @@ def asked(args: argparse.Namespace) -> dict[str, Any]:
 
 def versions() -> dict[str, str | None]:
     """Of the packages that pictures depend on, and of Python; nothing is imported."""
-    found: dict[str, str | None] = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = None
-    return found | {"python": sys.version.split()[0]}
+    return package_versions(*PACKAGES) | {"python": sys.version.split()[0]}
 
 
 def digest(manifest: dict[str, Any]) -> str:

@@ -2,10 +2,9 @@
 
 import argparse
 import functools
-from importlib.metadata import version
 from typing import Any
 
-from k_diffusing import __version__
+from k_diffusing._versions import PROGRAMS, package_versions
 from k_diffusing.render.axes import AXES, Axes, values
 from k_diffusing.render.cells import Cell
 from k_diffusing.render.manifest import SCRIPT_SETTINGS
@@ -50,7 +49,6 @@ def png_text(args: argparse.Namespace, axes: Axes, fixed: dict[str, Any], **more
 
 
 @functools.cache
-def programs() -> dict[str, str]:
+def programs() -> dict[str, str | None]:
     """The versions of the programs that made a picture."""
-    found = {name: version(name) for name in ("torch", "diffusers", "k-diffusion")}
-    return found | {"k-diffusing": __version__}
+    return package_versions(*PROGRAMS, "k-diffusing")

@@ -295,7 +295,7 @@ def test_another_grid_is_refused(tmp_path, capsys, change):
 def test_other_versions_or_weights_are_refused(tmp_path, capsys, monkeypatch):
     argv = ["--output", str(tmp_path)]
     assert trivial_grid.main(argv) == 0
-    monkeypatch.setattr(manifest, "version", lambda name: "9.9")
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "9.9")
     assert trivial_grid.main(argv) == 2
     assert "torch: " in capsys.readouterr().err
     monkeypatch.undo()
