@@ -46,6 +46,8 @@ SUBJECTS = {
         ["samplers/call.py", "samplers/find.py", "samplers/options.py", "samplers/patch.py", "samplers/steps.py"],
         [
             *[f"samplers/test_{name}.py" for name in ("find", "options", "patch", "steps", "call", "records")],
+            "pipelines/test_custom_samplers.py",
+            "samplers/test_user_draws.py",
             "pipelines/test_single_step.py",
             "pipelines/test_callbacks.py",
         ],
