@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from k_diffusing._messages import SAMPLER_FORMS
 from k_diffusing.render.launch import say_line
 
 COMPARE = """Run two samplers on the same model, prompt, noise and sigmas, and say where they part first.
@@ -36,8 +37,7 @@ Exit code: 0 if all are right, 1 if one is wrong or below --order, 2 for bad inp
 Ctrl-C. A warning in a verdict leaves the exit code as it is.
 """
 SAMPLERS = "Print k_diffusion's samplers: order of accuracy, evaluations in a step, noise, and sigmas they take."
-FORMS = """A sampler is [k:]NAME, [diffusers:]CLASS, comfy:NAME (ComfyUI's folder on PYTHONPATH) or
-path/to/file.py:FUNCTION, each with ,option=value after it."""
+FORMS = f"A sampler is {SAMPLER_FORMS}\n(comfy: with ComfyUI's folder on PYTHONPATH)."
 
 
 def main(argv: list[str] | None = None) -> int:
