@@ -28,6 +28,7 @@ for path in sys.argv[1:]:
 def benchmark(monkeypatch):
     """Imports one by name."""
     monkeypatch.setattr(sys, "path", [str(ROOT), str(FOLDER), *sys.path])
+    monkeypatch.delitem(sys.modules, "sampler_scheduler", raising=False)  # the package's own former name of a module
     threads = torch.get_num_threads()
     yield importlib.import_module
     torch.set_num_threads(threads)
