@@ -19,7 +19,7 @@ class SamplerError(RuntimeError):
 
 
 @contextlib.contextmanager
-def sampler_errors(label: str, function: Callable, trace: Trace) -> Iterator[None]:
+def sampler_errors(label: str, function: str | Callable, trace: Trace) -> Iterator[None]:
     """Blame a sampler for what is raised inside once its run has begun; what is raised before, by checks, stays so.
 
     Args:
@@ -39,7 +39,7 @@ def sampler_errors(label: str, function: Callable, trace: Trace) -> Iterator[Non
         raise SamplerError("\n".join(lines)) from error
 
 
-def _frames(function: Callable, error: BaseException) -> list[str]:
+def _frames(function: str | Callable, error: BaseException) -> list[str]:
     """Those that lie in the function's folder, and neither in a package nor in this project, the innermost last."""
     try:
         folder = Path(inspect.getsourcefile(inspect.unwrap(function))).resolve().parent

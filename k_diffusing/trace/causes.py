@@ -66,11 +66,11 @@ def denoised_cause(a: ComparableRun, b: ComparableRun, call_a: NetworkCall, call
     """What makes another answer of the network to the same input."""
     pairs = (("a", a, call_a, call_b), ("b", b, call_b, call_a))
     for name, run, suspect, other in pairs:
-        x, sigma = suspect.x.values.double(), float(suspect.sigma)
+        x, sigma = suspect.x.tensor.double(), float(suspect.sigma)
         if run.convert:
             x, sigma = run.scaled(x, suspect.sigma), run.sigma(suspect.sigma)
-        derivative = (x - other.denoised.values.double()) / sigma
-        if distance(derivative, suspect.denoised.values) < 1e-3:
+        derivative = (x - other.denoised.tensor.double()) / sigma
+        if distance(derivative, suspect.denoised.tensor) < 1e-3:
             return f"{name} has the derivative (the velocity, or the noise) in place of the denoised latents"
     return None
 
@@ -79,7 +79,7 @@ def noise_cause(a: ComparableRun, b: ComparableRun, draw_b: Draw, tolerance: flo
     """What makes other noise than a's in this draw of b's."""
     number = next(i for i, draw in enumerate(b.trace.draws) if draw is draw_b)
     for i, draw in enumerate(a.trace.draws):
-        if distance(draw.noise.values, draw_b.noise.values) <= tolerance:
+        if distance(draw.noise.tensor, draw_b.noise.tensor) <= tolerance:
             return f"drawn in another order, b's draw {number} is a's draw {i}"
     return "another stream of random numbers"
 
@@ -98,7 +98,7 @@ def update_cause(a: ComparableRun, b: ComparableRun, step: int, last: bool) -> s
 
 def _is_half(run: ComparableRun, step: int) -> bool:
     """Whether the state has no more digits than float16 or bfloat16 hold."""
-    x = run.trace.states[step].x.values
+    x = run.trace.states[step].x.tensor
     return any(torch.equal(x.to(half).to(x.dtype), x) for half in (torch.float16, torch.bfloat16))
 
 
@@ -109,7 +109,7 @@ def _last_step_cause(a: ComparableRun, b: ComparableRun, step: int) -> str | Non
 
 def _ends_at_denoised(run: ComparableRun, step: int) -> bool:
     calls = run.calls(step)
-    return bool(calls) and distance(calls[-1].denoised.values, run.x(step + 1)) < 1e-5
+    return bool(calls) and distance(calls[-1].denoised.tensor, run.x(step + 1)) < 1e-5
 
 
 def _is_euler_step(run: ComparableRun, step: int) -> bool:
@@ -117,6 +117,6 @@ def _is_euler_step(run: ComparableRun, step: int) -> bool:
     after, calls = run.trace.states[step + 1], run.calls(step)
     if not calls:
         return False
-    x, sigma = calls[0].x.values.double(), float(calls[0].sigma)
-    d = (x - calls[0].denoised.values.double()) / sigma
-    return distance(after.x.values, x + (float(after.sigma) - sigma) * d) < 1e-5
+    x, sigma = calls[0].x.tensor.double(), float(calls[0].sigma)
+    d = (x - calls[0].denoised.tensor.double()) / sigma
+    return distance(after.x.tensor, x + (float(after.sigma) - sigma) * d) < 1e-5

@@ -38,7 +38,7 @@ class ComparableRun:
         self.trace, self.steps, self.in_flow = trace, trace.step_count, in_flow
         self.convert = in_flow and trace.coordinates == "ve"
 
-    def sigma(self, sigma: torch.Tensor) -> float:
+    def sigma(self, sigma: torch.Tensor | float) -> float:
         """A noise level of the run in the shared coordinates."""
         return flow_time(float(sigma)) if self.convert else float(sigma)
 
@@ -54,9 +54,9 @@ class ComparableRun:
         """What the first network call of the step sees (after churn, if there is any); at the end, the result."""
         calls = self.calls(step) if 0 <= step < self.steps else []
         if calls:
-            return self.scaled(calls[0].x.values, calls[0].sigma)
+            return self.scaled(calls[0].x.tensor, calls[0].sigma)
         state = self.trace.states[step]
-        return self.scaled(state.x.values, state.sigma)
+        return self.scaled(state.x.tensor, state.sigma)
 
     def level(self, step: int) -> float:
         """The noise level at the start of a step, in the shared coordinates."""

@@ -78,9 +78,10 @@ class Difference:
     @property
     def verdict(self) -> str:
         """One line, without the notes."""
-        if self.agree:
+        first = self.first
+        if first is None:
             return f"agree to {self.largest:.1e} " + (f"over {self.count}" if self.whole else "in the result")
-        return f"part at {self.unit} {self.first.step}: {self.first}"
+        return f"part at {self.unit} {first.step}: {first}"
 
     @property
     def count(self) -> str:
@@ -111,7 +112,8 @@ def trace_difference(a: Trace, b: Trace, tolerance: float = TOLERANCE) -> Differ
         told = all(trace.steps_from == "sampler" for trace in traces)
         if found.agree or told or found.result > tolerance:
             return found
-    return _by_calls(*(ComparableRun(_each_call_a_step(trace), in_flow) for trace in traces), tolerance, traces)
+    by_call = [ComparableRun(_each_call_a_step(trace), in_flow) for trace in traces]
+    return _by_calls(by_call[0], by_call[1], tolerance, traces)
 
 
 def _with_the_same_steps(a: ComparableRun, b: ComparableRun) -> tuple[ComparableRun, ComparableRun]:
@@ -190,19 +192,20 @@ def check_comparable(a: Trace, b: Trace) -> None:
             raise ValueError(f"trace {name} ({trace.sampler}) has no tensors: make it with Trace(tensors=True)")
     if a.model != b.model:
         raise ValueError(f"the runs are of two models, {a.model!r} and {b.model!r}: compare samplers on one")
-    shapes = [tuple(trace.calls[0].x.values.shape) for trace in (a, b)]
+    shapes = [tuple(trace.calls[0].x.tensor.shape) for trace in (a, b)]
     if shapes[0] != shapes[1]:
         raise ValueError(f"the runs differ in shape, {shapes[0]} and {shapes[1]}: use one model, size and batch")
 
 
 def _row(a: ComparableRun, b: ComparableRun, step: int, findings: list[Finding]) -> Row:
     calls = [run.calls(step)[:1] for run in (a, b)]
-    timesteps = tuple(float(first[0].timestep) if first else math.nan for first in calls)
+    timesteps = [float(first[0].timestep) if first else math.nan for first in calls]
     denoised = math.nan
     if all(calls):
-        denoised = distance(*(first[0].denoised.values for first in calls))
+        denoised = distance(*(first[0].denoised.tensor for first in calls))
     parted = next((one.quantity for one in findings if one.step == step), None)
-    return Row(step, (a.level(step), b.level(step)), timesteps, distance(a.x(step), b.x(step)), denoised, parted)
+    levels, times = (a.level(step), b.level(step)), (timesteps[0], timesteps[1])
+    return Row(step, levels, times, distance(a.x(step), b.x(step)), denoised, parted)
 
 
 def _one_of_each(findings: list[Finding]) -> list[Finding]:

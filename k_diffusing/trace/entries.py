@@ -29,6 +29,13 @@ class Reading:
         return cls(stats, tensor.dtype, tensor.detach().to("cpu", copy=True) if keep else None)
 
     @property
+    def tensor(self) -> torch.Tensor:
+        """The tensor itself. Raises ValueError if it was not kept."""
+        if self.values is None:
+            raise ValueError("the tensors of this run were not kept: make the trace with Trace(tensors=True)")
+        return self.values
+
+    @property
     def rms(self) -> float:
         """The root of the mean square."""
         return float(self.stats[0])

@@ -79,7 +79,7 @@ def _other_calls_finding(a: ComparableRun, b: ComparableRun, call: int) -> Findi
 
 def _denoised_distance(a: ComparableRun, b: ComparableRun, step: int) -> float:
     pairs = zip(a.calls(step), b.calls(step), strict=False)
-    return max((distance(call_a.denoised.values, call_b.denoised.values) for call_a, call_b in pairs), default=0.0)
+    return max((distance(call_a.denoised.tensor, call_b.denoised.tensor) for call_a, call_b in pairs), default=0.0)
 
 
 def _initial_finding(a: ComparableRun, b: ComparableRun) -> Finding:
@@ -115,7 +115,7 @@ def _one_call(
     a: ComparableRun, b: ComparableRun, call_a: NetworkCall, call_b: NetworkCall, tolerance: float
 ) -> Iterator[Finding]:
     step, at = call_a.step, f"same x, same sigma {a.sigma(call_a.sigma):.4g}, "
-    same_x = distance(a.scaled(call_a.x.values, call_a.sigma), b.scaled(call_b.x.values, call_b.sigma)) <= tolerance
+    same_x = distance(a.scaled(call_a.x.tensor, call_a.sigma), b.scaled(call_b.x.tensor, call_b.sigma)) <= tolerance
     sigmas = a.sigma(call_a.sigma), b.sigma(call_b.sigma)
     if not close(*sigmas):
         yield _sigma_finding(a, call_a, sigmas)
@@ -126,12 +126,12 @@ def _one_call(
     times = float(call_a.timestep), float(call_b.timestep)
     if abs(times[0] - times[1]) > TIMESTEP_TOLERANCE:
         yield Finding(step, "timestep", f"{at}timestep {times[0]:g} against {times[1]:g}", timestep_cause(a, b))
-    inputs = call_a.net_input.values.double(), call_b.net_input.values.double()
+    inputs = call_a.net_input.tensor.double(), call_b.net_input.tensor.double()
     if distance(*inputs) > tolerance:
         scales = f"{call_a.input_scale:.4g} against {call_b.input_scale:.4g}"
         yield Finding(step, "network input", f"{at}differs by {distance(*inputs):.1e}, scale {scales}")
         return
-    found = distance(call_a.denoised.values, call_b.denoised.values)
+    found = distance(call_a.denoised.tensor, call_b.denoised.tensor)
     if found > tolerance:
         cause = denoised_cause(a, b, call_a, call_b)
         yield Finding(step, "denoised", f"{at}same network input, differs by {found:.1e}", cause)
@@ -152,7 +152,7 @@ def _noise_finding(a: ComparableRun, b: ComparableRun, step: int, churn: bool, t
     if draws_a and draws_b and not pairs:
         pairs = [(draws_a[0], draws_b[0])]
     for draw_a, draw_b in pairs:
-        found = distance(draw_a.noise.values, draw_b.noise.values)
+        found = distance(draw_a.noise.tensor, draw_b.noise.tensor)
         if found > tolerance:
             yield Finding(step, "noise", f"differs by {found:.1e}", noise_cause(a, b, draw_b, tolerance))
             return

@@ -19,7 +19,7 @@ from k_diffusing.trace import show, store
 from k_diffusing.trace.entries import Draw, NetworkCall, Reading, State
 from k_diffusing.trace.step_starts import step_starts
 
-_ACTIVE = contextvars.ContextVar("active_trace", default=None)
+_ACTIVE: contextvars.ContextVar["Trace | None"] = contextvars.ContextVar("active_trace", default=None)
 
 
 def active_trace() -> "Trace | None":
@@ -120,7 +120,7 @@ class Trace:
         """The run is over, or was left, at x."""
         told = bool(self.states)
         self.states.append(State(torch.as_tensor(sigma), Reading.of(x, self.tensors)))
-        if told or not self.calls:
+        if told or not self.calls or self.sigmas is None:
             return
         starts = step_starts([float(call.sigma) for call in self.calls], self.sigmas.tolist())
         self.steps_from = None if starts is None else "calls"

@@ -148,7 +148,8 @@ def _reading(texts: Any, key: str, tensors: dict[str, torch.Tensor] | None) -> R
     _check(isinstance(texts, dict), f"{key} is {texts!r:.40}")
     stats = torch.tensor([_real(value, key) for value in _list(texts["stats"], key, 3)])
     dtype = getattr(torch, texts["dtype"], None) if isinstance(texts["dtype"], str) else None
-    _check(isinstance(dtype, torch.dtype), f"{key} has the dtype {texts['dtype']!r:.40}")
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(f"{key} has the dtype {texts['dtype']!r:.40}")
     return Reading(stats, dtype, None if tensors is None else tensors[key])
 
 
