@@ -252,12 +252,23 @@ def test_the_first_part_of_the_denoising(pipes, end, steps):
     assert part.steps == steps and torch.equal(part.sigmas, whole.sigmas[: steps + 1])
 
 
-@pytest.mark.parametrize("end", [0.1, 0.4, 0.9])
+@pytest.mark.parametrize("end", [0.1, 0.4, 0.9, 0.9999])
 def test_the_first_part_of_a_named_grid(pipes, end):
     """Whose timesteps are not the scheduler's, but known all the same."""
     whole, part = (pipes["sdxl"].plan("euler", None, "karras", 8, denoising_end=value) for value in (None, end))
-    steps = sum(timestep >= 1000 - 1000 * end for timestep in whole.timesteps.tolist())
-    assert 0 < part.steps == steps < 8
+    steps = sum(timestep >= round(1000 - 1000 * end) for timestep in whole.timesteps.tolist())
+    assert 0 < part.steps == steps
+
+
+@pytest.mark.parametrize("model", PROMPTS)
+def test_a_programs_grid_of_dpm_2(pipes, model):
+    """ComfyUI's is that of one step more, less its last sigma above 0; other samplers keep theirs."""
+
+    def sigmas(sampler, n, noise):
+        return pipes[model].plan(sampler, None, "karras", n, noise=noise).sigmas.tolist()
+
+    assert sigmas("dpm_2", 6, "torch") == sigmas("heun", 6, "torch") == sigmas("heun", 6, "comfy")
+    assert sigmas("dpm_2", 6, "comfy") == [*sigmas("dpm_2", 7, "torch")[:6], 0.0]
 
 
 def test_too_small_a_part(pipes):

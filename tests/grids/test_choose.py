@@ -176,6 +176,8 @@ def test_a_users_sigmas(name, values):
     grid = discrete_grid(make(name), SCHEDULES["sdxl"], None, sigmas=np.array(values))
     assert grid.sigmas.tolist() == values and grid.sigmas.dtype == torch.float32
     assert grid.timesteps is None or len(grid.timesteps) == len(values) - 1
+    if name == "EulerDiscreteScheduler":  # which takes sigmas, and pairs timesteps with them
+        assert (grid.timesteps is None) == (len(values) == 1)
 
 
 @pytest.mark.parametrize("values", [[1.0, 0.5, 0.2], [0.9], [0.7, 0.1, 0.01]])
@@ -234,6 +236,13 @@ def test_unit_noise_is_the_latents_of_schedulers_that_scale_them(name):
     grid = discrete_grid(make(name, timestep_spacing="trailing"), SCHEDULES["sdxl"], 6)
     assert grid.scaled_latents
     assert float(grid.initial_scale) == pytest.approx((float(grid.sigmas[0]) ** 2 + 1) ** 0.5)
+
+
+def test_timesteps_that_rise():
+    with pytest.raises(
+        ValueError, match=r"^timesteps must decrease strictly, but timesteps\[0\] = 100 is followed by 900:"
+    ):
+        discrete_grid(SDXL, SCHEDULES["sdxl"], 2, timesteps=[100, 900])
 
 
 def test_what_a_function_must_return():

@@ -214,6 +214,22 @@ def custom_euler(model, x, sigmas, extra_args=None, callback=None, disable=None)
     return x
 
 
+def test_what_a_sampler_adds_before_its_first_call_is_not_lost(sdxl):
+    """The network is given what the user passed as latents only while the state is that still."""
+
+    def lifted(model, x, sigmas):
+        return model(x + sigmas[0], sigmas[0])
+
+    states, latents = [], torch.ones(1, 4, 8, 8)
+    for options in ({}, {"s_churn": 4.0}):
+        trace = Trace(tensors=True)
+        call(sdxl, comfy_sampler="euler", sampler_options=options, latents=latents, trace=trace)
+        states.append(trace.calls[0].net_input.values)
+    assert largest_difference(*states) > 1e-2
+    images = [call(sdxl, comfy_sampler=sampler, latents=latents) for sampler in (silent, lifted)]
+    assert largest_difference(*images) > 1e-2
+
+
 @pytest.mark.parametrize("sampler", ["heun", custom_euler])
 @pytest.mark.parametrize("model", ["sdxl", "flux"])
 def test_callbacks_see_the_schedulers_own_latents(model, sampler):
