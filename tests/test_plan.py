@@ -219,9 +219,9 @@ def test_guided_rows(pipes):
 
 def test_the_whole_table(static):
     """Of the 1000 levels those of times 1, 0.667 and 0.334 before a shift of 3; the first as large as VE's can be."""
-    plan = static.plan("heun", {"s_churn": 2.0}, "simple", 3, guidance_interval={"sigma": (0.9, 0.1)})
+    plan = static.plan("heun", {"s_churn": 2.0, "s_noise": 1.0}, "simple", 3, guidance_interval={"sigma": (0.9, 0.1)})
     assert str(plan).splitlines() == [
-        "heun, s_churn=2.0: 3 steps, 5 network evaluations, coordinates ve, noise torch",
+        "heun, s_churn=2.0, s_noise=1.0: 3 steps, 5 network evaluations, coordinates ve, noise torch",
         "step        sigma   timestep  guided",
         "   0          199    995.000  no",
         "   1        6.009    857.326  yes",

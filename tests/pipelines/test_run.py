@@ -162,6 +162,15 @@ def test_nan_of_the_result(sdxl, size, sampler, message):
     assert str(error.value) == message
 
 
+def test_nan_of_a_state_is_of_the_step_that_begins_with_it(sdxl):
+    level = float(sdxl.plan(num_inference_steps=4).sigmas[1])
+    options = {"noise_sampler": lambda sigma, sigma_next: torch.tensor(math.nan)}
+    with pytest.raises(FloatingPointError) as error:
+        call(sdxl, comfy_sampler="dpmpp_2m_sde", sampler_options=options)
+    told = BY_THE_SAMPLER.replace("step 0", "step 1").replace("9.78", f"{level:.4g}")
+    assert str(error.value) == told.replace("spoils_all", "dpmpp_2m_sde")
+
+
 def test_a_sampler_that_never_calls_the_model(sdxl):
     def idle(model, x, sigmas):
         return x
