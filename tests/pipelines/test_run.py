@@ -223,20 +223,25 @@ def custom_euler(model, x, sigmas, extra_args=None, callback=None, disable=None)
     return x
 
 
-def test_what_a_sampler_adds_before_its_first_call_is_not_lost(sdxl):
-    """The network is given what the user passed as latents only while the state is that still."""
+@pytest.mark.parametrize("model", ["sdxl", "flux"])
+def test_what_a_sampler_adds_before_its_first_call_is_not_lost(sdxl, model):
+    """FLUX's network is given the latents that the run started from only while the state is that still."""
+    pipe = sdxl if model == "sdxl" else tiny_flux(FluxPipeline)
+    latents = torch.ones((1, 4, 8, 8) if model == "sdxl" else (1, 16, 16))
+
+    def first_input(sampler, **options):
+        trace, prompt = Trace(tensors=True), sdxl_prompt() if model == "sdxl" else flux_prompt()
+        pipe(
+            **prompt, comfy_sampler=sampler, sampler_options=options, latents=latents, height=16, width=16,
+            num_inference_steps=3, output_type="latent", generator=seeded(), trace=trace,
+        )  # fmt: skip
+        return trace.calls[0].net_input.values
 
     def lifted(model, x, sigmas):
         return model(x + sigmas[0], sigmas[0])
 
-    states, latents = [], torch.ones(1, 4, 8, 8)
-    for options in ({}, {"s_churn": 4.0}):
-        trace = Trace(tensors=True)
-        call(sdxl, comfy_sampler="euler", sampler_options=options, latents=latents, trace=trace)
-        states.append(trace.calls[0].net_input.values)
-    assert largest_difference(*states) > 1e-2
-    images = [call(sdxl, comfy_sampler=sampler, latents=latents) for sampler in (silent, lifted)]
-    assert largest_difference(*images) > 1e-2
+    assert largest_difference(first_input("euler", s_churn=0.0), first_input("euler", s_churn=4.0)) > 1e-2
+    assert largest_difference(first_input(silent), first_input(lifted)) > 1e-2
 
 
 @pytest.mark.parametrize("sampler", ["heun", custom_euler])
