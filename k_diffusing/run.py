@@ -5,17 +5,13 @@ is translated to the scheduler's own latents, and what the user changes is trans
 """
 
 import contextlib
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from diffusers.utils import is_torch_xla_available
 
-from k_diffusing._tensors import Stamp
+from k_diffusing.observing import FiniteCheck, Position, Progress, StepCallbacks
 from k_diffusing.plan import Level, SamplingPlan
-from k_diffusing.samplers.records import Sampler
 from k_diffusing.trace.record import Trace
 
 if is_torch_xla_available():
@@ -24,163 +20,12 @@ else:
     xla_model = None
 
 
-SAMPLED = 1024  # elements of each state and network evaluation that are looked at for nan; all of the result are
-# Whose nan it is, by where it was seen first. Samplers work element by element, so that an element of the state which
-# is nan or inf, and was finite in all that the model returned, is the sampler's.
-_SPOILED_BY_SAMPLER = (
-    "the sampler made nan or inf of what were finite numbers, by {at}: the model's answers were finite. Look at its "
-    "options, the sigma grid, and what your own code does, if the sampler or a callback is yours"
-)
-SPOILED = {
-    "start": "the latents to start from hold nan or inf, at {at}: look at latents=",
-    "answer": "the model returned nan or inf at {at}: try torch.float32 or bfloat16, a lower guidance scale or another "
-    "sigma grid",
-    "state": _SPOILED_BY_SAMPLER,
-    "result": _SPOILED_BY_SAMPLER,
-    "rest": "a few elements of the result are nan or inf, at {at}, made by the model or by the sampler: try "
-    "torch.float32 or bfloat16, and other options",
-}
-
-
 class StopSampling(Exception):  # noqa: N818 - control flow, not an error
     """Leaves a sampler early, with its state x at noise level sigma."""
 
     def __init__(self, x: torch.Tensor, sigma: torch.Tensor):
         super().__init__("stopped")
         self.x, self.sigma = x, sigma
-
-
-class Position:
-    """Where a sampler is.
-
-    Attributes:
-        step: of the grid, counted from 0.
-        stage: of the network call to come, within the step; always 0 in a custom sampler, whose steps are known only
-            afterwards.
-        level: index in the grid of the sigma of the network call to come, where it is known to be one of the grid's.
-        calls: network calls made.
-    """
-
-    def __init__(self, sampler: Sampler, options: dict[str, Any]):
-        self.custom = sampler.custom
-        self.churned = bool(options.get("s_churn"))
-        self.on_grid = sampler.takes == "sigmas" and not (sampler.custom or self.churned)
-        self.step, self.stage, self.level, self.calls = 0, 0, None, 0
-
-    def begin(self, step: int) -> None:
-        """Step `step` begins."""
-        self.step, self.stage = step, 0
-        self.level = step if self.on_grid else None
-
-    def called(self) -> None:
-        """The network was called."""
-        self.level = None
-        self.stage += not self.custom
-        self.calls += 1
-
-
-class Progress:
-    """A progress bar: a tick for each step, or for each hundredth of the way in log sigma where steps are not known."""
-
-    def __init__(self, bar, steps: int | None, sigmas: torch.Tensor):
-        self.bar, self.steps, self.ticks = bar, steps, 0
-        if steps is None:
-            self.low, self.high = (math.log(float(end)) for end in (sigmas[sigmas > 0].min(), sigmas.max()))
-
-    def tick(self, sigma: torch.Tensor) -> None:
-        """A step ended at sigma."""
-        if self.steps is not None:
-            self.bar.update()
-            return
-        at_end = sigma <= 0 or self.high <= self.low
-        done = 100 if at_end else int(100 * (self.high - math.log(float(sigma))) / (self.high - self.low))
-        self.bar.set_postfix(sigma=f"{float(sigma):.3g}")
-        self.bar.update(done - self.ticks)
-        self.ticks = done
-
-
-class FiniteCheck:
-    """Whether states and evaluations were finite, looked at all together: one device sync."""
-
-    def __init__(self, sampler: str, dtype: torch.dtype):
-        self.sampler, self.dtype, self.sums = sampler, dtype, []
-
-    def note(self, what: str, step: int, sigma: torch.Tensor, tensor: torch.Tensor) -> None:
-        """Take note of a few elements of a tensor [B, ...]; what: one of SPOILED, whose nan it would be."""
-        some = tensor.flatten()[:: max(tensor.numel() // SAMPLED, 1)]
-        self.sums.append((what, step, sigma, some.sum()))
-
-    def note_result(self, step: int, sigma: torch.Tensor, x: torch.Tensor) -> None:
-        """Take note of all elements of the result [B, ...]."""
-        self.note("result", step, sigma, x)
-        self.sums.append(("rest", step, sigma, x.sum()))
-
-    def look(self) -> None:
-        """Raise FloatingPointError if anything noted has nan or inf, and say whose it is."""
-        finite = torch.stack([total for *_, total in self.sums]).isfinite().tolist() if self.sums else []
-        if all(finite):
-            self.sums.clear()
-            return
-        what, step, sigma, _ = self.sums[finite.index(False)]
-        level = float(torch.as_tensor(sigma).flatten()[0])
-        at = f"step {step}, sigma {level:.4g} (sampler {self.sampler}, model in {self.dtype})"
-        raise FloatingPointError(SPOILED[what].format(at=at))
-
-
-@dataclass
-class StepCallbacks:
-    """The user's callbacks at the end of a step, and what they may change.
-
-    Attributes:
-        conditioning: tensors by name that callbacks may see and replace; the denoiser reads them here.
-        on_step_end: diffusers' callback_on_step_end, which gets the tensors that tensor_inputs names.
-        legacy: diffusers' deprecated callback, called every legacy_every steps.
-    """
-
-    conditioning: dict[str, torch.Tensor]
-    on_step_end: Callable | None = None
-    tensor_inputs: list[str] = field(default_factory=lambda: ["latents"])
-    legacy: Callable | None = None
-    legacy_every: int | None = None
-
-    @property
-    def want_denoised(self) -> bool:
-        """Whether the callback is to see the denoised latents."""
-        return self.on_step_end is not None and "denoised" in self.tensor_inputs
-
-    def call(self, pipe, step: int, timestep: torch.Tensor, latents: torch.Tensor, denoised) -> tuple:
-        """Call on_step_end: the latents if they were changed or replaced, else None; whether anything was.
-
-        latents, denoised: [B, ...] in the model's dtype. Raises ValueError for latents of another shape.
-        """
-        assert self.on_step_end is not None
-        before = Stamp(latents)
-        tensors = {"latents": latents, "denoised": denoised, **self.conditioning}
-        guidance = getattr(pipe, "_guidance_scale", None)
-        returned = self.on_step_end(pipe, step, timestep, {name: tensors[name] for name in self.tensor_inputs})
-        changed = getattr(pipe, "_guidance_scale", None) != guidance
-        for name in self.conditioning:
-            changed |= returned.get(name, tensors[name]) is not tensors[name]
-            self.conditioning[name] = returned.get(name, tensors[name])
-        replaced = returned.get("latents", latents)
-        self._check(replaced, latents, step)
-        if before.holds(replaced):
-            return None, changed
-        return replaced, True
-
-    @staticmethod
-    def _check(replaced, latents: torch.Tensor, step: int) -> None:
-        if not isinstance(replaced, torch.Tensor) or replaced.shape != latents.shape:
-            found = f"of the shape {tuple(replaced.shape)}" if isinstance(replaced, torch.Tensor) else repr(replaced)
-            raise ValueError(
-                f"callback_on_step_end returned latents {found} after step {step}, and those of the run are of "
-                f"the shape {tuple(latents.shape)}: return a tensor of that shape, or no latents to go on as they are"
-            )
-
-    def call_legacy(self, step: int, timestep: torch.Tensor, latents: torch.Tensor) -> None:
-        """Call the deprecated callback, in the steps that are its."""
-        if self.legacy is not None and step % (self.legacy_every or 1) == 0:
-            self.legacy(step, timestep, latents)
 
 
 class SamplingRun:

@@ -6,7 +6,7 @@ from diffusers import FirstBlockCacheConfig, TaylorSeerCacheConfig
 from tiny_models import flux_prompt, largest_difference, sdxl_prompt, seeded, tiny_flux, tiny_sdxl
 
 from flux_comfy_pipeline import FluxPipeline
-from k_diffusing.run import FiniteCheck
+from k_diffusing.observing import FiniteCheck
 from samplers_patch import SAMPLERS
 from sdxl_comfy_pipeline import StableDiffusionXLPipeline
 
