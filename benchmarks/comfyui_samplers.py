@@ -40,7 +40,7 @@ def main() -> None:
     sys.path.insert(0, str(folder))
     sampling, (sdxl, flux) = comfyui_module(), (oracle_sdxl(), oracle_flux())
     version = {}
-    exec((folder / "comfyui_version.py").read_text(), version)
+    exec((folder / "comfyui_version.py").read_text(encoding="utf-8"), version)
     print(f"ComfyUI {version['__version__']}, {STEPS} steps.\n")
     print("| function | SDXL, karras | FLUX, flow coordinates | FLUX, VE coordinates |\n| --- | ---: | ---: | ---: |")
     for name in sorted(name for name in vars(sampling) if name.startswith("sample_")):

@@ -56,7 +56,7 @@ def machine() -> str:
 
 def _cpuinfo() -> list[str]:
     path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
 
 def measured_by(script: str, data: dict[str, Any]) -> str:
@@ -84,7 +84,7 @@ def only_draw(description: str) -> bool:
 def read_data(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """What was measured so far; settings: those it was, or will be, measured with."""
     if path.exists():
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     return {"settings": settings, "machine": machine(), "rows": []}
 
 
@@ -158,4 +158,4 @@ def filled(page: str, blocks: dict[str, str]) -> str:
 
 
 def fill_page(path: Path, blocks: dict[str, str]) -> None:
-    write_whole(path, filled(path.read_text(), blocks).encode())
+    write_whole(path, filled(path.read_text(encoding="utf-8"), blocks).encode())

@@ -155,7 +155,7 @@ def overheads(sampler: str, side: int) -> list[float]:
 
 def resident() -> float:
     """MiB of memory in use by the process."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
     return pages * 4096 / 2**20
 
 

@@ -154,7 +154,7 @@ def peak_bytes(pipe, sampler) -> int:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(path))
-        events = json.loads(path.read_text())["traceEvents"]
+        events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
     memory = sorted((event for event in events if event["name"] == "[memory]"), key=lambda event: event["ts"])
     return max(itertools.accumulate(event["args"]["Bytes"] for event in memory))
 

@@ -107,8 +107,9 @@ def _load(args: argparse.Namespace):
     from k_diffusing import models
 
     models.hide_loading_bars()
-    if args.model in models.DEMOS:
-        torch.set_num_threads(models.DEMOS[args.model].threads)
+    threads = models.DEMOS[args.model].threads if args.model in models.DEMOS else None
+    if threads:
+        torch.set_num_threads(threads)
     try:
         return models.load(args.model, dtype=args.dtype, device=args.device)
     except models.ModelError as error:

@@ -141,7 +141,7 @@ def test_the_data_are_complete(measured, read_back):
 
 def test_the_pages_say_what_the_data_say(measured, read_back):
     for script, data in ((convergence, measured), (caption_adherence, read_back)):
-        page = script.PAGE.read_text()
+        page = script.PAGE.read_text(encoding="utf-8")
         assert figure_style.filled(page, script.blocks(data)) == page
 
 
@@ -151,7 +151,7 @@ def test_the_pages_links_and_pictures_exist():
         (caption_adherence.PAGE, [caption_adherence.PICTURE]),
     ):
         for picture in pictures:
-            assert f"images/{picture.name}" in page.read_text()
+            assert f"images/{picture.name}" in page.read_text(encoding="utf-8")
             assert 10_000 < picture.stat().st_size < LIMIT
 
 

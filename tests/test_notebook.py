@@ -16,7 +16,7 @@ NOTEBOOK = ROOT / "notebooks" / "samplers.ipynb"
 
 
 def code_cells() -> list[str]:
-    cells = json.loads(NOTEBOOK.read_text())["cells"]
+    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
     return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
 
 
@@ -53,5 +53,5 @@ def test_it_runs(in_its_folder, capsys):
 
 
 def test_it_is_kept_without_outputs():
-    cells = [cell for cell in json.loads(NOTEBOOK.read_text())["cells"] if cell["cell_type"] == "code"]
+    cells = [cell for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
     assert cells and all(not cell["outputs"] and cell["execution_count"] is None for cell in cells)

@@ -71,7 +71,7 @@ NOT_NEEDED = {"comfy", "torch_xla", "torchvision"}  # the user's ComfyUI; what d
 
 def test_every_import_is_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    lines = (ROOT / "requirements.txt").read_text().split() + project["optional-dependencies"]["plots"]
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").split() + project["optional-dependencies"]["plots"]
     declared = {re.match(r"[\w-]+", line)[0] for line in lines}
     files = [*(ROOT / "k_diffusing").rglob("*.py"), *(ROOT / f"{name}.py" for name in ASKED_FOR)]
     imported = set()

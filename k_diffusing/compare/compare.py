@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -141,7 +141,7 @@ def _run(pipe, source: Source, call: dict[str, Any], sigma_grid, steps: int, see
             sampler_options=source.options, generator=torch.Generator("cpu").manual_seed(seed), trace=trace,
             output_type="latent",
         ).images  # fmt: skip
-    return (latents if output_type == "latent" else pipe.decode(latents, *trace.size, output_type))[0]
+    return (latents if output_type == "latent" else pipe.decode(latents, *(trace.size or ()), output_type))[0]
 
 
 def _noise_notes(missing: list[Interval]) -> list[str]:
@@ -155,7 +155,7 @@ def _grid_notes(sources: list[Source], scheduler, traces: tuple[Trace, Trace]) -
     """On the settings of a and b that one sigma grid for both leaves without effect."""
     notes = []
     for source, trace in zip(sources, traces, strict=True):
-        without = overruled(source.label, scheduler, trace.sigmas)
+        without = overruled(source.label, scheduler, cast(torch.Tensor, trace.sigmas))
         if without:
             notes.append(
                 f"{' and '.join(without)} of {source.label} had no effect: both runs are on one sigma grid; "

@@ -42,9 +42,12 @@ def sampler_errors(label: str, function: str | Callable, trace: Trace) -> Iterat
 def _frames(function: str | Callable, error: BaseException) -> list[str]:
     """Those that lie in the function's folder, and neither in a package nor in this project, the innermost last."""
     try:
-        folder = Path(inspect.getsourcefile(inspect.unwrap(function))).resolve().parent
+        file = None if isinstance(function, str) else inspect.getsourcefile(inspect.unwrap(function))
     except TypeError:  # an object, or a builtin
         return []
+    if file is None:
+        return []
+    folder = Path(file).resolve().parent
     modules = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
     loaded = map(Path, filter(None, modules))
     ours = {path for path in loaded if path.is_relative_to(PACKAGE) or path.name in PIPELINES}

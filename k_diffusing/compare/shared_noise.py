@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 
@@ -9,6 +10,14 @@ from k_diffusing._tensors import COMPUTED, same_level
 from k_diffusing.model.coordinates import noise_level
 from k_diffusing.noise.interval import Interval
 from k_diffusing.trace.record import Trace
+
+
+class Numbers(NamedTuple):
+    """An interval in VE coordinates. A level that is not told is None, which only churn may leave so."""
+
+    sigma: Any
+    sigma_next: Any
+    churn: bool
 
 
 class SharedNoise:
@@ -37,7 +46,7 @@ class SharedNoise:
         self.churns += at.churn
         noise = self._churn(at.sigma) if at.churn else self._chain(at.sigma, at.sigma_next)
         if noise is None:
-            self.missing.append(at)
+            self.missing.append(Interval(at.sigma, at.sigma_next, raised=at.churn))
             return own
         return noise.to(own)
 
@@ -71,7 +80,7 @@ def _same(a: float, b: float) -> bool:
     return same_level(a, b, COMPUTED)
 
 
-def _in_ve(trace: Trace, interval: Interval) -> Interval:
+def _in_ve(trace: Trace, interval: Interval) -> Numbers:
     """The interval in VE coordinates, its levels as numbers."""
 
     def level(sigma: torch.Tensor | float | None) -> float | None:
@@ -80,4 +89,4 @@ def _in_ve(trace: Trace, interval: Interval) -> Interval:
         sigma = torch.as_tensor(float(sigma), dtype=torch.float64)
         return float(noise_level(sigma) if trace.coordinates == "flow" else sigma)
 
-    return Interval(level(interval.sigma), level(interval.sigma_next), raised=interval.churn)
+    return Numbers(level(interval.sigma), level(interval.sigma_next), interval.churn)

@@ -182,11 +182,12 @@ def _setting(setting: str, text: str) -> tuple[str, Any]:
 
 def _scheduler(name: str, values: dict[str, Any], scheduler):
     """A diffusers scheduler of the class, from the config of the pipeline's one with `values` changed."""
-    kind = getattr(diffusers, name, None)
-    if not (inspect.isclass(kind) and issubclass(kind, diffusers.SchedulerMixin)):
+    found = getattr(diffusers, name, None)
+    if not (inspect.isclass(found) and issubclass(found, diffusers.SchedulerMixin)):
         choices = [name for name in dir(diffusers) if name.endswith("Scheduler")]
         near = ", ".join(nearest(name, choices, 4))
         raise ValueError(f"diffusers has no scheduler {name!r}; the nearest: {near}")
+    kind: Any = found
     known = inspect.signature(kind.__init__).parameters
     config = {} if scheduler is None else {key: value for key, value in scheduler.config.items() if key in known}
     for option, value in values.items():
@@ -222,6 +223,8 @@ def _load(path: Path) -> ModuleType:
     if not path.is_file():
         raise ValueError(f"there is no file {path}: give {SAMPLER_FORMS}")
     spec = importlib.util.spec_from_file_location(f"sampler_file_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{path} is no Python file: give {SAMPLER_FORMS}")
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.resolve().parent))
     try:

@@ -75,7 +75,7 @@ class OracleUNet(ModelMixin, ConfigMixin):
         a, b = 1 / (1 + sigma**2).sqrt(), sigma / (1 + sigma**2).sqrt()
         x0 = MIXTURE.posterior_mean(sample, a, b)
         eps = (sample.double() - a * x0) / b
-        output = eps if self.config.prediction_type == "epsilon" else a * eps - b * x0
+        output = eps if self.config["prediction_type"] == "epsilon" else a * eps - b * x0
         return (output.to(sample.dtype),)
 
 

@@ -45,7 +45,7 @@ def _cached_commit(name: str) -> str | None:
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
     cache = Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser()
     try:
-        return (cache / f"models--{name.replace('/', '--')}" / "refs" / "main").read_text().strip()
+        return (cache / f"models--{name.replace('/', '--')}" / "refs" / "main").read_text(encoding="utf-8").strip()
     except OSError:
         return None
 

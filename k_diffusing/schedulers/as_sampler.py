@@ -9,6 +9,7 @@ the latents and the denoised sample are translated.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from diffusers import SchedulerMixin
@@ -23,7 +24,7 @@ from k_diffusing.samplers.patch import rebound
 from k_diffusing.schedulers.ready import make_ready, one_path
 
 
-def as_sampler(scheduler: SchedulerMixin, own_sigmas: bool = False) -> "SchedulerSampler":
+def as_sampler(scheduler: Any, own_sigmas: bool = False) -> "SchedulerSampler":
     """A sampler with k-diffusion's signature that steps copies of a diffusers scheduler, made from its config.
 
     Args:
@@ -40,7 +41,7 @@ def as_sampler(scheduler: SchedulerMixin, own_sigmas: bool = False) -> "Schedule
             f"{scheduler!r}; k_diffusion's samplers go by their names, such as comfy_sampler='euler'"
         )
     row = stepping_class(scheduler)
-    reason = row.refused or row.refuses(scheduler.config)
+    reason = row.refused or row.refuses(cast(Any, scheduler).config)
     if reason is not None:
         name = type(scheduler).__name__
         raise ValueError(f"{name} cannot be run as a sampler: {reason}. These can: {', '.join(RUNNABLE)}")
@@ -61,7 +62,7 @@ class SchedulerSampler:
         keeps_bounds: whether the bounds that its step puts on the denoised sample are kept.
     """
 
-    scheduler: SchedulerMixin
+    scheduler: Any
     own_sigmas: bool = False
     keeps_bounds = True
 
@@ -76,7 +77,7 @@ class SchedulerSampler:
         return "flow" if is_flow(self.scheduler) else None
 
     @property
-    def grid_scheduler(self) -> SchedulerMixin | None:
+    def grid_scheduler(self) -> Any:
         """Whose config gives the sigmas where the user gives none; None: that of the pipeline's scheduler."""
         return self.scheduler if self.own_sigmas else None
 

@@ -99,7 +99,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
             ) from None
 
     @classmethod
-    def from_config(cls, config: dict[str, Any] = None, return_unused_kwargs: bool = False, **kwargs):
+    def from_config(cls, config: dict[str, Any] | None = None, return_unused_kwargs: bool = False, **kwargs):
         """From the config of any scheduler of `compatibles`, or of a SamplerScheduler.
 
         A config that was saved has no more than the import paths of functions, and those have to be passed again, here
@@ -144,7 +144,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         """
         check_begin(begin_index)
         if self._stepper is not None:
-            begin_index = self._stepper.begin_at(begin_index, self.order * self.num_inference_steps)
+            begin_index = self._stepper.begin_at(begin_index, self.order * (self.num_inference_steps or 0))
         self._begin_index = begin_index
 
     @property
@@ -190,7 +190,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         """The network call of a timestep, the one that begins a step if there are several; ValueError if none is."""
         return self._ready().index_for(timestep)
 
-    def scale_model_input(self, sample: torch.Tensor, timestep=None) -> torch.Tensor:
+    def scale_model_input(self, sample: torch.Tensor, timestep: Any = None) -> torch.Tensor:
         """The network's input from the latents [B, ...]."""
         stepper = self._ready()
         return stepper.space.network_input(sample, stepper.levels[stepper.at(timestep, self._begin_index)])

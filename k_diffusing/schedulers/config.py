@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import diffusers
-from diffusers import SchedulerMixin
 
 from k_diffusing.grids.check import check_grid_choice
 from k_diffusing.model.scheduler_classes import RUNNABLE
@@ -59,8 +58,8 @@ def read_settings(sampler, sampler_options, sigma_grid, flow_coordinates: str, n
 
     Raises ValueError or TypeError for settings that cannot be right; ValueError for an adaptive sampler.
     """
-    sampler, options, sigma_grid = map(_read, (sampler, sampler_options, sigma_grid))
-    record, sigma_grid = find_sampler(_imported(sampler)), _imported(sigma_grid)
+    options = _read(sampler_options)
+    record, sigma_grid = find_sampler(_imported(_read(sampler))), _imported(_read(sigma_grid))
     check_options(record, options)
     if record.adaptive:
         raise ValueError(f"{record.name} {ADAPTIVE}")
@@ -76,7 +75,7 @@ def _is_path(value) -> bool:
     return isinstance(value, str) and ":" in value
 
 
-def _imported(value):
+def _imported(value) -> Any:
     """The object of an import path "module:name"; anything else as it is. ValueError if there is none."""
     if not _is_path(value):
         return value
@@ -99,7 +98,7 @@ def written(value):
     return text
 
 
-def _read(value):
+def _read(value) -> Any:
     """The setting that was written; of one that was in a file since, what JSON holds."""
     if isinstance(value, dict):
         return {key: _read(item) for key, item in value.items()}
@@ -158,13 +157,13 @@ def class_settings(class_name: str) -> dict[str, Any]:
     return {name: p.default for name, p in parameters.items() if name != "self"}
 
 
-def source_of(config: dict[str, Any]) -> SchedulerMixin:
+def source_of(config: dict[str, Any]) -> Any:
     """The scheduler whose settings the config of a SamplerScheduler holds, anew."""
     name = config["scheduler_class"]
     return getattr(diffusers, name)(**{key: config[key] for key in class_settings(name)})
 
 
-def combined(config: dict[str, Any], given: dict[str, Any], own: list[str], keep_unknown: bool) -> tuple[dict, dict]:
+def combined(config: Any, given: dict[str, Any], own: list[str], keep_unknown: bool) -> tuple[dict, dict]:
     """What a config and a call say: the config of a SamplerScheduler, and what else the call gives.
 
     config: of any scheduler in RUNNABLE, or of a SamplerScheduler. given: settings of ours, which go on in the call,

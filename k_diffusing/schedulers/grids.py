@@ -1,5 +1,7 @@
 """The plan of a sampler that is to be a scheduler, on the grid of the config or on the one that a pipeline passes."""
 
+from typing import cast
+
 import numpy as np
 import torch
 
@@ -32,7 +34,7 @@ def plan_of(settings: Settings, source, n: int | None, timesteps, sigmas, mu: fl
     if only_flow or settings.coordinates != "auto":
         raise ValueError(f"{settings.sampler.name} is to integrate flow matching, and this model is none")
     return discrete_plan(
-        source, function, settings.options, settings.sigma_grid, n, timesteps=timesteps, sigmas=sigmas,
+        source, function, settings.options, settings.sigma_grid, cast(int, n), timesteps=timesteps, sigmas=sigmas,
         noise=settings.noise,
     )  # fmt: skip
 
@@ -48,10 +50,7 @@ def _flow(settings: Settings, source, n, timesteps, sigmas, mu) -> SamplingPlan:
     source, sigma_grid = settings.sampler.grid_scheduler or source, settings.sigma_grid
     if sigmas is None and sigma_grid is None and not source.config.get("use_flow_sigmas"):
         warn_of_grid(settings.sampler, sigma_grid)
-
-        def sigma_grid(schedule, n):
-            return _own_times(source, n, mu)
-
+        sigma_grid = lambda _, n: _own_times(source, n, mu)  # noqa: E731
     elif sigmas is not None and _are_the_usual(sigmas):
         n, sigmas = len(sigmas), None  # what many pipelines pass where their user gave none
     return flow_plan(

@@ -3,9 +3,9 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from diffusers import SchedulerMixin
 
 from k_diffusing.model.preconditioning import vp_scale
 from k_diffusing.model.scheduler_classes import SchedulerClass, stepping_class
@@ -29,7 +29,7 @@ class ReadyScheduler:
         scaled: whether it holds x as x / sqrt(sigma^2 + 1).
     """
 
-    scheduler: SchedulerMixin
+    scheduler: Any  # diffusers' SchedulerMixin says nothing of what all schedulers have
     row: SchedulerClass
     levels: torch.Tensor
     begins: list[bool]
@@ -78,7 +78,7 @@ def make_ready(scheduler, grid: torch.Tensor) -> ReadyScheduler:
     return _ready(tabled, row)
 
 
-def _copy(scheduler, changes: dict) -> SchedulerMixin:
+def _copy(scheduler, changes: dict) -> Any:
     """With those of the changes that its config knows."""
     scheduler = copy.deepcopy(scheduler)
     scheduler.register_to_config(**{name: value for name, value in changes.items() if name in scheduler.config})
@@ -103,7 +103,7 @@ def _velocity(x: torch.Tensor, denoised: torch.Tensor, t: torch.Tensor) -> torch
     return (x - denoised) / t
 
 
-def _assigned(scheduler, row: SchedulerClass, grid: torch.Tensor, changes: dict) -> SchedulerMixin:
+def _assigned(scheduler, row: SchedulerClass, grid: torch.Tensor, changes: dict) -> Any:
     """A copy with the grid, which ends at 0, for its sigmas."""
     if not row.infinite_at_zero(scheduler.config):
         changes = changes | {"final_sigmas_type": "zero"}
@@ -120,7 +120,7 @@ def _assigned(scheduler, row: SchedulerClass, grid: torch.Tensor, changes: dict)
     return scheduler
 
 
-def _derived(scheduler, grid: torch.Tensor, changes: dict) -> SchedulerMixin:
+def _derived(scheduler, grid: torch.Tensor, changes: dict) -> Any:
     """A copy with the tables for a model of these noise levels only: the grid's, which ends at 0, and those between.
 
     The n levels above 0 are the odd timesteps of 2 n, as "trailing" spacing chooses them; the even ones are half-way

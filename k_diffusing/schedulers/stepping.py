@@ -138,4 +138,4 @@ def _is_element(timestep, timesteps: torch.Tensor, index: int) -> bool:
     if not isinstance(timestep, torch.Tensor) or timestep.device != timesteps.device:
         return False
     same = timestep.untyped_storage().data_ptr() == timesteps.untyped_storage().data_ptr()
-    return same and timestep.storage_offset() == timesteps.storage_offset() + index
+    return bool(same and timestep.storage_offset() == timesteps.storage_offset() + index)

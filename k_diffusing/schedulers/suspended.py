@@ -9,6 +9,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from greenlet import getcurrent, greenlet
@@ -41,7 +42,7 @@ def _suspendable(function: Callable) -> greenlet:
     keeps its own grad and inference modes, whatever those that the function sets for itself. (Not kept is the inference
     mode of a caller who ends a run that began outside of it, if the function has inference mode for itself.)
     """
-    outside = None
+    outside = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
 
     def look():
         nonlocal outside
@@ -51,7 +52,7 @@ def _suspendable(function: Callable) -> greenlet:
         same = torch.is_inference_mode_enabled() == outside[0]
         with contextlib.nullcontext() if same else torch.inference_mode(outside[0]), torch.set_grad_enabled(outside[1]):
             try:
-                changed, answer = getcurrent().parent.switch(x)
+                changed, answer = cast(greenlet, getcurrent().parent).switch(x)
             finally:
                 look()
         if changed is not None:

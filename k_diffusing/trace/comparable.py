@@ -68,7 +68,11 @@ class ComparableRun:
 
     def interval(self, draw: Draw) -> tuple:
         """Its levels, to four digits; of churn nothing but that it is churn."""
-        return () if draw.churn else tuple(f"{self.sigma(level):.3e}" for level in (draw.sigma, draw.sigma_next))
+        return (
+            ()
+            if draw.churn
+            else tuple(f"{self.sigma(level):.3e}" for level in (draw.sigma, draw.sigma_next) if level is not None)
+        )
 
     def draws(self, step: int, churn: bool) -> list[Draw]:
         """Those before the step's first network call (churn), or those after it."""

@@ -124,7 +124,7 @@ class Trace:
             return
         starts = step_starts([float(call.sigma) for call in self.calls], self.sigmas.tolist())
         self.steps_from = None if starts is None else "calls"
-        found = self.with_steps(starts, self.sigmas) if starts else self.with_steps([0], [self.calls[0].sigma])
+        found = self.with_steps(starts, list(self.sigmas)) if starts else self.with_steps([0], [self.calls[0].sigma])
         self.calls, self.draws, self.states = found.calls, found.draws, found.states
 
     def with_steps(self, starts: list[int], sigmas: Sequence) -> "Trace":

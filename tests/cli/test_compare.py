@@ -32,7 +32,7 @@ def test_exit_codes_and_files(compare, tmp_path, capsys):
     said = capsys.readouterr().out
     assert said.startswith("k:euler and diffusers:EulerDiscreteScheduler agree to ")
     assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".png", ".html"}
-    written = json.loads(next(tmp_path.glob("*.json")).read_text())
+    written = json.loads(next(tmp_path.glob("*.json")).read_text(encoding="utf-8"))
     assert written["agree"] and len(written["rows"]) == 4
     assert compare(["k:euler", "k:heun", *options]) == 1
     assert "part at step 0: update rule" in capsys.readouterr().out
@@ -65,7 +65,7 @@ def test_bad_command_lines(compare, capsys):
 def test_noise_of_both_runs(compare, tmp_path):
     options = ["--steps", "3", "--noise", "philox", "--output", str(tmp_path)]
     assert compare(["k:euler_ancestral", "diffusers:EulerAncestralDiscreteScheduler", *options]) == 0
-    [found] = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
+    [found] = [json.loads(path.read_text(encoding="utf-8")) for path in tmp_path.glob("*.json")]
     assert found["call"]["noise"] == "philox"
 
 
@@ -96,7 +96,7 @@ def test_a_sampler_that_fails(compare, tmp_path, capsys, body, said):
 def test_the_frames_of_a_users_error_are_shown(compare, tmp_path, capsys):
     (tmp_path / "my_slopes.py").write_text("def slope(x):\n    return x / missing\n")
     text = own(tmp_path, "    model(x, sigmas[0])\n    return my_slopes.slope(x)\n")
-    (tmp_path / "mine.py").write_text("import my_slopes\n" + (tmp_path / "mine.py").read_text())
+    (tmp_path / "mine.py").write_text("import my_slopes\n" + (tmp_path / "mine.py").read_text(encoding="utf-8"))
     assert compare(["euler", text, "--steps", "2", "--output", str(tmp_path)]) == 3
     assert capsys.readouterr().err.splitlines()[1:] == [
         "  mine.py:4, in sample_mine: return my_slopes.slope(x)",

@@ -23,7 +23,7 @@ def test_what_is_installed(installed):
     [facts] = [name for name in names if name.endswith(".dist-info")]
     modules = {"flux_comfy_pipeline.py", "samplers_patch.py", "sdxl_comfy_pipeline.py"}
     assert names - {facts} == {"k_diffusing"} | modules
-    scripts = (installed / facts / "entry_points.txt").read_text()
+    scripts = (installed / facts / "entry_points.txt").read_text(encoding="utf-8")
     assert scripts.split() == ["[console_scripts]", "k-diffusing", "=", "k_diffusing.cli:main"]
 
 

@@ -36,7 +36,7 @@ def test_demo_models_have_names(tmp_path, capsys, model, family):
     with Image.open(tmp_path / f"{family}-sample_euler.png") as picture:
         assert picture.size == (128, 128) and picture.text["prompt"].startswith("a large yellow square")
     assert "for real weights: k-diffusing render --model " in capsys.readouterr().out
-    command = json.loads((tmp_path / f"{family}-manifest.json").read_text())["command"]
+    command = json.loads((tmp_path / f"{family}-manifest.json").read_text(encoding="utf-8"))["command"]
     assert shlex.join(command) == "k-diffusing render" + (" --model demo-flux" if family == "flux-dev" else "")
     assert main([*command[1:], *SHORT, "--output", str(tmp_path)]) == 0
     assert "nothing left to do: 1 pictures" in capsys.readouterr().out
@@ -47,7 +47,7 @@ def test_the_family_is_that_of_the_weights(models, tmp_path, name, family):
     settings = ["--model", models / name, "--dtype", "float32", "--device", "cpu", "--prompt", "a red circle"]
     assert render(*settings, "--height", 16, "--width", 16, *SHORT, "--output", tmp_path) == 0
     assert (tmp_path / f"{family}-sample_euler.png").is_file()
-    command = json.loads((tmp_path / f"{family}-manifest.json").read_text())["command"]
+    command = json.loads((tmp_path / f"{family}-manifest.json").read_text(encoding="utf-8"))["command"]
     assert command[:4] == ["k-diffusing", "render", "--model", str(models / name)]
 
 

@@ -54,12 +54,12 @@ def test_one_more_axis_is_one_more_record(tmp_path):
     files |= {f"sdxl-converged-rs{x}.png" for x in ("0", "0.7")} | {f"sdxl-samplers-rs{x}.png" for x in ("0", "0.7")}
     assert {path.name for path in folder.glob("*.png")} == files
     assert json.loads((folder / "sdxl-manifest.json").read_bytes())["axes"]["cfg_rescale"] == [0.0, 0.7]
-    lines = map(json.loads, (folder / "sdxl-results.jsonl").read_text().splitlines())
+    lines = map(json.loads, (folder / "sdxl-results.jsonl").read_text(encoding="utf-8").splitlines())
     assert {line["rescale"] for line in lines} == {0.0, 0.7}
     for file in ("sdxl-sample_heun-steps4-rs0.7.png", "sdxl-samplers-rs0.7.png"):
         with Image.open(folder / file) as picture:
             assert picture.text["rescale"] == "0.7"
-    page = (folder / "index.html").read_text()
+    page = (folder / "index.html").read_text(encoding="utf-8")
     assert '"name":"cfg rescale"' in page and "--cfg-rescale 0.7" in page
     assert run(*argv).stdout.startswith("nothing left to do: 10 pictures")
     other = run(*argv, "--cfg-rescale", "0.7")

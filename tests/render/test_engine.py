@@ -64,7 +64,7 @@ def names(folder):
 
 def results(folder):
     [path] = folder.glob("*-results.jsonl")
-    return {line["file"]: line for line in map(json.loads, path.read_text().splitlines())}
+    return {line["file"]: line for line in map(json.loads, path.read_text(encoding="utf-8").splitlines())}
 
 
 def replace_sampler(monkeypatch, name, error):
@@ -441,7 +441,7 @@ def test_samplers_from_everywhere(sdxl, mine, tmp_path):
     assert len({pixels(out / file) for file in lines}) == 4  # ComfyUI's euler is k_diffusion's
     # 1: another order of operations
     assert difference(out / "sdxl-sample_comfy_euler.png", out / "sdxl-sample_euler.png") <= 1
-    page = (out / "index.html").read_text()
+    page = (out / "index.html").read_text(encoding="utf-8")
     assert str(mine) in page and "mine.py:my_heun,scale=0.9" in page
 
 

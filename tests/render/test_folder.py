@@ -80,7 +80,7 @@ def test_line_torn_by_another_process_is_cut_off(tmp_path):
         results.write('{"file": "sdxl-b')
     folder.record("sdxl-c.png", PICTURE, {})
     assert folder.finished().keys() == {"sdxl-a.png", "sdxl-c.png"}
-    assert all(json.loads(line) for line in folder.results_path.read_text().splitlines())
+    assert all(json.loads(line) for line in folder.results_path.read_text(encoding="utf-8").splitlines())
 
 
 @contextlib.contextmanager
@@ -427,7 +427,7 @@ def test_page_has_all_families(tmp_path, monkeypatch):
     (tmp_path / "index.html").unlink()
     assert grid_run.run(work, args, lambda *_, **__: None) == 0
     assert [len(cells) for cells in told] == [4, 8, 8]
-    assert (tmp_path / "index.html").read_text() == "page"
+    assert (tmp_path / "index.html").read_text(encoding="utf-8") == "page"
 
 
 def test_fingerprint(tmp_path):

@@ -197,7 +197,7 @@ LINES = {
 @pytest.mark.parametrize("case", LINES)
 def test_edited_line_is_rendered_again(tmp_path, grid, case):
     path = tmp_path / "sdxl-results.jsonl"
-    first, second, *others = path.read_text().splitlines()
+    first, second, *others = path.read_text(encoding="utf-8").splitlines()
     path.write_text("\n".join([first, json.dumps(edited(json.loads(second), *LINES[case])), *others, ""]))
     code, out, errors = grid()
     assert (code, errors, rendered(out)) == (0, [], 1)
@@ -207,7 +207,7 @@ def test_edited_line_is_rendered_again(tmp_path, grid, case):
 
 def test_line_of_deep_json(tmp_path, grid):
     path = tmp_path / "sdxl-results.jsonl"
-    path.write_text(path.read_text() + "[" * 100_000 + "\n")
+    path.write_text(path.read_text(encoding="utf-8") + "[" * 100_000 + "\n")
     assert grid()[0] == 0 and len(grid()[1]) == 1
 
 
@@ -216,7 +216,7 @@ def test_page_leaves_out_an_edited_line_of_another_family(tmp_path, grid, case, 
     told = []
     monkeypatch.setattr("k_diffusing.render.page.grid_page", lambda title, cells: told.append(list(cells)) or "page")
     (tmp_path / "flux-dev-manifest.json").write_bytes((tmp_path / "sdxl-manifest.json").read_bytes())
-    line = json.loads((tmp_path / "sdxl-results.jsonl").read_text().splitlines()[0])
+    line = json.loads((tmp_path / "sdxl-results.jsonl").read_text(encoding="utf-8").splitlines()[0])
     (tmp_path / "flux-dev-results.jsonl").write_text(json.dumps(edited(line, *LINES[case])) + "\n")
     (tmp_path / "index.html").unlink()
     assert grid()[0] == 0

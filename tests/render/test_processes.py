@@ -59,7 +59,7 @@ def told(output):
 
 
 def assert_whole(folder, cells):
-    lines = [json.loads(line) for line in (folder / "sdxl-results.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / "sdxl-results.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len(lines) == len({line["file"] for line in lines}) == cells
     for line in lines:
         with Image.open(folder / line["file"]) as picture:
@@ -85,7 +85,9 @@ def test_one_of_two_is_killed_and_the_next_run_finishes(model, tmp_path, capsys)
     argv = words(model, folder, "--samplers", "euler", "--seeds", "0", "1", "2", "3", "4", "5")
     first = launch(2, script, *argv)
     assert first.returncode != 0
-    before = {json.loads(line)["file"] for line in (folder / "sdxl-results.jsonl").read_text().splitlines()}
+    before = {
+        json.loads(line)["file"] for line in (folder / "sdxl-results.jsonl").read_text(encoding="utf-8").splitlines()
+    }
     assert 1 <= len(before) < 6
     capsys.readouterr()
     assert SDXL.main(argv) == 0

@@ -124,7 +124,10 @@ def test_sheet_of_a_part_is_drawn(output, capsys):
     changed = {name for name, content in contents().items() if content != before[name]}
     assert changed == {"sdxl-samplers.png"}
     assert "3 of 3 pictures as published" in capsys.readouterr().out
-    assert json.loads((output / "sdxl-results.jsonl").read_text().splitlines()[0])["levels_from_published"] == 0
+    assert (
+        json.loads((output / "sdxl-results.jsonl").read_text(encoding="utf-8").splitlines()[0])["levels_from_published"]
+        == 0
+    )
 
 
 def committed(file):

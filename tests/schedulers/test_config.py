@@ -114,7 +114,7 @@ def test_a_loaded_config_runs_nothing(hostile, case, load):
     pipe.scheduler = SamplerScheduler.from_config(EULER.config)
     pipe.save_pretrained(hostile)
     path = hostile / "scheduler" / "scheduler_config.json"
-    config = json.loads(path.read_text())
+    config = json.loads(path.read_text(encoding="utf-8"))
     config |= {} if "scheduler_class" in HOSTILE[case] else {"scheduler_class": None}
     path.write_text(json.dumps({**config, "_class_name": "EulerDiscreteScheduler", **HOSTILE[case]}))
     with pytest.raises(ValueError, match="pass it in the call|knows the noise schedules of"):

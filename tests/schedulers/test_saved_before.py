@@ -47,7 +47,9 @@ def test_a_pipeline_saved_before_loads(name, tmp_path):
     pipe.scheduler = k_diffusing.SamplerScheduler.from_config(pipe.scheduler.config, **settings)
     pipe.save_pretrained(tmp_path)
     shutil.copytree(BEFORE / name, tmp_path, dirs_exist_ok=True)
-    assert json.loads((tmp_path / "model_index.json").read_text())["scheduler"][0] == "sampler_scheduler"
+    assert (
+        json.loads((tmp_path / "model_index.json").read_text(encoding="utf-8"))["scheduler"][0] == "sampler_scheduler"
+    )
     expected, config = latents(pipe, prompt), pipe.scheduler.config
     for pipeline_class in (DiffusionPipeline, our_class):
         loaded = pipeline_class.from_pretrained(tmp_path, **WITHOUT_TEXT)
@@ -64,8 +66,8 @@ def test_a_pipeline_names_the_public_module(name, tmp_path):
     pipe = our_class(**make().components)
     pipe.scheduler = k_diffusing.SamplerScheduler.from_config(pipe.scheduler.config, **settings)
     pipe.save_pretrained(tmp_path)
-    index = json.loads((tmp_path / "model_index.json").read_text())
+    index = json.loads((tmp_path / "model_index.json").read_text(encoding="utf-8"))
     assert index["scheduler"] == ["k_diffusing", "SamplerScheduler"]
-    before = json.loads((BEFORE / name / "model_index.json").read_text())
+    before = json.loads((BEFORE / name / "model_index.json").read_text(encoding="utf-8"))
     assert index == before | {"scheduler": index["scheduler"], "_diffusers_version": index["_diffusers_version"]}
     assert type(our_class.from_pretrained(tmp_path, **WITHOUT_TEXT).scheduler) is k_diffusing.SamplerScheduler

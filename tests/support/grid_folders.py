@@ -26,7 +26,7 @@ def start(*argv, **environment):
 def lines_of(folder):
     """The results, as another reader would read them: whole lines of JSON."""
     path = folder / "sdxl-results.jsonl"
-    content = path.read_text() if path.exists() else ""
+    content = path.read_text(encoding="utf-8") if path.exists() else ""
     return [json.loads(line) for line in content.split("\n")[:-1]]
 
 
@@ -39,7 +39,7 @@ def finished(folder):
 
 
 def logged(log):
-    content = log.read_text() if log.exists() else ""
+    content = log.read_text(encoding="utf-8") if log.exists() else ""
     return [(name, int(steps), int(seed)) for name, steps, seed in map(str.split, content.splitlines())]
 
 

@@ -112,7 +112,7 @@ BAD_TEXTS = {
 @pytest.mark.parametrize("change", BAD_TEXTS.values(), ids=BAD_TEXTS)
 def test_files_that_are_no_trace(saved, change):
     path, _ = saved
-    content = change(path.read_text())
+    content = change(path.read_text(encoding="utf-8"))
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match=r"run\.json is not a trace: .+; give the \.json file"):
         Trace.load(path)
