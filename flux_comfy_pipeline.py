@@ -164,11 +164,11 @@ class FluxPipeline(diffusers.FluxPipeline):
         def network(net_input, timestep, guided):
             """The velocity as true CFG makes it, with the prompt, without it: each [B, tokens, channels]."""
             self._current_timestep = timestep[0]
-            inputs = net_input, timestep.to(told.dtype) / 1000, run.position.stage
+            inputs = net_input, timestep.to(told.dtype) / 1000, run.position.stage, x.dtype
             if not (true_cfg and guided):
-                velocity = told.velocity(*inputs).to(x.dtype)
+                velocity = told.velocity(*inputs)
                 return velocity, velocity, velocity
-            velocity, uncond = (v.to(x.dtype) for v in told.velocities(*inputs, batch_guidance))
+            velocity, uncond = told.velocities(*inputs, batch_guidance)
             return uncond + true_cfg_scale * (velocity - uncond), velocity, uncond
 
         velocity, returns_velocity = None, plan.coordinates == "velocity"

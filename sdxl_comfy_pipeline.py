@@ -149,8 +149,9 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         self._guidance_scale, self._guidance_rescale, self._clip_skip = guidance_scale, guidance_rescale, clip_skip
         self._cross_attention_kwargs, self._denoising_end = cross_attention_kwargs, denoising_end
         self._interrupt, self._num_timesteps = False, plan.num_timesteps
+        device = self._execution_device
         told = conditioning(
-            self, images, num_images_per_prompt, ip_adapter_image, ip_adapter_image_embeds,
+            self, device, images, num_images_per_prompt, ip_adapter_image, ip_adapter_image_embeds,
             size=(original_size or (height, width), crops_coords_top_left, target_size or (height, width)),
             negative_size=(negative_original_size, negative_crops_coords_top_left, negative_target_size),
             prompt=prompt, prompt_2=prompt_2, prompt_embeds=prompt_embeds, pooled_prompt_embeds=pooled_prompt_embeds,
@@ -159,7 +160,7 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         )  # fmt: skip
 
         # 3. The state at the first noise level.
-        streams, device = noise_streams(noise, generator, seeds, images, self._execution_device), self._execution_device
+        streams = noise_streams(noise, generator, seeds, images, device)
         initial = streams.initial((images, *shape), device, told.dtype) if latents is None else latents
         x = initial.to(device, torch.promote_types(initial.dtype, torch.float32)) * plan.initial_scale
         callbacks = StepCallbacks(
@@ -171,9 +172,9 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         def network(net_input, timestep, guided):
             """The UNet's output as guidance makes it, with the prompt, without it: each [B, 4, h, w]."""
             if not (guided and self.do_classifier_free_guidance):
-                output = told.output(net_input, timestep, self.do_classifier_free_guidance).to(x.dtype)
+                output = told.output(net_input, timestep, self.do_classifier_free_guidance, x.dtype)
                 return output, output, output
-            text, uncond = (o.to(x.dtype) for o in told.outputs(net_input, timestep, batch_guidance))
+            text, uncond = told.outputs(net_input, timestep, batch_guidance, x.dtype)
             output = uncond + self.guidance_scale * (text - uncond)
             if self.guidance_rescale > 0:
                 output = rescaled(output, text, self.guidance_rescale)

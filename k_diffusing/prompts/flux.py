@@ -101,19 +101,19 @@ class Conditioning:
     image_ids: torch.Tensor
     sides: dict[str, Side]
 
-    def velocity(self, net_input: torch.Tensor, timestep: torch.Tensor, stage: int) -> torch.Tensor:
-        """With the prompt, [B, tokens, channels], for input alike and timestep [B] from 0 to 1."""
-        return self._call("cond", self.tensors["prompt_embeds"], net_input, timestep, stage)
+    def velocity(self, net_input: torch.Tensor, timestep: torch.Tensor, stage: int, dtype) -> torch.Tensor:
+        """With the prompt, [B, tokens, channels] in `dtype`, for input alike and timestep [B] from 0 to 1."""
+        return self._call("cond", self.tensors["prompt_embeds"], net_input, timestep, stage).to(dtype)
 
-    def velocities(self, net_input: torch.Tensor, timestep: torch.Tensor, stage: int, joined: bool) -> tuple:
+    def velocities(self, net_input: torch.Tensor, timestep: torch.Tensor, stage: int, dtype, joined: bool) -> tuple:
         """With the prompt, and with the negative prompt; joined: in one call of the transformer."""
         negative = self.negative_tensors["prompt_embeds"]
         if not joined:
-            velocity = self.velocity(net_input, timestep, stage)
-            return velocity, self._call("uncond", negative, net_input, timestep, stage)
+            velocity = self.velocity(net_input, timestep, stage, dtype)
+            return velocity, self._call("uncond", negative, net_input, timestep, stage).to(dtype)
         embeds = torch.cat([negative, self.tensors["prompt_embeds"]])
         both = self._call("both", embeds, torch.cat([net_input] * 2), torch.cat([timestep] * 2), stage)
-        return both.chunk(2)[::-1]
+        return both.to(dtype).chunk(2)[::-1]
 
     def _call(self, name: str, embeds, net_input: torch.Tensor, timestep: torch.Tensor, stage: int) -> torch.Tensor:
         """A cache keeps what it knows by name: the stages of a step are as far apart as two prompts are."""

@@ -28,21 +28,21 @@ class Conditioning:
     negative: slice | None
     positive: slice | None
 
-    def output(self, net_input: torch.Tensor, timestep: torch.Tensor, two_prompts: bool) -> torch.Tensor:
-        """The UNet's output [B, 4, h, w] with the prompt, for input alike and timestep [B].
+    def output(self, net_input: torch.Tensor, timestep: torch.Tensor, two_prompts: bool, dtype) -> torch.Tensor:
+        """The UNet's output [B, 4, h, w] with the prompt, in `dtype`, for input alike and timestep [B].
 
         two_prompts: whether there are rows of negative prompts, which callbacks that end guidance cut off.
         """
-        return self._call(net_input, timestep, self.positive if two_prompts else None)
+        return self._call(net_input, timestep, dtype, self.positive if two_prompts else None)
 
-    def outputs(self, net_input: torch.Tensor, timestep: torch.Tensor, joined: bool) -> tuple:
-        """With the prompt, and with the negative prompt; joined: in one call of the UNet."""
+    def outputs(self, net_input: torch.Tensor, timestep: torch.Tensor, joined: bool, dtype) -> tuple:
+        """With the prompt, and with the negative prompt, in `dtype`; joined: in one call of the UNet."""
         if not joined:
-            uncond, text = (self._call(net_input, timestep, rows) for rows in (self.negative, self.positive))
+            uncond, text = (self._call(net_input, timestep, dtype, rows) for rows in (self.negative, self.positive))
             return text, uncond
-        return self._call(torch.cat([net_input] * 2), torch.cat([timestep] * 2)).chunk(2)[::-1]
+        return self._call(torch.cat([net_input] * 2), torch.cat([timestep] * 2), dtype).chunk(2)[::-1]
 
-    def _call(self, net_input: torch.Tensor, timestep: torch.Tensor, rows: slice | None = None) -> torch.Tensor:
+    def _call(self, net_input: torch.Tensor, timestep: torch.Tensor, dtype, rows: slice | None = None) -> torch.Tensor:
         tensors, images = self.tensors, self.images
         if rows is not None:
             tensors = {name: tensor[rows] for name, tensor in tensors.items()}
@@ -56,18 +56,18 @@ class Conditioning:
             cross_attention_kwargs=self.pipe.cross_attention_kwargs,
             added_cond_kwargs=added,
             return_dict=False,
-        )[0]
+        )[0].to(dtype)
 
 
 def conditioning(
-    pipe: "diffusers.StableDiffusionXLPipeline", images: int, images_per_prompt: int, ip_adapter_image,
-    ip_adapter_image_embeds, size: tuple, negative_size: tuple, **prompts,
+    pipe: "diffusers.StableDiffusionXLPipeline", device: torch.device, images: int, images_per_prompt: int,
+    ip_adapter_image, ip_adapter_image_embeds, size: tuple, negative_size: tuple, **prompts,
 ) -> Conditioning:  # fmt: skip
     """Encode prompts, sizes and image prompts, for as many images, with the pipeline's guidance.
 
     size, negative_size: (original size, crop, target size). prompts: as encode_prompt takes them.
     """
-    device, guided = pipe._execution_device, pipe.do_classifier_free_guidance
+    guided = pipe.do_classifier_free_guidance
     encode_prompt: Any = pipe.encode_prompt  # diffusers annotates what it returns as what it takes
     embeds, negative_embeds, pooled, negative_pooled = encode_prompt(
         **prompts,
@@ -94,7 +94,7 @@ def conditioning(
             ip_adapter_image, ip_adapter_image_embeds, device, images, guided
         )
     rows = (slice(images), slice(images, None)) if guided else (None, None)
-    return Conditioning(pipe, dtype, tensors, image_embeds, _timestep_cond(pipe, images, dtype), *rows)
+    return Conditioning(pipe, dtype, tensors, image_embeds, _timestep_cond(pipe, device, images, dtype), *rows)
 
 
 def _time_ids(
@@ -106,10 +106,12 @@ def _time_ids(
     return pipe._get_add_time_ids(*size, dtype=pooled_prompt_embeds.dtype, text_encoder_projection_dim=width)
 
 
-def _timestep_cond(pipe: "diffusers.StableDiffusionXLPipeline", images: int, dtype: torch.dtype) -> torch.Tensor | None:
+def _timestep_cond(
+    pipe: "diffusers.StableDiffusionXLPipeline", device: torch.device, images: int, dtype: torch.dtype
+) -> torch.Tensor | None:
     """The embedding of the guidance scale, for networks that were distilled to take one."""
     width = pipe.unet.config.time_cond_proj_dim
     if width is None:
         return None
     scales = torch.tensor(pipe.guidance_scale - 1).repeat(images)
-    return pipe.get_guidance_scale_embedding(scales, embedding_dim=width).to(device=pipe._execution_device, dtype=dtype)
+    return pipe.get_guidance_scale_embedding(scales, embedding_dim=width).to(device=device, dtype=dtype)
