@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: samples published test types parity bench figures lint clean
+.PHONY: samples published test types parity bench figures mutants lint clean
 
 samples: $(VENV)/.installed
 	$(BIN)/python test.py
