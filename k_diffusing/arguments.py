@@ -16,6 +16,8 @@ from k_diffusing.samplers.records import Sampler
 
 logger = logging.get_logger(f"diffusers.{__name__}")  # under diffusers' verbosity settings
 
+DEPRECATED = ("callback", "callback_steps")  # keyword-only in our calls, and yet diffusers'
+
 _warned = weakref.WeakKeyDictionary()  # the settings that each pipeline or scheduler was warned of
 
 
@@ -103,11 +105,11 @@ def diffusers_arguments(call: Callable, arguments: dict[str, Any]) -> dict[str, 
     """
     parameters = inspect.signature(call).parameters
     kept = {name: value for name, value in arguments.items() if name in parameters and name != "self"}
-    for name in ("callback", "callback_steps"):
+    for name in DEPRECATED:
         if name in kept and kept[name] is None:
             del kept[name]
     for name, parameter in parameters.items():
-        if parameter.kind is not parameter.KEYWORD_ONLY or name in ("callback", "callback_steps"):
+        if parameter.kind is not parameter.KEYWORD_ONLY or name in DEPRECATED:
             continue
         value = kept.pop(name)
         if value is not None and value != parameter.default:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -10,14 +10,6 @@ from k_diffusing._tensors import COMPUTED, same_level
 from k_diffusing.model.coordinates import noise_level
 from k_diffusing.noise.interval import Interval
 from k_diffusing.trace.record import Trace
-
-
-class Numbers(NamedTuple):
-    """An interval in VE coordinates. A level that is not told is None, which only churn may leave so."""
-
-    sigma: Any
-    sigma_next: Any
-    churn: bool
 
 
 class SharedNoise:
@@ -36,8 +28,10 @@ class SharedNoise:
         self.missing: list[Interval] = []
         self.churns = 0
         drawn = [(_in_ve(trace, draw.interval), draw.noise.values) for draw in trace.draws]
-        self.steps = [(at.sigma, at.sigma_next, noise) for at, noise in drawn if not at.churn]
-        self.churn = [(at.sigma, noise) for at, noise in drawn if at.churn]
+        self.steps: list[tuple[Any, Any, Any]] = [
+            (at.sigma, at.sigma_next, noise) for at, noise in drawn if not at.churn
+        ]
+        self.churn: list[tuple[Any, Any]] = [(at.sigma, noise) for at, noise in drawn if at.churn]
 
     def __call__(self, trace: Trace, draw: Callable[[Interval], torch.Tensor], interval: Interval) -> torch.Tensor:
         """As Trace.replay: stands in for draw(interval) of the second run, whose trace is given."""
@@ -46,16 +40,16 @@ class SharedNoise:
         self.churns += at.churn
         noise = self._churn(at.sigma) if at.churn else self._chain(at.sigma, at.sigma_next)
         if noise is None:
-            self.missing.append(Interval(at.sigma, at.sigma_next, raised=at.churn))
+            self.missing.append(at)
             return own
         return noise.to(own)
 
-    def _churn(self, level: float | None) -> torch.Tensor | None:
+    def _churn(self, level: Any) -> torch.Tensor | None:
         if level is None:
             return self.churn[self.churns - 1][1] if self.churns <= len(self.churn) else None
         return next((noise for start, noise in self.churn if start is not None and _same(start, level)), None)
 
-    def _chain(self, high: float, low: float) -> torch.Tensor | None:
+    def _chain(self, high: Any, low: Any) -> torch.Tensor | None:
         """The draw for the interval, or that of the increments that lead from its one end to the other.
 
         Increments may be of either sign; the shortest way is found by breadth-first search. From infinity none lead on.
@@ -80,7 +74,7 @@ def _same(a: float, b: float) -> bool:
     return same_level(a, b, COMPUTED)
 
 
-def _in_ve(trace: Trace, interval: Interval) -> Numbers:
+def _in_ve(trace: Trace, interval: Interval) -> Interval:
     """The interval in VE coordinates, its levels as numbers."""
 
     def level(sigma: torch.Tensor | float | None) -> float | None:
@@ -89,4 +83,4 @@ def _in_ve(trace: Trace, interval: Interval) -> Numbers:
         sigma = torch.as_tensor(float(sigma), dtype=torch.float64)
         return float(noise_level(sigma) if trace.coordinates == "flow" else sigma)
 
-    return Numbers(level(interval.sigma), level(interval.sigma_next), interval.churn)
+    return Interval(level(interval.sigma), level(interval.sigma_next), raised=interval.churn)

@@ -103,19 +103,19 @@ class Conditioning:
 
     def velocity(self, net_input: torch.Tensor, timestep: torch.Tensor, stage: int, dtype) -> torch.Tensor:
         """With the prompt, [B, tokens, channels] in `dtype`, for input alike and timestep [B] from 0 to 1."""
-        return self._call("cond", self.tensors["prompt_embeds"], net_input, timestep, stage).to(dtype)
+        return self._call("cond", self.tensors["prompt_embeds"], net_input, timestep, stage, dtype)
 
     def velocities(self, net_input: torch.Tensor, timestep: torch.Tensor, stage: int, dtype, joined: bool) -> tuple:
         """With the prompt, and with the negative prompt; joined: in one call of the transformer."""
         negative = self.negative_tensors["prompt_embeds"]
         if not joined:
             velocity = self.velocity(net_input, timestep, stage, dtype)
-            return velocity, self._call("uncond", negative, net_input, timestep, stage).to(dtype)
+            return velocity, self._call("uncond", negative, net_input, timestep, stage, dtype)
         embeds = torch.cat([negative, self.tensors["prompt_embeds"]])
-        both = self._call("both", embeds, torch.cat([net_input] * 2), torch.cat([timestep] * 2), stage)
-        return both.to(dtype).chunk(2)[::-1]
+        both = self._call("both", embeds, torch.cat([net_input] * 2), torch.cat([timestep] * 2), stage, dtype)
+        return both.chunk(2)[::-1]
 
-    def _call(self, name: str, embeds, net_input: torch.Tensor, timestep: torch.Tensor, stage: int) -> torch.Tensor:
+    def _call(self, name: str, embeds, net_input: torch.Tensor, timestep, stage: int, dtype) -> torch.Tensor:
         """A cache keeps what it knows by name: the stages of a step are as far apart as two prompts are."""
         side, kwargs = self.sides[name], self.pipe.joint_attention_kwargs
         if side.images is not None:
@@ -129,7 +129,7 @@ class Conditioning:
                 joint_attention_kwargs=kwargs,
                 return_dict=False,
                 **side.text,
-            )[0]
+            )[0].to(dtype)
 
 
 def conditioning(

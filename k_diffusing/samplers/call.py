@@ -53,12 +53,11 @@ def run_sampler(
     sigmas: n + 1 decreasing values on the CPU (0-dim CPU tensors mix with any device without a sync), the last
     one usually 0; a grid of one value has no step. A single step to 0 is one evaluation, and its result the denoised
     latents. A sampler that takes a range stops at the last sigma above 0; if the grid ends at 0, one Euler step goes on
-    from there. generator: source
-    of all step noise, one or one per image; None: torch's global one. noise(x, sigmas, kind): makes the
-    noise_sampler(sigma, sigma_next) in its place. derivative: stands in for `to_d`. observer: its
-    `begin_step(index, x, sigma)` is called with the state at the start of every step, before any network evaluation in
-    it, and may change x in place. watch_noise(draw): stands between the sampler and draw(interval), its unit noise
-    for an Interval.
+    from there. generator: source of all step noise, one or one per image; None: torch's global one.
+    noise(x, sigmas, kind): makes the noise_sampler(sigma, sigma_next) in its place. derivative: stands in for `to_d`.
+    observer: its `begin_step(index, x, sigma)` is called with the state at the start of every step, before any network
+    evaluation in it, and may change x in place. watch_noise(draw): stands between the sampler and draw(interval), its
+    unit noise for an Interval.
 
     Raises RuntimeError where dpm_adaptive finds no step that it accepts.
     """
