@@ -1,4 +1,4 @@
-"""k_diffusion's samplers, and what is bound anew of them.
+"""The samplers by name, and what is bound anew of k_diffusion's.
 
     x = run_sampler(find_sampler("dpmpp_2m"), denoiser, x, sigmas)
 
@@ -19,7 +19,7 @@ from k_diffusing.samplers.facts import sampler_table
 from k_diffusing.samplers.find import find_sampler, sampler_options
 from k_diffusing.samplers.options import adds_noise, check_options, choose_coordinates
 from k_diffusing.samplers.patch import rebound, to_d
-from k_diffusing.samplers.records import SAMPLERS, Sampler
+from k_diffusing.samplers.records import ALL_SAMPLERS, OUR_SAMPLERS, SAMPLERS, Sampler
 from k_diffusing.samplers.steps import step_count
 
 # A name of k_diffusion's module: the samplers for which it is bound anew, and why.
@@ -31,6 +31,8 @@ PATCHED = {
 }
 
 __all__ = [
+    "ALL_SAMPLERS",
+    "OUR_SAMPLERS",
     "PATCHED",
     "SAMPLERS",
     "Denoiser",

@@ -11,7 +11,9 @@ import sys
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ALL_SAMPLERS": "samplers.records",
     "NOISE_SOURCES": "noise.sources",
+    "OUR_SAMPLERS": "samplers.records",
     "SAMPLERS": "samplers.records",
     "SIGMA_GRIDS": "grids.named",
     "SamplerScheduler": "schedulers.as_scheduler",

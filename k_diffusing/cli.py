@@ -36,7 +36,7 @@ k-diffusing judge heun dpm_2 dpmpp_2m --model flux --order 2
 Exit code: 0 if all are right, 1 if one is wrong or below --order, 2 for bad input, 3 if a sampler fails, 130 for
 Ctrl-C. A warning in a verdict leaves the exit code as it is.
 """
-SAMPLERS = "Print k_diffusion's samplers: order of accuracy, evaluations in a step, noise, and sigmas they take."
+SAMPLERS = "Print the samplers: order of accuracy, evaluations in a step, noise, and sigmas they take."
 FORMS = f"A sampler is {SAMPLER_FORMS}\n(comfy: with ComfyUI's folder on PYTHONPATH)."
 
 

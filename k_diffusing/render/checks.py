@@ -159,7 +159,7 @@ def solver_of_source(script: Script, args: argparse.Namespace, name: str, source
     solver = solver_of(sampler)._replace(name=name)
     if "eta" in source.options:
         solver = solver._replace(has_eta=False)
-    if not sampler.custom:
+    if not sampler.custom and (sampler.even or sampler.adaptive):
         return solver
     coordinates = sampler.flow_coordinates
     if "flow_coordinates" in script.keywords:

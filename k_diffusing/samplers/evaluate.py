@@ -1,6 +1,6 @@
 """The model as our own samplers call it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,3 +34,8 @@ class Evaluator:
         if self.callback is not None:
             self.callback({"x": x, "i": step, "sigma": sigma, "sigma_hat": sigma, "denoised": denoised})
         return denoised
+
+
+def levels_of(sigmas: torch.Tensor | Sequence[float]) -> list[float]:
+    """A grid's noise levels as numbers; of a tensor on a device all at once."""
+    return sigmas.tolist() if isinstance(sigmas, torch.Tensor) else [float(sigma) for sigma in sigmas]

@@ -6,14 +6,15 @@ from typing import Any
 
 from k_diffusing._messages import nearest
 from k_diffusing.samplers.comfyui import is_comfyui_function
-from k_diffusing.samplers.records import SAMPLERS, Sampler
+from k_diffusing.samplers.facts import ALIASES
+from k_diffusing.samplers.records import ALL_SAMPLERS, Sampler
 
 # What the caller of a sampler provides; everything else in its signature is an option of the user's.
 _PROVIDED = {"model", "x", "sigmas", "sigma_min", "sigma_max", "n", "extra_args", "callback", "disable", "return_info"}
 
 
 def find_sampler(sampler: str | Callable) -> Sampler:
-    """The record for a name (with or without `sample_`) or for a callable with k-diffusion's signature.
+    """The record for a name or an alias (with or without `sample_`) or for a callable with k-diffusion's signature.
 
     Raises ValueError for an unknown name, TypeError for a callable that cannot be called as a sampler.
     """
@@ -21,7 +22,7 @@ def find_sampler(sampler: str | Callable) -> Sampler:
         return sampler
     if isinstance(sampler, str):
         return _sampler_by_name(sampler)
-    for record in SAMPLERS.values():
+    for record in ALL_SAMPLERS.values():
         if sampler is record.function:
             return record
     return _custom_sampler(sampler)
@@ -29,11 +30,12 @@ def find_sampler(sampler: str | Callable) -> Sampler:
 
 def _sampler_by_name(name: str) -> Sampler:
     short = name.removeprefix("sample_")
-    if short in SAMPLERS:
-        return SAMPLERS[short]
-    [close] = nearest(short, SAMPLERS)
+    short = ALIASES.get(short, short)
+    if short in ALL_SAMPLERS:
+        return ALL_SAMPLERS[short]
+    [close] = nearest(short, [*ALL_SAMPLERS, *ALIASES])
     raise ValueError(
-        f"unknown sampler {name!r}: did you mean {close!r}? Choose one of {', '.join(SAMPLERS)} "
+        f"unknown sampler {name!r}: did you mean {close!r}? Choose one of {', '.join(ALL_SAMPLERS)} "
         "(each also with the prefix sample_), or pass a function with k-diffusion's signature."
     )
 
@@ -64,8 +66,8 @@ def _custom_sampler(function: Callable) -> Sampler:
 
 
 def _usual_noise(name: str) -> str:
-    """The kind of noise for a function that asks for some: that of k_diffusion's sampler of the same name, if any."""
-    namesake = SAMPLERS.get(name.removeprefix("sample_").removesuffix("_gpu"))
+    """The kind of noise for a function that asks for some: that of the known sampler of the same name, if any."""
+    namesake = ALL_SAMPLERS.get(name.removeprefix("sample_").removesuffix("_gpu"))
     return "brownian" if namesake is not None and namesake.noise == "brownian" else "gaussian"
 
 

@@ -30,8 +30,11 @@ def check_options(sampler: Sampler, options: dict[str, Any] | None) -> None:
 
 def adds_noise(sampler: Sampler, options: dict[str, Any] | None) -> bool:
     """Whether the sampler, with these options, adds noise as it goes; of a custom one it is taken for granted."""
+    if sampler.custom:
+        return True
     values = sampler_options(sampler) | (options or {})
-    return sampler.custom or bool(values.get("eta", 0) or values.get("s_churn", 0))
+    amounts = [values[name] for name in ("eta", "s_churn") if name in values]
+    return any(amounts) if amounts else sampler.stochastic
 
 
 def choose_coordinates(flow_coordinates: str, sampler: Sampler, options: dict | None) -> str:

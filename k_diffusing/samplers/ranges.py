@@ -1,4 +1,4 @@
-"""What k_diffusion's samplers take for their options: kinds, ranges and choices."""
+"""What the samplers take for their options: kinds, ranges and choices."""
 
 from collections.abc import Callable
 from math import inf
@@ -34,17 +34,18 @@ RULES = {
     "solver_type": Rule(str, lambda value: value in ("midpoint", "heun"), "'midpoint' or 'heun'"),
     "noise_sampler": Rule((Callable, type(None)), lambda value: True, "a function (sigma, sigma_next) -> unit noise"),
 }
-RULES_OF_ADAPTIVE = RULES | {"order": Rule(Integral, lambda value: value in (2, 3), "2 or 3")}
+# Where an option means another thing to one sampler.
+RULES_OF = {"dpm_adaptive": {"order": Rule(Integral, lambda value: value in (2, 3), "2 or 3")}}
 
 
 def check_value(sampler: str, name: str, value: Any) -> None:
-    """Check the value of an option of k_diffusion's sampler.
+    """Check the value of an option of a known sampler.
 
     Raises:
         TypeError: It is of the wrong kind.
         ValueError: It is out of range.
     """
-    rule = (RULES_OF_ADAPTIVE if sampler == "dpm_adaptive" else RULES)[name]
+    rule = RULES_OF.get(sampler, {}).get(name) or RULES[name]
     wrong = f"{sampler} cannot run with {name}={value!r}: give {rule.text}"
     if not isinstance(value, rule.kind) or isinstance(value, bool):
         raise TypeError(wrong)

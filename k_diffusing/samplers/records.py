@@ -1,25 +1,34 @@
-"""k_diffusion's samplers: what each of them is."""
+"""The samplers, k_diffusion's and ours: what each of them is."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import importlib
+from collections import ChainMap
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from k_diffusing._k_diffusion import k_sampling
-from k_diffusing.samplers.facts import FACTS
+from k_diffusing.samplers.facts import FACTS, OUR_FACTS
 
 
 @dataclass(frozen=True)
 class Sampler:
     """One sampling function, and what a caller must know of it.
 
-    order: of accuracy, as published. nfe_per_step: network evaluations in a step. stochastic: adds noise with
-    its default options. derivative_only: uses the model only as (x - denoised) / sigma. noise: the kind it draws,
+    order: of accuracy, as published. measured: the order measured on a smooth model with the default options, noise
+    apart, if it is another. nfe_per_step: network evaluations in a step. nfe_first: those in the first steps, if they
+    take others; nfe_last: those in the last steps of a grid that ends at 0. stochastic: adds noise with its default
+    options. derivative_only: uses the model only as (x - denoised) / sigma. noise: the kind it draws,
     "churn" (only if s_churn > 0), "gaussian", "brownian" or None. takes: "sigmas" (a grid) or "sigma_range"
     (sigma_min, sigma_max and, unless adaptive, n). sigma_grid: the named grid it is known to need, or None.
     single_step: whether the function, if it takes a grid, can go from sigma to 0 in its first step.
     flow_coordinates: "flow" if it is written for those. grid_scheduler: whose sigmas it wants where the user gives
     none; None: those of the pipeline's scheduler. keeps_bounds: whether it is a diffusers scheduler's own step, which
     puts the bounds of its config on the denoised sample.
+
+    Of ours alone: family, and the module of this package that has the function. sources: papers. aliases: other names.
+    noiseless: the options with which a stochastic one adds no noise, None if it always does; twin: the sampler that
+    it then is. distilled: whether it is for models distilled to few steps. uses_uncond: whether it asks for the
+    estimate without the prompt.
     """
 
     name: str
@@ -37,6 +46,28 @@ class Sampler:
     flow_coordinates: str | None = None
     grid_scheduler: Any = None
     keeps_bounds: bool = False
+    measured: float | None = None
+    nfe_first: tuple[int, ...] = ()
+    nfe_last: tuple[int, ...] = (1,)
+    family: str = "k_diffusion"
+    module: str | None = None
+    sources: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    noiseless: Mapping[str, Any] | None = field(default_factory=lambda: {"eta": 0.0})
+    twin: str | None = None
+    distilled: bool = False
+    uses_uncond: bool = False
+
+    @property
+    def even(self) -> bool:
+        """Whether all steps take nfe_per_step evaluations, but for the last one to 0, which takes one."""
+        return self.nfe_per_step is not None and (self.nfe_first, self.nfe_last) == ((), (1,))
+
+
+def _our_function(name: str, module: str) -> Callable:
+    return getattr(importlib.import_module(f"{__package__}.{module}"), f"sample_{name}")
 
 
 SAMPLERS = {name: Sampler(name, getattr(k_sampling, f"sample_{name}"), **facts) for name, facts in FACTS.items()}
+OUR_SAMPLERS = {name: Sampler(name, _our_function(name, facts["module"]), **facts) for name, facts in OUR_FACTS.items()}
+ALL_SAMPLERS = ChainMap(OUR_SAMPLERS, SAMPLERS)  # iterates over k_diffusion's first

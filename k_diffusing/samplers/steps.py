@@ -34,7 +34,7 @@ def is_single_step(sampler: Sampler, sigmas: torch.Tensor) -> bool:
 def evaluation_count(sampler: Sampler, sigmas: torch.Tensor) -> int | None:
     """The network evaluations of a run on `sigmas`; None where they depend on the model, or on a user's function.
 
-    The last step, to 0, takes one evaluation in every sampler.
+    The last step, to 0, takes one evaluation in most samplers.
     """
     steps, ends_at_zero = len(sigmas) - 1, int(sigmas[-1] == 0)
     if is_single_step(sampler, sigmas):
@@ -43,7 +43,9 @@ def evaluation_count(sampler: Sampler, sigmas: torch.Tensor) -> int | None:
         return None
     if sampler.takes == "sigma_range":
         return fast_evaluations(sigmas) + ends_at_zero
-    return sampler.nfe_per_step * (steps - ends_at_zero) + ends_at_zero
+    first = sampler.nfe_first[:steps]
+    last = sampler.nfe_last[-(steps - len(first)) :] if ends_at_zero and steps > len(first) else ()
+    return sum(first) + sampler.nfe_per_step * (steps - len(first) - len(last)) + sum(last)
 
 
 def fast_evaluations(sigmas: torch.Tensor) -> int:

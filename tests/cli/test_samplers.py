@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from k_diffusing.cli import main
-from k_diffusing.samplers.facts import COLUMNS, FACTS, row
-from samplers_patch import PATCHED, SAMPLERS, k_sampling
+from k_diffusing.samplers.facts import ALIASES, COLUMNS, FACTS, FIRST, row
+from samplers_patch import ALL_SAMPLERS, PATCHED, SAMPLERS, k_sampling
 
 ROOT = Path(__file__).resolve().parents[2]
 WITHOUT = "import sys; sys.modules['torch'] = None; from k_diffusing.cli import main; main({})"
@@ -17,9 +17,17 @@ WITHOUT = "import sys; sys.modules['torch'] = None; from k_diffusing.cli import 
 
 def test_the_table_has_every_sampler(capsys):
     assert main(["samplers"]) == 0
-    heading, *rows = capsys.readouterr().out.splitlines()
-    assert heading.endswith("  sigmas") and [row.split()[0] for row in rows] == list(SAMPLERS)
-    assert rows[-1].endswith("  smooth in log sigma")
+    heading, *lines = capsys.readouterr().out.splitlines()
+    assert heading.endswith("  sigmas")
+    names = [line.split()[0] for line in lines if len(line.split()) > 3]
+    assert sorted(names) == sorted(ALL_SAMPLERS)
+    begin_with = [name for name in FIRST if name in ALL_SAMPLERS]
+    assert names[: len(begin_with)] == begin_with
+    assert next(line for line in lines if line.startswith("dpmpp_3m_sde ")).endswith("  smooth in log sigma")
+    assert {line.rstrip(":") for line in lines if line.endswith(":")} == {"to begin with"} | {
+        record.family for name, record in ALL_SAMPLERS.items() if name not in FIRST
+    }
+    assert "ddim is euler" in lines and len([line for line in lines if " is " in line]) == len(ALIASES)
 
 
 def test_the_patch_prints_the_table(capsys):

@@ -4,7 +4,7 @@ import functools
 
 import pytest
 
-from samplers_patch import SAMPLERS, find_sampler, k_sampling, sampler_options
+from samplers_patch import ALL_SAMPLERS, SAMPLERS, find_sampler, k_sampling, sampler_options
 
 
 def test_names_with_and_without_prefix_records_and_functions():
@@ -16,7 +16,7 @@ def test_names_with_and_without_prefix_records_and_functions():
 def test_unknown_name_gets_the_nearest_and_all_choices():
     with pytest.raises(ValueError, match="'dpmpp2m'.*did you mean 'dpmpp_2m'") as error:
         find_sampler("dpmpp2m")
-    assert f"Choose one of {', '.join(SAMPLERS)} (each also with the prefix sample_), or pass a function" in str(
+    assert f"Choose one of {', '.join(ALL_SAMPLERS)} (each also with the prefix sample_), or pass a function" in str(
         error.value
     )
 
