@@ -6,13 +6,11 @@ The facts of a sampler are the fields of its `Sampler` by their names.
 from typing import Any
 
 from k_diffusing.samplers.multistep_facts import MULTISTEP
+from k_diffusing.samplers.noise_facts import ANCESTRAL, ER_SDE, FEW_STEP
 
 # k_diffusion's own.
 FACTS: dict[str, dict[str, Any]] = {
-    "euler": {
-        "order": 1, "nfe_per_step": 1, "stochastic": False, "noise": "churn", "derivative_only": True,
-        "aliases": ("ddim",),
-    },
+    "euler": {"order": 1, "nfe_per_step": 1, "stochastic": False, "noise": "churn", "derivative_only": True},
     "euler_ancestral": {
         "order": 1, "nfe_per_step": 1, "stochastic": True, "noise": "gaussian", "derivative_only": True,
         "aliases": ("ddpm",),
@@ -47,7 +45,7 @@ FACTS: dict[str, dict[str, Any]] = {
         "sigma_grid": "karras", "measured": 2, "aliases": ("dpmpp_3m_sde_gpu",),
     },
 }  # fmt: skip
-OUR_FACTS: dict[str, dict[str, Any]] = MULTISTEP
+OUR_FACTS: dict[str, dict[str, Any]] = MULTISTEP | ER_SDE | ANCESTRAL | FEW_STEP
 ALL_FACTS = FACTS | OUR_FACTS
 ALIASES = {alias: name for name, facts in ALL_FACTS.items() for alias in facts.get("aliases", ())}
 # The ten to begin with: what ComfyUI's published workflows use, most used first, but for two that are easily misused.

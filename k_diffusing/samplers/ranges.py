@@ -32,10 +32,19 @@ RULES = {
     "dcoeff": NOT_NEGATIVE,
     "accept_safety": Rule(Real, lambda value: 0 <= value <= 1, "a number from 0 to 1"),
     "solver_type": Rule(str, lambda value: value in ("midpoint", "heun"), "'midpoint' or 'heun'"),
+    "variant": Rule((str, type(None)), lambda value: value in (None, "published"), "None or 'published'"),
+    "max_stage": Rule(Integral, lambda value: value in (1, 2, 3), "1, 2 or 3"),
+    "noise_scaler": Rule((Callable, type(None)), lambda value: True, "a function of a tensor of sigmas"),
+    "s_noise_end": Rule((Real, type(None)), lambda value: value is None or 0 <= value < inf, "None or at least 0"),
+    "noise_clip_std": NOT_NEGATIVE,
+    "schedule": Rule(str, lambda value: value in ("scaled_linear", "flow"), "'scaled_linear' or 'flow'"),
     "noise_sampler": Rule((Callable, type(None)), lambda value: True, "a function (sigma, sigma_next) -> unit noise"),
 }
 # Where an option means another thing to one sampler.
-RULES_OF = {"dpm_adaptive": {"order": Rule(Integral, lambda value: value in (2, 3), "2 or 3")}}
+RULES_OF = {
+    "tcd": {"eta": Rule(Real, lambda value: 0 <= value <= 1, "a number from 0 to 1")},
+    "dpm_adaptive": {"order": Rule(Integral, lambda value: value in (2, 3), "2 or 3")},
+}
 
 
 def check_value(sampler: str, name: str, value: Any) -> None:

@@ -27,7 +27,7 @@ def test_the_table_has_every_sampler(capsys):
     assert {line.rstrip(":") for line in lines if line.endswith(":")} == {"to begin with"} | {
         record.family for name, record in ALL_SAMPLERS.items() if name not in FIRST
     }
-    assert "ddim is euler" in lines and len([line for line in lines if " is " in line]) == len(ALIASES)
+    assert "ddpm is euler_ancestral" in lines and len([line for line in lines if " is " in line]) == len(ALIASES)
 
 
 def test_the_patch_prints_the_table(capsys):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from k_diffusing.samplers import flow_time, lms
+from k_diffusing.samplers.find import find_sampler
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("comfy") is None, reason="ComfyUI is not installed: put its folder on PYTHONPATH"
@@ -56,14 +57,14 @@ def start():
     return torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
 
 
-def both(ours, theirs, flow, sigmas, **options):
+def both(ours, theirs, flow, sigmas, x=None, variant=None, **options):
     """The two results, and the times of noise that each asked for."""
-    results = []
-    for function in (ours, theirs):
+    results, x = [], start() if x is None else x
+    for function, more in ((ours, {"variant": variant} if variant else {}), (theirs, {})):
         asked = []
         extra = {"noise_sampler": recorded(asked)} if "noise_sampler" in signature(function).parameters else {}
-        x = function(Model(flow), start(), sigmas, extra_args={}, disable=True, **extra, **options)
-        results += [x, asked]
+        result = function(Model(flow), x, sigmas, extra_args={}, disable=True, **extra, **more, **options)
+        results += [result, asked]
     return results
 
 
@@ -88,3 +89,42 @@ def test_lms(steps):
     sigmas = torch.linspace(14.6, 0, steps + 1)
     x, _, expected, _ = both(lms.sample_lms, comfyui().sample_lms, False, sigmas)
     assert (x - expected).abs().max() < 1e-5
+
+
+NOISY = [
+    ("ddpm", {}),
+    ("lcm", {"s_noise": 0.9, "s_noise_end": 0.4}),
+    ("er_sde", {"variant": "published"}),
+    ("er_sde", {"variant": "published", "max_stage": 2, "s_noise": 0.7}),
+]
+
+
+def ours_and_theirs(name):
+    return find_sampler(name).function, getattr(comfyui(), f"sample_{name}")
+
+
+@pytest.mark.parametrize("steps", [1, 2, 8])
+@pytest.mark.parametrize("name, options", NOISY)
+def test_on_noise_levels(name, options, steps):
+    sigmas = torch.cat([torch.linspace(2.7, -3, steps).exp(), torch.zeros(1)])
+    x, asked, expected, expected_asked = both(*ours_and_theirs(name), False, sigmas, sigmas[0] * start(), **options)
+    assert torch.allclose(torch.tensor(asked), torch.tensor(expected_asked), rtol=1e-6, atol=0)
+    # float32, where ours has its numbers in float64
+    assert (x - expected).abs().max() < 1e-5 * max(1, float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("name, options", NOISY[1:])
+def test_on_flow_models_theirs_is_ours_in_other_coordinates(name, options):
+    """Ours on x0 + sigma eps with sigma = t / (1 - t), theirs on (1 - t) x0 + t eps."""
+    times = torch.tensor([0.98, 0.93, 0.8, 0.5, 0.2, 0.05, 0.0])
+    ours, theirs = ours_and_theirs(name)
+    theirs_options = {key: value for key, value in options.items() if key != "variant"}
+    expected = theirs(Model(True), start(), times, extra_args={}, noise_sampler=recorded([]), **theirs_options)
+
+    def model(x, sigma):
+        t = sigma / (1 + sigma)
+        return Model(True)(x / (1 + sigma.reshape(-1, 1, 1, 1)), t)
+
+    x = ours(model, start() / (1 - times[0]), times / (1 - times), noise_sampler=recorded([]), **options)
+    # float32, states up to 200
+    assert (x - expected).abs().max() < 2e-5
