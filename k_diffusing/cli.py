@@ -17,6 +17,7 @@ from typing import Any
 
 from k_diffusing._messages import SAMPLER_FORMS
 from k_diffusing.render.launch import say_line
+from k_diffusing.samplers.asked import check_texts
 
 COMPARE = """Run two samplers on the same model, prompt, noise and sigmas, and say where they part first.
 
@@ -64,8 +65,8 @@ def compare(argv: list[str]) -> int:
     add("--model", default="demo", help="demo, demo-flux, a hub name, diffusers folder or .safetensors file")
     add("--prompt")
     add("--steps", type=int, default=20)
-    grids = "scheduler (its grid for both; the default), own (each its own), or karras, simple, ..."
-    add("--sigma-grid", "--grid", dest="grid", default="scheduler", metavar="NAME", help=grids)
+    grids = "scheduler (its grid for both), own (each its own), or karras, simple, ...; that of the names if left out"
+    add("--sigma-grid", "--grid", dest="grid", metavar="NAME", help=grids)
     add("--seed", type=int, default=0)
     add("--noise", default="torch", metavar="NAME", help="torch, cpu, philox, comfy, a1111 or brownian_tree, for both")
     add("--tolerance", type=float, help="of |a - b| / |a|; default 5e-4")
@@ -83,6 +84,7 @@ def compare(argv: list[str]) -> int:
 def _compare(args: argparse.Namespace) -> int:
     if len(args.samplers) != 2:
         raise ValueError(f"give two samplers to compare, not {len(args.samplers)}")
+    check_texts(args.samplers)
     from k_diffusing.compare.compare import compare_samplers
 
     pipe, (a, b) = _load(args), args.samplers
@@ -161,6 +163,7 @@ def judge(argv: list[str]) -> int:
 def _judge(args: argparse.Namespace) -> int:
     if args.order is not None and not args.order > 0:
         raise ValueError(f"--order {args.order:g}: an order of accuracy is above 0")
+    check_texts(args.samplers)
     import torch
 
     from k_diffusing.oracle.judge import judge
@@ -208,9 +211,11 @@ def _told(command: Callable[[argparse.Namespace], int], args: argparse.Namespace
         say_line("interrupted", file=sys.stderr)
         return 130
     except (ValueError, TypeError, RuntimeError, ImportError, OSError) as error:
+        say_line(f"error: {error}", file=sys.stderr)
+        if not isinstance(error, RuntimeError):  # torch is not imported for a misspelt name
+            return 2
         from k_diffusing.compare.failure import SamplerError
 
-        say_line(f"error: {error}", file=sys.stderr)
         return 3 if isinstance(error, SamplerError) else 2
 
 

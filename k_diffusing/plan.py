@@ -17,6 +17,7 @@ from k_diffusing.model.guidance import GuidanceInterval, guidance_at
 from k_diffusing.model.scheduler_config import flow_schedule, noise_schedule, preconditioning
 from k_diffusing.noise.check import check_source
 from k_diffusing.programs.records import program_of
+from k_diffusing.samplers.asked import asked
 from k_diffusing.samplers.comfyui import ComfyModel
 from k_diffusing.samplers.options import choose_coordinates
 from k_diffusing.samplers.records import Sampler
@@ -178,6 +179,7 @@ def discrete_plan(
 
     Raises ValueError or TypeError for input that cannot be right, with the value, the reason and the choices.
     """
+    comfy_sampler, sampler_options, sigma_grid = asked(comfy_sampler, sampler_options, sigma_grid, timesteps, sigmas)
     explicit = {"timesteps": timesteps, "sigmas": sigmas}
     sampler = check_sampler(comfy_sampler, sampler_options, sigma_grid, num_inference_steps, **explicit)
     check_source(noise)
@@ -229,6 +231,7 @@ def flow_plan(
 
     mu: the dynamic shift for the size of the image. Raises as discrete_plan does.
     """
+    comfy_sampler, sampler_options, sigma_grid = asked(comfy_sampler, sampler_options, sigma_grid, sigmas)
     sampler = check_sampler(comfy_sampler, sampler_options, sigma_grid, num_inference_steps, sigmas=sigmas)
     check_source(noise)
     chosen = choose_coordinates(flow_coordinates, sampler, sampler_options)

@@ -312,3 +312,33 @@ def test_a_functions_own_grid_and_coordinates(pipes, static):
 def test_where_the_networks_output_is_the_derivative(pipes, sampler, coordinates, patched, enough):
     plan = pipes["flux"].plan(sampler, flow_coordinates=coordinates)
     assert (plan.coordinates, plan.patches_to_d, plan.derivative_is_enough) == (coordinates, patched, enough)
+
+
+@pytest.mark.parametrize("model", ["sdxl", "flux"])
+def test_names_of_other_programs(silent, model):
+    """The grid that a name implies, unless the user gives one, or sigmas."""
+    pipe, steps = silent[model], {"num_inference_steps": STEPS}
+
+    def same(a, b) -> bool:
+        return a.sampler is b.sampler and a.options == b.options and torch.equal(a.sigmas, b.sigmas)
+
+    karras = pipe.plan("dpmpp_2m", sigma_grid="karras", **steps)
+    assert same(pipe.plan("DPM++ 2M Karras", **steps), karras)
+    assert same(pipe.plan("DPMSolverMultistepScheduler", sigma_grid="use_karras_sigmas", **steps), karras)
+    assert same(pipe.plan("DPM++ 2M", sigma_grid="Automatic", **steps), karras)
+    assert same(
+        pipe.plan("DPM++ 2M Karras", sigma_grid="SGM Uniform", **steps),
+        pipe.plan("dpmpp_2m", sigma_grid="sgm_uniform", **steps),
+    )
+    sigmas = [0.9, 0.5, 0.2] if model == "flux" else [9.0, 3.0, 0.0]
+    assert same(pipe.plan("DPM++ 2M Karras", sigmas=sigmas), pipe.plan("dpmpp_2m", sigmas=sigmas))
+    heun = pipe.plan("DPM++ 2M SDE Heun", {"eta": 0.5}, **steps)
+    assert heun.sampler.name == "dpmpp_2m_sde_heun" or heun.options == {"solver_type": "heun", "eta": 0.5}
+
+
+def test_a_picture_by_the_name_in_another_program(pipes):
+    a, b = (
+        traced(pipes, "sdxl", name, **more, num_inference_steps=3)
+        for name, more in (("LMS Karras", {}), ("lms", {"sigma_grid": "karras"}))
+    )
+    assert torch.equal(a.sigmas, b.sigmas) and a.sampler == b.sampler == "lms"

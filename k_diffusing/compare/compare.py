@@ -77,7 +77,7 @@ def compare_samplers(
     call: dict[str, Any],
     *,
     steps: int = 20,
-    grid: str = "scheduler",
+    grid: str | None = None,
     seed: int = 0,
     tolerance: float | None = None,
 ) -> Comparison:
@@ -91,7 +91,8 @@ def compare_samplers(
         b: the other one.
         call: keywords for the pipeline, the prompt among them.
         steps: of both.
-        grid: "scheduler" (that of pipe.scheduler for both), "own" (each its own), or a name of SIGMA_GRIDS for both.
+        grid: "scheduler" (that of pipe.scheduler for both), "own" (each its own), or a name of SIGMA_GRIDS for both;
+            None: the one that the names of a and b imply, or "scheduler" if they imply none.
         seed: of the noise.
         tolerance: the |a - b| / |a| up to which they agree; `trace.difference.TOLERANCE` if it is left out.
 
@@ -103,17 +104,20 @@ def compare_samplers(
         TypeError: likewise.
         SamplerError: a sampler fails.
     """
-    if grid not in ("scheduler", "own"):
+    if grid not in (None, "scheduler", "own"):
         check_grid_choice(grid)
     sources = [find_source(text, pipe.scheduler, own_sigmas=grid == "own") for text in (a, b)]
-    given = None if grid in ("scheduler", "own") else grid
-    shared = given if grid == "own" else _shared_grid(pipe, given, call, steps)
-    _plan(pipe, sources[1], call, shared, steps)  # raises before a runs
+    grid = grid or _implied_grid(sources)
+    if grid == "own":
+        grids = [source.sigma_grid for source in sources]
+    else:
+        grids = [_shared_grid(pipe, None if grid == "scheduler" else grid, call, steps)] * 2
+    _plan(pipe, sources[1], call, grids[1], steps)  # raises before a runs
     first = Trace(tensors=True)
-    pictures = [_run(pipe, sources[0], call, shared, steps, seed, first)]
+    pictures = [_run(pipe, sources[0], call, grids[0], steps, seed, first)]
     noise = SharedNoise(first)
     second = Trace(tensors=True, replay=noise)
-    pictures.append(_run(pipe, sources[1], call, shared, steps, seed, second))
+    pictures.append(_run(pipe, sources[1], call, grids[1], steps, seed, second))
     notes = _noise_notes(noise.missing)
     if grid != "own":
         notes += _grid_notes(sources, pipe.scheduler, (first, second))
@@ -122,6 +126,17 @@ def compare_samplers(
     texts |= {"model": Path(pipe.name_or_path or type(pipe).__name__).name, "steps": steps, "grid": grid, "seed": seed}
     labels = sources[0].label, sources[1].label
     return Comparison(labels, difference, (first, second), tuple(pictures), texts, notes + difference.notes)
+
+
+def _implied_grid(sources: list[Source]) -> str:
+    """The grid that the samplers' names imply for both runs. Raises ValueError for two."""
+    implied = {source.sigma_grid: source.label for source in sources if source.sigma_grid}
+    if len(implied) > 1:
+        told = ", ".join(f"{label} is on {grid}" for grid, label in implied.items())
+        raise ValueError(
+            f"{told}: name one sigma grid for both (--sigma-grid karras), or leave each its own (--sigma-grid own)"
+        )
+    return next(iter(implied), "scheduler")
 
 
 def _plan(pipe, source: Source, call: dict[str, Any], sigma_grid, steps: int) -> None:

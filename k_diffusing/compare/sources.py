@@ -7,6 +7,7 @@ diffusers:EulerDiscreteScheduler,timestep_spacing=trailing
 comfy:er_sde                       a function of ComfyUI's comfy.k_diffusion.sampling, from the user's own install
 path/to/file.py:my_sampler         a function in a file
 dpmpp_2m, UniPCMultistepScheduler  a name alone is one of k_diffusion's, or of diffusers if it ends in Scheduler
+DPM++ 2M Karras                    a name in another program, with the sigma grid that it implies
 """
 
 import ast
@@ -26,6 +27,8 @@ from k_diffusing._messages import SAMPLER_FORMS, nearest
 from k_diffusing._tensors import COMPUTED
 from k_diffusing.grids.choose import discrete_grid, flow_grid
 from k_diffusing.model.scheduler_config import flow_schedule, is_flow, noise_schedule
+from k_diffusing.names.texts import sampler_text
+from k_diffusing.samplers.asked import asked
 from k_diffusing.samplers.call import run_sampler
 from k_diffusing.samplers.find import find_sampler
 from k_diffusing.samplers.options import check_options
@@ -44,12 +47,14 @@ class Source:
         sampler: what to give to a pipeline as comfy_sampler=.
         options: as sampler_options=.
         keywords: other keywords of the pipeline's call.
+        sigma_grid: the name of the one that the text implies, as "DPM++ 2M Karras" does.
     """
 
     label: str
     sampler: str | Callable
     options: dict[str, Any] = field(default_factory=dict)
     keywords: dict[str, Any] = field(default_factory=dict)
+    sigma_grid: str | None = None
 
 
 def find_source(text: str | Callable, scheduler=None, own_sigmas: bool = False) -> Source:
@@ -70,14 +75,15 @@ def find_source(text: str | Callable, scheduler=None, own_sigmas: bool = False) 
     if not isinstance(text, str):
         return Source(find_sampler(text).name, text)
     kind, rest, values = _parts(text)
-    keywords = {key: values.pop(key) for key in PIPELINE_KEYWORDS if key in values}
+    keywords, sigma_grid = {key: values.pop(key) for key in PIPELINE_KEYWORDS if key in values}, None
     if kind == "diffusers":
         sampler = as_sampler(_scheduler(rest, values, scheduler), own_sigmas=own_sigmas)
         if values:
             _check_values(text, find_sampler(sampler), _some_levels(sampler.scheduler))
         return Source(text, sampler, {}, keywords)
     if kind == "k":
-        sampler = find_sampler(rest)
+        name, values, sigma_grid = asked(rest, values)
+        sampler = find_sampler(name)
     elif kind == "comfy":
         sampler = find_sampler(_member(comfyui_module(), f"sample_{rest.removeprefix('sample_')}", "ComfyUI"))
     elif kind.endswith(".py"):
@@ -85,7 +91,7 @@ def find_source(text: str | Callable, scheduler=None, own_sigmas: bool = False) 
     else:
         raise ValueError(f"unknown sampler source {text!r}: give {SAMPLER_FORMS}")
     check_options(sampler, values)
-    return Source(text, sampler.function, values, keywords)
+    return Source(text, sampler.function, values, keywords, sigma_grid)
 
 
 def overruled(text: str, scheduler, sigmas: torch.Tensor) -> list[str]:
@@ -163,10 +169,7 @@ def _some_levels(scheduler) -> torch.Tensor:
 
 def _parts(text: str) -> tuple[str, str, dict[str, Any]]:
     """Kind of source, name in it, options."""
-    name, *settings = text.split(",")
-    kind, colon, rest = name.rpartition(":")
-    if not colon and not name.endswith(".py"):
-        kind = "diffusers" if name.endswith("Scheduler") else "k"
+    kind, rest, settings = sampler_text(text)
     return kind, rest, dict(_setting(setting, text) for setting in settings)
 
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import torch
 
-from k_diffusing._messages import unknown
 from k_diffusing.grids.named import SIGMA_GRIDS
+from k_diffusing.names.find import check_grid_name
 
 LARGEST_SIGMA = 1e18  # its square is finite in float32
 
@@ -17,10 +17,7 @@ def check_grid_choice(sigma_grid: str | Callable | None, **explicit) -> None:
         named = [f"sigma_grid={sigma_grid!r}"] if sigma_grid is not None else []
         raise ValueError(f"{' and '.join(given + named)} each set the sigmas: choose one")
     if sigma_grid is not None and not callable(sigma_grid) and sigma_grid not in SIGMA_GRIDS:
-        raise ValueError(
-            f"{unknown('sigma_grid', sigma_grid, SIGMA_GRIDS)} Choose one of {', '.join(SIGMA_GRIDS)}, "
-            "a function (schedule, n) -> sigmas, or None for the grid of the scheduler's config"
-        )
+        check_grid_name(sigma_grid)
 
 
 def check_steps(num_inference_steps: int) -> None:

@@ -88,8 +88,8 @@ def judge(sampler: str | Callable, model: str = "sdxl") -> Judgement:
     pipe = oracle_sdxl() if model == "sdxl" else oracle_flux()
     source = find_source(sampler, pipe.scheduler)
     keywords = {"sampler_options": source.options, **source.keywords}
-    if model == "sdxl":
-        keywords["sigma_grid"] = "karras"
+    if source.sigma_grid or model == "sdxl":
+        keywords["sigma_grid"] = source.sigma_grid or "karras"
     trace, distances = Trace(), []
     for n in STEPS:
         with sampler_errors(source.label, source.sampler, trace):

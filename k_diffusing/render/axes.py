@@ -10,7 +10,7 @@ from collections import namedtuple
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from k_diffusing.render.words import finite, number, text
+from k_diffusing.render.words import finite, grid_word, number, text
 
 
 class Axis(NamedTuple):
@@ -92,7 +92,7 @@ _RECORDS = (
     ),
     Axis(
         "sigma_grid", "sigma_grids", "sigma_grid", str, "scheduler", tag="", title="sigma grid {}", page="sigma grid",
-        read=str, metavar="NAME", help="karras, simple, beta, ...; scheduler: its own, as if left out",
+        read=grid_word, metavar="NAME", help="karras, simple, beta, ...; scheduler: its own, as if left out",
         of_a_solver=True, own="sigma_grid",
     ),
     Axis(

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from k_diffusing._messages import one_line
+from k_diffusing.names.find import check_grid_name
 from k_diffusing.render.cells import Solver
 from k_diffusing.render.errors import BadInput
 from k_diffusing.render.launch import Ranks
 from k_diffusing.render.script import Script
+from k_diffusing.samplers.asked import check_texts
 
 
 def check(script: Script, args: argparse.Namespace) -> list[Solver]:
@@ -34,6 +36,7 @@ def check(script: Script, args: argparse.Namespace) -> list[Solver]:
         BadInput: Something cannot be: the value, the reason, the choices.
     """
     try:
+        check_spelling(args)
         check_names(script, args)
     except (ValueError, TypeError) as error:
         raise BadInput(error) from error
@@ -44,6 +47,14 @@ def check(script: Script, args: argparse.Namespace) -> list[Solver]:
         raise BadInput(f"--eta {args.eta[0]:g}: none of these samplers has an option eta: leave it out")
     choose_device(args)
     return solvers
+
+
+def check_spelling(args: argparse.Namespace) -> None:
+    """Answer a misspelt name before torch is imported. Raises ValueError."""
+    check_texts(args.sampler_texts.values())
+    for name in args.sigma_grid or ():
+        if name != "scheduler":
+            check_grid_name(name)
 
 
 def check_names(script: Script, args: argparse.Namespace) -> None:
@@ -157,6 +168,8 @@ def solver_of_source(script: Script, args: argparse.Namespace, name: str, source
 
     sampler = find_sampler(source.sampler)
     solver = solver_of(sampler)._replace(name=name)
+    if source.sigma_grid:
+        solver = solver._replace(sigma_grid=source.sigma_grid)
     if "eta" in source.options:
         solver = solver._replace(has_eta=False)
     if not sampler.custom and (sampler.even or sampler.adaptive):

@@ -1,6 +1,7 @@
 """What a grid calls a sampler that the command line names by where it comes from; standard library only.
 
 k:sample_euler,eta=0.5               euler,eta=0.5
+DPM++ 2M SDE Karras                  dpmpp_2m_sde_karras
 diffusers:UniPCMultistepScheduler    UniPCMultistepScheduler
 comfy:sample_er_sde                  comfy:er_sde
 /home/me/v2/mine.py:my_heun          mine.py:my_heun, or v2/mine.py:my_heun beside v1/mine.py:my_heun
@@ -12,6 +13,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+
+from k_diffusing.names.find import find_name
+from k_diffusing.names.texts import sampler_text
 
 COMFYUI = "comfy/k_diffusion/sampling.py"
 
@@ -33,16 +37,16 @@ def file_of(text: str) -> Path | None:
 
 
 def _name(text: str, files: set[Path]) -> str:
-    source, *options = (part.strip() for part in text.split(","))
-    kind, colon, rest = source.rpartition(":")
-    if not colon or kind == "k":
-        source = rest.removeprefix("sample_")
-    elif kind == "diffusers" and rest.endswith("Scheduler"):
-        source = rest
+    (kind, name, options), source = sampler_text(text), text.split(",")[0].strip()
+    if kind == "k":
+        found = find_name(name)
+        source = found.name if found else name.removeprefix("sample_")
+    elif kind == "diffusers" and name.endswith("Scheduler"):
+        source = name
     elif kind == "comfy":
-        source = f"comfy:{rest.removeprefix('sample_')}"
+        source = f"comfy:{name.removeprefix('sample_')}"
     elif file := file_of(text):
-        source = f"{_tail(file, files)}:{rest}"
+        source = f"{_tail(file, files)}:{name}"
     return ",".join([source, *options])
 
 

@@ -4,6 +4,8 @@ import argparse
 import math
 from typing import Any
 
+from k_diffusing.names.find import find_grid
+
 
 def finite(word: str) -> float:
     """A number of the command line. Raises ArgumentTypeError."""
@@ -14,6 +16,12 @@ def finite(word: str) -> float:
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"{word!r} is not a finite number: give one, such as 1 or 0.5")
     return value
+
+
+def grid_word(word: str) -> str:
+    """A sigma grid of the command line under its name here; a word that names none, as it is."""
+    found = find_grid(word)
+    return found.name if found else word
 
 
 def text(word: str) -> str:

@@ -4,9 +4,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from k_diffusing._messages import nearest
+from k_diffusing.samplers.asked import asked
 from k_diffusing.samplers.comfyui import is_comfyui_function
-from k_diffusing.samplers.facts import ALIASES
 from k_diffusing.samplers.records import ALL_SAMPLERS, Sampler
 
 # What the caller of a sampler provides; everything else in its signature is an option of the user's.
@@ -14,9 +13,13 @@ _PROVIDED = {"model", "x", "sigmas", "sigma_min", "sigma_max", "n", "extra_args"
 
 
 def find_sampler(sampler: str | Callable) -> Sampler:
-    """The record for a name or an alias (with or without `sample_`) or for a callable with k-diffusion's signature.
+    """The record for a name or for a callable with k-diffusion's signature.
 
-    Raises ValueError for an unknown name, TypeError for a callable that cannot be called as a sampler.
+    A name is one here, with or without `sample_`, or one in ComfyUI, A1111 or diffusers; a sigma grid that it implies,
+    as "DPM++ 2M Karras" does, is no part of the record.
+
+    Raises ValueError for an unknown name, and for one that implies options, which a record has not; TypeError for a
+    callable that cannot be called as a sampler.
     """
     if isinstance(sampler, Sampler):
         return sampler
@@ -29,15 +32,10 @@ def find_sampler(sampler: str | Callable) -> Sampler:
 
 
 def _sampler_by_name(name: str) -> Sampler:
-    short = name.removeprefix("sample_")
-    short = ALIASES.get(short, short)
-    if short in ALL_SAMPLERS:
-        return ALL_SAMPLERS[short]
-    [close] = nearest(short, [*ALL_SAMPLERS, *ALIASES])
-    raise ValueError(
-        f"unknown sampler {name!r}: did you mean {close!r}? Choose one of {', '.join(ALL_SAMPLERS)} "
-        "(each also with the prefix sample_), or pass a function with k-diffusion's signature."
-    )
+    short, options, _ = asked(name)
+    if options:
+        raise ValueError(f"{name!r} is {short!r} with sampler_options={options}: ask for these")
+    return ALL_SAMPLERS[short]
 
 
 def _custom_sampler(function: Callable) -> Sampler:

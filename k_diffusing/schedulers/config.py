@@ -12,6 +12,7 @@ import diffusers
 from k_diffusing.grids.check import check_grid_choice
 from k_diffusing.model.scheduler_classes import RUNNABLE
 from k_diffusing.noise.check import check_source
+from k_diffusing.samplers.asked import asked, asked_grid
 from k_diffusing.samplers.find import find_sampler
 from k_diffusing.samplers.options import check_options, choose_coordinates
 from k_diffusing.samplers.records import Sampler
@@ -58,8 +59,9 @@ def read_settings(sampler, sampler_options, sigma_grid, flow_coordinates: str, n
 
     Raises ValueError or TypeError for settings that cannot be right; ValueError for an adaptive sampler.
     """
-    options = _read(sampler_options)
-    record, sigma_grid = find_sampler(_imported(_read(sampler))), _imported(_read(sigma_grid))
+    sampler, sigma_grid = _imported(_read(sampler)), _imported(_read(sigma_grid))
+    sampler, options, sigma_grid = asked(sampler, _read(sampler_options), sigma_grid)
+    record = find_sampler(sampler)
     check_options(record, options)
     if record.adaptive:
         raise ValueError(f"{record.name} {ADAPTIVE}")
@@ -180,6 +182,8 @@ def combined(config: Any, given: dict[str, Any], own: list[str], keep_unknown: b
     settings |= {key: value for key, value in given.items() if key in known}
     if "sampler" in rest:
         settings.pop("sampler_options", None)  # the former sampler's
+        if asked_grid(rest["sampler"]):
+            settings.pop("sigma_grid", None)
     unknown = [key for key in rest if key not in own]
     if unknown and not keep_unknown:
         choices = ", ".join([*own, *known])

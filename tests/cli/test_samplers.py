@@ -63,6 +63,25 @@ def test_what_answers_without_torch(argv):
     assert run.returncode == 0 and run.stderr == "" and len(run.stdout.splitlines()) > 5
 
 
+MISSPELT = [
+    ["compare", "DPM++ 2M Karas", "euler"],
+    ["judge", "heun", "DPM++ 2M Karas"],
+    ["render", "--samplers", "euler", "DPM++ 2M Karas"],
+]
+
+
+@pytest.mark.parametrize("argv", MISSPELT, ids=" ".join)
+def test_a_misspelt_name_is_answered_without_torch(argv):
+    code = [
+        sys.executable,
+        "-c",
+        f"sys = __import__('sys'); {WITHOUT.format(argv).replace('main(', 'sys.exit(main(')})",
+    ]
+    run = subprocess.run(code, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 2
+    assert run.stderr.startswith("error: unknown sampler 'DPM++ 2M Karas': did you mean 'dpmpp_2m_karras'?")
+
+
 def test_python_m(capsys):
     run = subprocess.run([sys.executable, "-m", "k_diffusing", "samplers"], cwd=ROOT, capture_output=True, text=True)
     assert main(["samplers"]) == 0

@@ -403,3 +403,29 @@ def test_settings_that_have_an_effect_or_change_nothing_are_not_noted():
 def test_a_shift_that_a_shared_grid_overrules_is_noted():
     notes = run_flux("k:euler", "diffusers:FlowMatchEulerDiscreteScheduler,shift=6.0,use_dynamic_shifting=False").notes
     assert any(note.startswith("shift and use_dynamic_shifting of ") for note in notes)
+
+
+# Names in other programs, and the sigma grids that they imply.
+
+
+def test_names_of_other_programs_and_their_grids():
+    named = run("DPM++ 2M Karras", "DPMSolverMultistepScheduler")
+    plain = run("dpmpp_2m", "DPMSolverMultistepScheduler", grid="karras")
+    assert named.call["grid"] == "karras" and named.difference.agree
+    assert torch.equal(named.traces[0].sigmas, plain.traces[0].sigmas)
+    assert run("DPM++ 2M Karras", "Euler", grid="scheduler").call["grid"] == "scheduler"
+    own_grids = [trace.sigmas for trace in run("Euler Karras", "Euler Exponential", grid="own").traces]
+    for grid, sigmas in zip(("karras", "exponential"), own_grids, strict=True):
+        assert torch.equal(sigmas, run("euler", "euler", grid=grid).traces[0].sigmas)
+
+
+def test_names_that_imply_two_grids():
+    with pytest.raises(ValueError, match="Euler Karras is on karras, Euler Beta is on beta: name one sigma grid"):
+        run("Euler Karras", "Euler Beta")
+
+
+def test_options_that_a_name_implies():
+    source = find_source("DPM++ 2M SDE Heun,eta=0.5")
+    assert source.options.get("solver_type", "heun") == "heun" and source.options["eta"] == 0.5
+    heun = run("DPM++ 2M SDE Heun", "dpmpp_2m_sde,solver_type=heun")
+    assert heun.difference.agree and not run("DPM++ 2M SDE Heun", "DPM++ 2M SDE").difference.agree

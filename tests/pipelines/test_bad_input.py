@@ -29,7 +29,7 @@ def silent(model, x, sigmas, extra_args=None, disable=None):
 
 
 BOTH = [
-    ({"comfy_sampler": "dpmpp2m"}, ValueError, "did you mean 'dpmpp_2m'.*euler, .*dpmpp_3m_sde"),
+    ({"comfy_sampler": "dpmp2m"}, ValueError, "did you mean 'dpmpp_2m'.*euler, .*dpmpp_3m_sde"),
     ({"comfy_sampler": 5}, TypeError, "name or a callable"),
     ({"comfy_sampler": lambda x: x}, TypeError, "expected sampler"),
     ({"comfy_sampler": "heun", "sampler_options": {"s_chrun": 1}}, TypeError, "no option 's_chrun'.*s_churn"),

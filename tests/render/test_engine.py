@@ -464,6 +464,21 @@ def test_option_in_a_name_and_as_an_axis(sdxl, mine, tmp_path):
     assert pixels(tmp_path / "out" / files[1]) == pixels(tmp_path / "out" / files[2])
 
 
+def test_names_of_other_programs(sdxl, tmp_path):
+    """The sigma grid that a name implies, unless the command line gives one; a grid by any of its names."""
+    assert sdxl("--samplers", "DPM++ 2M Karras", "dpmpp_2m", "--output", str(tmp_path / "named")) == 0
+    assert sdxl("--samplers", "dpmpp_2m", "--sigma-grid", "use_karras_sigmas", "--output", str(tmp_path / "ours")) == 0
+    assert (
+        sdxl("--samplers", "DPM++ 2M Karras", "--sigma-grid", "SGM Uniform", "--output", str(tmp_path / "given")) == 0
+    )
+    found = [results(tmp_path / folder) for folder in ("named", "ours", "given")]
+    lines = [(line["sampler"], line["sigma_grid"]) for one in found for line in one.values()]
+    assert lines[:2] == [("dpmpp_2m_karras", "karras"), ("dpmpp_2m", "scheduler")]
+    assert lines[2:] == [("dpmpp_2m", "karras"), ("dpmpp_2m_karras", "sgm_uniform")]
+    pictures = [pixels(tmp_path / "named" / file) for file in found[0]]
+    assert pictures[0] == pixels(tmp_path / "ours" / next(iter(found[1]))) != pictures[1]
+
+
 def test_edited_file_is_another_grid(sdxl, mine, tmp_path, monkeypatch, capsys):
     argv = ["--samplers", f"{mine}:my_heun", "euler", "--output", str(tmp_path / "out")]
     assert sdxl(*argv) == 0

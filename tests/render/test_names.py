@@ -19,13 +19,15 @@ NAMES = {
     "comfy:sample_er_sde": "comfy:er_sde",
     "/home/me/mine.py:sample_heun,eta=1": "mine.py:sample_heun,eta=1",
     "x:y": "x:y",
+    "DPM++ 2M SDE Karras": "dpmpp_2m_sde_karras",
+    "k:Euler a,eta=0.5": "euler_ancestral,eta=0.5",
 }
 
 
 @pytest.mark.parametrize("text", NAMES)
 def test_names(text):
     assert sampler_names([text]) == {NAMES[text]: text}
-    assert full_name(NAMES[text]) == ("sample_" if NAMES[text].startswith("euler") else "") + NAMES[text]
+    assert full_name(NAMES[text]) == ("sample_" if NAMES[text].startswith(("euler", "dpmpp")) else "") + NAMES[text]
 
 
 def test_one_sampler_named_twice_is_one():

@@ -14,8 +14,8 @@ def test_names_with_and_without_prefix_records_and_functions():
 
 
 def test_unknown_name_gets_the_nearest_and_all_choices():
-    with pytest.raises(ValueError, match="'dpmpp2m'.*did you mean 'dpmpp_2m'") as error:
-        find_sampler("dpmpp2m")
+    with pytest.raises(ValueError, match="'dpmp2m'.*did you mean 'dpmpp_2m'") as error:
+        find_sampler("dpmp2m")
     assert f"Choose one of {', '.join(ALL_SAMPLERS)} (each also with the prefix sample_), or pass a function" in str(
         error.value
     )

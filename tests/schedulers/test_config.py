@@ -155,3 +155,13 @@ def test_the_class_of_a_config_is_known(name):
     config = scheduler_class(**({} if "EDM" in name else {"num_train_timesteps": 20})).config
     found = SamplerScheduler.from_config(config).config.scheduler_class
     assert found == ("LMSDiscreteScheduler" if "KDPM2" in name else name)
+
+
+def test_names_of_other_programs_are_written_as_ours():
+    scheduler = SamplerScheduler.from_config(EULER.config, sampler="DPM++ 2M Karras")
+    assert (scheduler.config.sampler, scheduler.config.sigma_grid) == ("dpmpp_2m", "karras")
+    other = SamplerScheduler.from_config(EULER.config, sampler="DPM++ 2M Karras", sigma_grid="SGM Uniform")
+    assert other.config.sigma_grid == "sgm_uniform"
+    again = SamplerScheduler.from_config(scheduler.config, sampler="Euler a Exponential")
+    assert (again.config.sampler, again.config.sigma_grid) == ("euler_ancestral", "exponential")
+    assert SamplerScheduler.from_config(scheduler.config, sampler="Euler a").config.sigma_grid == "karras"

@@ -1,0 +1,72 @@
+"""The names of every sigma grid: one table, a row for each grid.
+
+ComfyUI's are those of its KSampler, which calls them schedulers, and its nodes; A1111's are its schedule types.
+"""
+
+from typing import NamedTuple
+
+AUTOMATIC = "automatic"  # A1111's name for the grid that it takes for a sampler where none is chosen
+
+
+class GridNames(NamedTuple):
+    """A sigma grid's names.
+
+    Attributes:
+        name: Here.
+        comfyui: As ComfyUI's KSampler lists it, and the node that makes it.
+        a1111: The label in A1111's web UI or in Forge.
+        diffusers: The setting of a scheduler that asks for it.
+        here: Whether it is one of SIGMA_GRIDS.
+        note: What differs between the programs, or what it is.
+        others: Further spellings.
+    """
+
+    name: str
+    comfyui: tuple[str, ...] = ()
+    a1111: tuple[str, ...] = ()
+    diffusers: tuple[str, ...] = ()
+    here: bool = True
+    note: str = ""
+    others: tuple[str, ...] = ()
+
+    @property
+    def spellings(self) -> tuple[str, ...]:
+        """All names, the one here first."""
+        return (self.name, *self.comfyui, *self.a1111, *self.diffusers, *self.others)
+
+
+_ROWS = (
+    GridNames("karras", ("karras", "KarrasScheduler"), ("Karras",), ("use_karras_sigmas",)),
+    GridNames("exponential", ("exponential", "ExponentialScheduler"), ("Exponential",), ("use_exponential_sigmas",)),
+    GridNames("polyexponential", ("PolyexponentialScheduler",), ("Polyexponential",)),
+    GridNames("vp", ("VPScheduler",)),
+    GridNames(
+        "simple", ("simple",), ("Simple",),
+        note='diffusers\' timestep_spacing="trailing" is it, to one timestep',
+    ),
+    GridNames("normal", ("normal",), ("Normal", "Uniform"), note='diffusers\' timestep_spacing="linspace" is it'),
+    GridNames("sgm_uniform", ("sgm_uniform",), ("SGM Uniform",), note='near diffusers\' timestep_spacing="trailing"'),
+    GridNames(
+        "ddim_uniform", ("ddim_uniform",), ("DDIM",),
+        note='diffusers\' timestep_spacing="leading" is it, where the steps divide the timesteps',
+    ),
+    GridNames(
+        "beta", ("beta", "BetaSamplingScheduler"), ("Beta",), ("use_beta_sigmas",),
+        note="over timesteps here and in ComfyUI, over sigmas in A1111 and diffusers",
+    ),
+    GridNames("linear_quadratic", ("linear_quadratic",)),
+    GridNames(
+        "kl_optimal", ("kl_optimal",), ("KL Optimal",), note="A1111's ends at the model's smallest sigma, not at 0",
+    ),
+    GridNames(AUTOMATIC, a1111=("Automatic",), note="of each sampler what A1111 takes for it: the table above"),
+    GridNames(
+        "align_your_steps", ("AlignYourStepsScheduler",), ("Align Your Steps", "Align Your Steps 11"), here=False,
+        others=("AYS",),
+    ),
+    GridNames("align_your_steps_32", a1111=("Align Your Steps 32",), here=False),
+    GridNames("align_your_steps_gits", ("GITSScheduler",), ("Align Your Steps GITS",), here=False, others=("GITS",)),
+    GridNames("turbo", ("SDTurboScheduler",), ("Turbo",), here=False),
+    GridNames("laplace", ("LaplaceScheduler",), here=False),
+    GridNames("lu", diffusers=("use_lu_lambdas",), here=False),
+)  # fmt: skip
+GRID_NAMES = {row.name: row for row in _ROWS}

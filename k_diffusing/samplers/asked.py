@@ -1,0 +1,103 @@
+"""What is asked for by a name: the sampler, and the options and the sigma grid that the name implies.
+
+    sampler, options, sigma_grid = asked("DPM++ 2M SDE Karras", {"eta": 0.5})
+
+Standard library alone: a misspelt name is answered before torch is imported.
+"""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from k_diffusing.names.find import find_grid, find_name, nearest_name
+from k_diffusing.names.grids import AUTOMATIC
+from k_diffusing.names.samplers import NO_FUNCTION_OF_COMFYUI, NOT_RUN, SamplerNames
+from k_diffusing.names.texts import sampler_text
+from k_diffusing.samplers.facts import FACTS
+
+HERE = tuple(FACTS)  # the samplers that are functions here
+
+
+class Asked(NamedTuple):
+    """A sampler as it is called here, or a function; its options; a sigma grid as it is called here, or a function."""
+
+    sampler: Any
+    options: Any = None
+    sigma_grid: Any = None
+
+
+def asked(sampler: Any, options: Any = None, sigma_grid: Any = None, *explicit: Any) -> Asked:
+    """What a user asks for.
+
+    Args:
+        sampler: A name in any program, or what else a sampler may be.
+        options: The user's own, which win over those that the name implies.
+        sigma_grid: Likewise, a name in any program, a function or None.
+        explicit: The user's own sigmas or timesteps, in place of a grid that the name implies.
+
+    Raises:
+        ValueError: A name that is no sampler's, or that of one that is no function here; it says what can be had.
+    """
+    found = find_name(_name_of(sampler))
+    grid = find_grid(sigma_grid) if isinstance(sigma_grid, str) else None
+    if isinstance(sampler, str):
+        sampler, implied = _here(sampler)
+        if implied and (options is None or isinstance(options, dict)):
+            options = implied | (options or {})
+        if found and sigma_grid is None and all(values is None for values in explicit):
+            grid = found.grid
+    if grid is not None and grid.name == AUTOMATIC:
+        return Asked(sampler, options, found.sampler.automatic if found else "normal")
+    return Asked(sampler, options, sigma_grid if grid is None else grid.name)
+
+
+def asked_grid(sampler: Any) -> str | None:
+    """The sigma grid that a sampler's name implies, if it is a name and implies one."""
+    found = find_name(sampler) if isinstance(sampler, str) else None
+    return found.grid.name if found and found.grid else None
+
+
+def _name_of(sampler: Any) -> str:
+    """A sampler's name: as given, of a record, or of a function."""
+    name = sampler if isinstance(sampler, str) else getattr(sampler, "name", getattr(sampler, "__name__", ""))
+    return name if isinstance(name, str) else ""
+
+
+def _here(text: str) -> tuple[str, dict[str, Any]]:
+    """The name here, and the options that are meant. Raises ValueError."""
+    short, found = text.removeprefix("sample_"), find_name(text)
+    if short in HERE:
+        return short, {}
+    if found is None:
+        raise ValueError(
+            f"unknown sampler {text!r}: did you mean {nearest_name(text)!r}? Choose one of {', '.join(HERE)} "
+            "(each also with the prefix sample_), or pass a function with k-diffusion's signature."
+        )
+    if found.sampler.name in HERE:
+        return found.sampler.name, {}
+    if found.sampler.same_as and found.sampler.same_as[0] in HERE:
+        return found.sampler.same_as
+    raise ValueError(_elsewhere(text, found.sampler))
+
+
+def _elsewhere(text: str, row: SamplerNames) -> str:
+    """On a sampler that is known and no function here: what it is, and how it can be had."""
+    programs = (("ComfyUI's", row.comfyui), ("A1111's", row.a1111), ("diffusers'", row.diffusers))
+    known = ", ".join(f"{owner} {names[0]}" for owner, names in programs if names)
+    ways = []
+    for name, *settings in (text.split(",") for text in row.diffusers):
+        if name not in NOT_RUN:
+            given = "".join(f", {key}={value!r}" for key, value in (one.split("=") for one in settings))
+            ways.append(f"as_sampler({name}.from_config(pipe.scheduler.config{given}))")
+            ways.append(f"{','.join([name, *settings])} on the command line")
+            break
+    if row.comfyui and row.name not in NO_FUNCTION_OF_COMFYUI:
+        ways.append(f"ComfyUI's own function, on the command line comfy:{row.name}")
+    can = f"it can be had as {', or as '.join(ways)}" if ways else "pass a function of your own with its method"
+    return f"{text!r} is no function here ({known}): {can}"
+
+
+def check_texts(texts: Iterable[str]) -> None:
+    """Raise ValueError for a sampler that a word of the command line misspells; whoever runs it checks the rest."""
+    for kind, name, _ in map(sampler_text, texts):
+        if kind == "k":
+            _here(name)

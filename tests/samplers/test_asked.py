@@ -1,0 +1,72 @@
+"""What a name asks for: sampler, options, sigma grid; and what is said of a sampler that is no function here."""
+
+import pytest
+
+from k_diffusing.samplers.asked import Asked, asked, check_texts
+from samplers_patch import SAMPLERS, find_sampler, k_sampling
+
+HEUN = {"solver_type": "heun"}
+
+
+def euler_karras(model, x, sigmas, extra_args=None, callback=None, disable=None):
+    return x
+
+
+ASKED = [
+    (("euler",), Asked("euler")),
+    (("DPM++ 2M SDE Karras",), Asked("dpmpp_2m_sde", None, "karras")),
+    (("DPM++ 2M SDE Karras", {"eta": 0}, "SGM Uniform"), Asked("dpmpp_2m_sde", {"eta": 0}, "sgm_uniform")),
+    (("DPM++ 2M Karras", None, None, None, [5.0, 0.0]), Asked("dpmpp_2m")),
+    (("ddim",), Asked("euler")),
+    (("Euler a Uniform",), Asked("euler_ancestral", None, "normal")),
+    (("DPM++ 2M", None, "Automatic"), Asked("dpmpp_2m", None, "karras")),
+    (("DDIM", None, "Automatic"), Asked("euler", None, "ddim_uniform")),
+    (("Euler Automatic",), Asked("euler", None, "normal")),
+    ((k_sampling.sample_dpmpp_3m_sde, None, "automatic"), Asked(k_sampling.sample_dpmpp_3m_sde, None, "exponential")),
+    ((SAMPLERS["dpm_2"], None, "automatic"), Asked(SAMPLERS["dpm_2"], None, "karras")),
+    ((euler_karras,), Asked(euler_karras)),  # the name of a user's function implies nothing
+    ((euler_karras, None, "no such grid"), Asked(euler_karras, None, "no such grid")),  # refused where it is looked up
+    ((3, "no dict", max), Asked(3, "no dict", max)),
+]
+
+
+@pytest.mark.parametrize("arguments, meant", ASKED, ids=lambda value: str(value)[:40])
+def test_what_is_asked_for(arguments, meant):
+    assert asked(*arguments) == meant
+
+
+def test_options_that_a_name_implies_are_the_users_to_change():
+    sampler, options, _ = asked("DPM++ 2M SDE Heun", {"eta": 0.5})
+    if sampler == "dpmpp_2m_sde":  # unless it has a record of its own
+        assert options == HEUN | {"eta": 0.5}
+        assert asked("dpmpp_2m_sde_heun", {"solver_type": "midpoint"}).options == {"solver_type": "midpoint"}
+        assert asked("dpmpp_2m_sde_heun_gpu", "no dict").options == "no dict"
+        with pytest.raises(ValueError, match="'dpmpp_2m_sde' with sampler_options={'solver_type': 'heun'}"):
+            find_sampler("DPM++ 2M SDE Heun")
+    else:
+        assert (sampler, options) == ("dpmpp_2m_sde_heun", {"eta": 0.5})
+
+
+def test_records_by_names_of_other_programs():
+    assert find_sampler("Euler a") is find_sampler("EulerAncestralDiscreteScheduler") is SAMPLERS["euler_ancestral"]
+    assert find_sampler("DPM++ 2M Karras") is SAMPLERS["dpmpp_2m"]
+
+
+ABSENT = {
+    "PLMS": ["A1111's PLMS", "as_sampler(PNDMScheduler.from_config(pipe.scheduler.config))", "PNDMScheduler on the"],
+    "dpmpp_2s": ["diffusers' DPMSolverSinglestepScheduler", "as_sampler("],
+    "TCD": ["diffusers' TCDScheduler", "pass a function of your own"],
+}
+
+
+@pytest.mark.parametrize("text", ABSENT)
+def test_a_sampler_that_is_no_function_here(text):
+    with pytest.raises(ValueError, match=f"^{text!r} is no function here") as error:
+        asked(text)
+    assert all(words in str(error.value) for words in ABSENT[text])
+
+
+def test_texts_of_the_command_line():
+    check_texts(["euler", "k:DPM++ 2M Karras,eta=1", "UniPCSheduler:x", "NoSuchScheduler", "mine.py:f", "comfy:none"])
+    with pytest.raises(ValueError, match="unknown sampler 'eular': did you mean 'euler'"):
+        check_texts(["euler", "k:eular,eta=1"])
