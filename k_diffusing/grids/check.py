@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 
 from k_diffusing.grids.named import SIGMA_GRIDS
-from k_diffusing.names.find import check_grid_name
+from k_diffusing.names.grids import check_grid_name
 
 LARGEST_SIGMA = 1e18  # its square is finite in float32
 

@@ -5,6 +5,9 @@ ComfyUI's are those of its KSampler, which calls them schedulers, and its nodes;
 
 from typing import NamedTuple
 
+from k_diffusing._messages import nearest
+from k_diffusing.names.spelling import by_spelling, spelling
+
 AUTOMATIC = "automatic"  # A1111's name for the grid that it takes for a sampler where none is chosen
 
 
@@ -70,3 +73,24 @@ _ROWS = (
     GridNames("lu", diffusers=("use_lu_lambdas",), here=False),
 )  # fmt: skip
 GRID_NAMES = {row.name: row for row in _ROWS}
+GRIDS_BY_SPELLING: dict[str, GridNames] = by_spelling(GRID_NAMES.values())
+
+
+def find_grid(text: str) -> GridNames | None:
+    """The sigma grid that a text names, in whatever program; None where it names none."""
+    return GRIDS_BY_SPELLING.get(spelling(text))
+
+
+def check_grid_name(text: object) -> None:
+    """Raise ValueError unless a text names a sigma grid that is here, in whatever program."""
+    row, here = find_grid(str(text)), [row.name for row in GRID_NAMES.values() if row.here and row.name != AUTOMATIC]
+    choices = (
+        f"Choose one of {', '.join(here)}, a function (schedule, n) -> sigmas, "
+        "or None for the grid of the scheduler's config"
+    )
+    if row is None:
+        names = {key: row.name for key, row in GRIDS_BY_SPELLING.items() if row.here}
+        [close] = nearest(spelling(str(text)), names)
+        raise ValueError(f"unknown sigma_grid {text!r}: did you mean {names[close]!r}? {choices}")
+    if not row.here:
+        raise ValueError(f"sigma_grid {text!r} is known and not here: give its values as sigmas=. {choices}")

@@ -70,9 +70,7 @@ _ROWS = (
     ),
     _comfyui("dpmpp_3m_sde", "DPM++ 3M SDE", gpu=True, automatic="exponential"),
     SamplerNames(
-        "ddim", ("ddim",), ("DDIM",), ("DDIMScheduler", "DDIMParallelScheduler"), automatic="ddim_uniform",
-        same_as=("euler", {}),
-    ),
+        "ddim", ("ddim",), ("DDIM",), ("DDIMScheduler", "DDIMParallelScheduler"), automatic="ddim_uniform"),
     _comfyui("ddpm", "DDPM", diffusers=("DDPMScheduler", "DDPMParallelScheduler")),
     _comfyui("uni_pc", "UniPC", diffusers=("UniPCMultistepScheduler",)),
     _comfyui("uni_pc_bh2", diffusers=("UniPCMultistepScheduler,solver_type=bh2",)),

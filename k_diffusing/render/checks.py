@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from k_diffusing._messages import one_line
-from k_diffusing.names.find import check_grid_name
+from k_diffusing.names.grids import check_grid_name
 from k_diffusing.render.cells import Solver
 from k_diffusing.render.errors import BadInput
 from k_diffusing.render.launch import Ranks

@@ -14,8 +14,8 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from k_diffusing.names.find import find_name
 from k_diffusing.names.texts import sampler_text
+from k_diffusing.samplers.named import find_name
 
 COMFYUI = "comfy/k_diffusion/sampling.py"
 

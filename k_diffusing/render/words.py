@@ -4,7 +4,7 @@ import argparse
 import math
 from typing import Any
 
-from k_diffusing.names.find import find_grid
+from k_diffusing.names.grids import find_grid
 
 
 def finite(word: str) -> float:

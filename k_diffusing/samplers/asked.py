@@ -8,13 +8,11 @@ Standard library alone: a misspelt name is answered before torch is imported.
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from k_diffusing.names.find import find_grid, find_name, nearest_name
-from k_diffusing.names.grids import AUTOMATIC
+from k_diffusing.names.grids import AUTOMATIC, find_grid
 from k_diffusing.names.samplers import NO_FUNCTION_OF_COMFYUI, NOT_RUN, SamplerNames
 from k_diffusing.names.texts import sampler_text
-from k_diffusing.samplers.facts import FACTS
-
-HERE = tuple(FACTS)  # the samplers that are functions here
+from k_diffusing.samplers.facts import ALIASES, ALL_FACTS
+from k_diffusing.samplers.named import find_name, nearest_name
 
 
 class Asked(NamedTuple):
@@ -64,19 +62,18 @@ def _name_of(sampler: Any) -> str:
 
 def _here(text: str) -> tuple[str, dict[str, Any]]:
     """The name here, and the options that are meant. Raises ValueError."""
-    short, found = text.removeprefix("sample_"), find_name(text)
-    if short in HERE:
-        return short, {}
+    found = find_name(text)
     if found is None:
         raise ValueError(
-            f"unknown sampler {text!r}: did you mean {nearest_name(text)!r}? Choose one of {', '.join(HERE)} "
+            f"unknown sampler {text!r}: did you mean {nearest_name(text)!r}? Choose one of {', '.join(ALL_FACTS)} "
             "(each also with the prefix sample_), or pass a function with k-diffusion's signature."
         )
-    if found.sampler.name in HERE:
-        return found.sampler.name, {}
-    if found.sampler.same_as and found.sampler.same_as[0] in HERE:
+    name = ALIASES.get(found.sampler.name, found.sampler.name)
+    if name not in ALL_FACTS and found.sampler.same_as:
         return found.sampler.same_as
-    raise ValueError(_elsewhere(text, found.sampler))
+    if name not in ALL_FACTS:
+        raise ValueError(_elsewhere(text, found.sampler))
+    return name, {}
 
 
 def _elsewhere(text: str, row: SamplerNames) -> str:

@@ -468,9 +468,8 @@ def test_names_of_other_programs(sdxl, tmp_path):
     """The sigma grid that a name implies, unless the command line gives one; a grid by any of its names."""
     assert sdxl("--samplers", "DPM++ 2M Karras", "dpmpp_2m", "--output", str(tmp_path / "named")) == 0
     assert sdxl("--samplers", "dpmpp_2m", "--sigma-grid", "use_karras_sigmas", "--output", str(tmp_path / "ours")) == 0
-    assert (
-        sdxl("--samplers", "DPM++ 2M Karras", "--sigma-grid", "SGM Uniform", "--output", str(tmp_path / "given")) == 0
-    )
+    given = ["--sigma-grid", "SGM Uniform", "--output", str(tmp_path / "given")]
+    assert sdxl("--samplers", "DPM++ 2M Karras", *given) == 0
     found = [results(tmp_path / folder) for folder in ("named", "ours", "given")]
     lines = [(line["sampler"], line["sigma_grid"]) for one in found for line in one.values()]
     assert lines[:2] == [("dpmpp_2m_karras", "karras"), ("dpmpp_2m", "scheduler")]

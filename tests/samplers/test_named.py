@@ -9,11 +9,12 @@ import diffusers
 import pytest
 
 from k_diffusing.model.scheduler_classes import RUNNABLE
-from k_diffusing.names.find import check_grid_name, find_grid, find_name, nearest_name, of_scheduler, spelling
-from k_diffusing.names.grids import AUTOMATIC, GRID_NAMES
+from k_diffusing.names.grids import GRID_NAMES, find_grid
 from k_diffusing.names.samplers import NOT_RUN, SAMPLER_NAMES
+from k_diffusing.names.spelling import spelling
 from k_diffusing.names.texts import sampler_text
-from samplers_patch import SAMPLERS
+from k_diffusing.samplers.named import ROWS, find_name, nearest_name, of_scheduler
+from samplers_patch import ALL_SAMPLERS
 
 ROOT = Path(__file__).resolve().parents[2]
 # What ComfyUI 0.29's KSampler lists, A1111 1.10 and Forge 2.0.1 by their labels and the aliases beside these.
@@ -52,7 +53,7 @@ def test_the_table_has_what_the_programs_list():
 
 
 def test_no_spelling_is_of_two_rows():
-    for rows in (SAMPLER_NAMES.values(), GRID_NAMES.values()):
+    for rows in (ROWS.values(), GRID_NAMES.values()):
         count = Counter(key for row in rows for key in {spelling(text) for text in row.spellings})
         assert max(count.values()) == 1
 
@@ -153,19 +154,12 @@ def test_schedulers_of_the_table_are_diffusers_and_run_unless_it_says_not():
                 assert of_scheduler(name, made.config).name == row.name
 
 
-def test_every_sampler_here_has_a_row():
-    assert SAMPLERS.keys() <= SAMPLER_NAMES.keys()
-
-
-def test_misspelt_and_absent_grids():
-    with pytest.raises(ValueError, match="unknown sigma_grid 'Karas': did you mean 'karras'.*Choose one of karras, "):
-        check_grid_name("Karas")
-    with pytest.raises(ValueError, match="'Align Your Steps' is known and not here: give its values as sigmas="):
-        check_grid_name("Align Your Steps")
-    for row in GRID_NAMES.values():
-        if row.here:
-            check_grid_name(row.name)
-    assert find_grid(AUTOMATIC).here
+def test_every_sampler_here_is_found_by_its_name_and_aliases():
+    for name, record in ALL_SAMPLERS.items():
+        assert find_name(name).name == name
+        for alias in record.aliases:
+            if alias not in SAMPLER_NAMES:  # else it has a row of its own, with its own names
+                assert find_name(f"{alias} Karras") == (ROWS[name], GRID_NAMES["karras"])
 
 
 def test_parts_of_a_text():
@@ -176,6 +170,6 @@ def test_parts_of_a_text():
 
 
 def test_no_torch():
-    modules = "k_diffusing.names.find, k_diffusing.samplers.asked, k_diffusing.names.texts"
+    modules = "k_diffusing.samplers.named, k_diffusing.samplers.asked, k_diffusing.names.texts"
     code = f"import sys, {modules}; sys.exit(bool({{'torch', 'diffusers', 'numpy'}} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
