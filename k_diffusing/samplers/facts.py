@@ -7,6 +7,7 @@ from typing import Any
 
 from k_diffusing.samplers.multistep_facts import MULTISTEP
 from k_diffusing.samplers.noise_facts import ANCESTRAL, ER_SDE, FEW_STEP
+from k_diffusing.samplers.stages_facts import RUNGE_KUTTA, SINGLESTEP
 
 # k_diffusion's own.
 FACTS: dict[str, dict[str, Any]] = {
@@ -45,7 +46,7 @@ FACTS: dict[str, dict[str, Any]] = {
         "sigma_grid": "karras", "measured": 2, "aliases": ("dpmpp_3m_sde_gpu",),
     },
 }  # fmt: skip
-OUR_FACTS: dict[str, dict[str, Any]] = MULTISTEP | ER_SDE | ANCESTRAL | FEW_STEP
+OUR_FACTS: dict[str, dict[str, Any]] = MULTISTEP | SINGLESTEP | ER_SDE | ANCESTRAL | FEW_STEP | RUNGE_KUTTA
 ALL_FACTS = FACTS | OUR_FACTS
 ALIASES = {alias: name for name, facts in ALL_FACTS.items() for alias in facts.get("aliases", ())}
 # The ten to begin with: what ComfyUI's published workflows use, most used first, but for two that are easily misused.

@@ -15,6 +15,8 @@ class Rule(NamedTuple):
 
 
 NOT_NEGATIVE = Rule(Real, lambda value: 0 <= value < inf, "a finite number of at least 0")
+FRACTION = Rule(Real, lambda value: 0 < value <= 1, "a number above 0, of at most 1")
+PHI = Rule(str, lambda value: value in ("phi_1", "phi_2"), "'phi_1' or 'phi_2'")
 RULES = {
     "eta": NOT_NEGATIVE,
     "s_noise": NOT_NEGATIVE,
@@ -22,7 +24,11 @@ RULES = {
     "s_tmin": NOT_NEGATIVE,
     "s_tmax": Rule(Real, lambda value: value >= 0, "a number of at least 0"),
     "order": Rule(Integral, lambda value: value >= 1, "a whole number of at least 1"),
-    "r": Rule(Real, lambda value: 0 < value <= 1, "a number above 0, of at most 1"),
+    "r": FRACTION,
+    "r_1": FRACTION,
+    "r_2": FRACTION,
+    "c2": FRACTION,
+    "c3": FRACTION,
     "rtol": NOT_NEGATIVE,
     "atol": NOT_NEGATIVE,
     # A step of log sigma; dpm_adaptive's end is reached within this.
@@ -42,6 +48,7 @@ RULES = {
 }
 # Where an option means another thing to one sampler.
 RULES_OF = {
+    **dict.fromkeys(("seeds_2", "exp_heun_2_x0", "exp_heun_2_x0_sde"), {"solver_type": PHI}),
     "tcd": {"eta": Rule(Real, lambda value: 0 <= value <= 1, "a number from 0 to 1")},
     "dpm_adaptive": {"order": Rule(Integral, lambda value: value in (2, 3), "2 or 3")},
 }

@@ -16,10 +16,11 @@ class Sampler:
 
     order: of accuracy, as published. measured: the order measured on a smooth model with the default options, noise
     apart, if it is another. nfe_per_step: network evaluations in a step. nfe_first: those in the first steps, if they
-    take others; nfe_last: those in the last steps of a grid that ends at 0. stochastic: adds noise with its default
-    options. derivative_only: uses the model only as (x - denoised) / sigma. noise: the kind it draws,
-    "churn" (only if s_churn > 0), "gaussian", "brownian" or None. takes: "sigmas" (a grid) or "sigma_range"
-    (sigma_min, sigma_max and, unless adaptive, n). sigma_grid: the named grid it is known to need, or None.
+    take others; nfe_last: those in the last steps of a grid that ends at 0, or of any grid if ends_alike. stochastic:
+    adds noise with its default options. derivative_only: uses the model only as (x - denoised) / sigma. noise: the
+    kind it draws, "churn" (only if s_churn > 0), "gaussian", "brownian" or None. takes: "sigmas" (a grid) or
+    "sigma_range" (sigma_min, sigma_max and, unless adaptive, n). sigma_grid: the named grid it is known to need, or
+    None.
     single_step: whether the function, if it takes a grid, can go from sigma to 0 in its first step.
     flow_coordinates: "flow" if it is written for those. grid_scheduler: whose sigmas it wants where the user gives
     none; None: those of the pipeline's scheduler. keeps_bounds: whether it is a diffusers scheduler's own step, which
@@ -49,6 +50,7 @@ class Sampler:
     measured: float | None = None
     nfe_first: tuple[int, ...] = ()
     nfe_last: tuple[int, ...] = (1,)
+    ends_alike: bool = False
     family: str = "k_diffusion"
     module: str | None = None
     sources: tuple[str, ...] = ()

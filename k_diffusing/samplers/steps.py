@@ -44,7 +44,8 @@ def evaluation_count(sampler: Sampler, sigmas: torch.Tensor) -> int | None:
     if sampler.takes == "sigma_range":
         return fast_evaluations(sigmas) + ends_at_zero
     first = sampler.nfe_first[:steps]
-    last = sampler.nfe_last[-(steps - len(first)) :] if ends_at_zero and steps > len(first) else ()
+    ends = (ends_at_zero or sampler.ends_alike) and steps > len(first)
+    last = sampler.nfe_last[-(steps - len(first)) :] if ends else ()
     return sum(first) + sampler.nfe_per_step * (steps - len(first) - len(last)) + sum(last)
 
 
