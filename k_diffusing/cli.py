@@ -180,11 +180,23 @@ def _judge(args: argparse.Namespace) -> int:
 
 
 def samplers(argv: list[str]) -> int:
-    """`k-diffusing samplers`: prints the table of them."""
-    _parser("k-diffusing samplers", SAMPLERS).parse_args(argv)
-    from k_diffusing.samplers.facts import sampler_table
+    """`k-diffusing samplers`: prints the table of them, or what they are called in other programs."""
+    parser = _parser("k-diffusing samplers", SAMPLERS)
+    parser.add_argument("name", nargs="*", metavar="NAME", help="one of them, by any name: all that is known of it")
+    parser.add_argument("--names", action="store_true", help="their names in ComfyUI, A1111 and diffusers")
+    parser.add_argument("--markdown", action="store_true", help="the same as a page, which is docs/names.md")
+    return _told(_samplers, parser.parse_args(argv))
 
-    say_line(sampler_table())
+
+def _samplers(args: argparse.Namespace) -> int:
+    from k_diffusing.samplers import facts, show
+
+    if args.name:
+        say_line(show.about(" ".join(args.name)))
+    elif args.markdown:
+        say_line(show.names_page().rstrip())
+    else:
+        say_line(show.names_table() if args.names else facts.sampler_table())
     return 0
 
 

@@ -19,6 +19,7 @@ class SamplerNames(NamedTuple):
         automatic: The sigma grid that A1111's schedule "Automatic" means for it.
         same_as: The sampler that is this method with the options that follow, or None.
         others: Further spellings.
+        note: What differs between the programs.
     """
 
     name: str
@@ -28,6 +29,7 @@ class SamplerNames(NamedTuple):
     automatic: str = "normal"
     same_as: tuple[str, dict[str, Any]] | None = None
     others: tuple[str, ...] = ()
+    note: str = ""
 
     @property
     def spellings(self) -> tuple[str, ...]:
@@ -72,7 +74,9 @@ _ROWS = (
     SamplerNames(
         "ddim", ("ddim",), ("DDIM",), ("DDIMScheduler", "DDIMParallelScheduler"), automatic="ddim_uniform"),
     _comfyui("ddpm", "DDPM", diffusers=("DDPMScheduler", "DDPMParallelScheduler")),
-    _comfyui("uni_pc", "UniPC", diffusers=("UniPCMultistepScheduler",)),
+    _comfyui(
+        "uni_pc", "UniPC", diffusers=("UniPCMultistepScheduler",), note='diffusers\' default is solver_type="bh2"',
+    ),
     _comfyui("uni_pc_bh2", diffusers=("UniPCMultistepScheduler,solver_type=bh2",)),
     _comfyui("lcm", "LCM", diffusers=("LCMScheduler", "FlowMatchLCMScheduler")),
     _comfyui("deis", "DEIS", diffusers=("DEISMultistepScheduler",)),
@@ -89,7 +93,9 @@ _ROWS = (
     _comfyui("exp_heun_2_x0_sde"),
     _comfyui("sa_solver", diffusers=("SASolverScheduler",)),
     _comfyui("sa_solver_pece"),
-    _comfyui("euler_cfg_pp", "DDIM CFG++", automatic="ddim_uniform"),
+    _comfyui(
+        "euler_cfg_pp", "DDIM CFG++", automatic="ddim_uniform", note="A1111 divides the guidance scale by 12.5",
+    ),
     _comfyui("euler_ancestral_cfg_pp"),
     _comfyui("dpmpp_2s_ancestral_cfg_pp"),
     _comfyui("dpmpp_2m_cfg_pp"),

@@ -34,12 +34,12 @@ class Named(NamedTuple):
 
 def _with_aliases(name: str) -> SamplerNames:
     """A sampler's row, with the further names that its facts give; one of these alone may be all there is."""
-    row = SAMPLER_NAMES.get(name, SamplerNames(name))
-    aliases = (alias for alias in ALL_FACTS.get(name, {}).get("aliases", ()) if alias not in SAMPLER_NAMES)
-    return row._replace(others=(*row.others, *aliases))
+    row, aliases = SAMPLER_NAMES.get(name, SamplerNames(name)), ALL_FACTS.get(name, {}).get("aliases", ())
+    more = (alias for alias in aliases if alias not in SAMPLER_NAMES and alias not in row.spellings)
+    return row._replace(others=(*row.others, *more))
 
 
-ROWS = {name: _with_aliases(name) for name in ALL_FACTS | SAMPLER_NAMES}
+ROWS = {name: _with_aliases(name) for name in SAMPLER_NAMES | ALL_FACTS}
 _SAMPLERS: dict[str, SamplerNames] = by_spelling(ROWS.values())
 
 

@@ -54,9 +54,10 @@ def test_what_is_patched_is_there_and_used(name):
 
 
 COMMANDS = ["compare", "judge", "samplers", "render"]
+ANSWERED = [["samplers"], ["samplers", "--names"], ["samplers", "euler"], ["--help"]]
 
 
-@pytest.mark.parametrize("argv", [["samplers"], ["--help"], *([name, "--help"] for name in COMMANDS)], ids=" ".join)
+@pytest.mark.parametrize("argv", [*ANSWERED, *([name, "--help"] for name in COMMANDS)], ids=" ".join)
 def test_what_answers_without_torch(argv):
     code = [sys.executable, "-c", WITHOUT.format(argv)]
     run = subprocess.run(code, cwd=ROOT, capture_output=True, text=True)
