@@ -40,12 +40,12 @@ COMFYUI = Program(
     "ComfyUI",
     initial_scale=comfyui_scale,
     flow_scale=lambda t: t,
-    drops_penultimate=frozenset({"dpm_2", "dpm_2_ancestral"}),
+    drops_penultimate=frozenset({"dpm_2", "dpm_2_ancestral", "uni_pc", "uni_pc_bh2"}),
 )
 A1111 = Program(
     "A1111's web UI",
     initial_scale=lambda own, sigma, sigma_max: sigma,  # unless it is told to use its "SGM noise multiplier"
-    drops_penultimate=COMFYUI.drops_penultimate,
+    drops_penultimate=frozenset({"dpm_2", "dpm_2_ancestral"}),
 )
 
 

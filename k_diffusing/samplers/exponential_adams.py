@@ -2,20 +2,25 @@
 
 With it the step from sigma s to t has a closed form,
 
-    x_t = (t/s)^k x + k * integral of exp(-k (lambda_t - u)) D(u) du + noise,    k = 1 + tau^2,
+    x_t = (t/s)^k x + k * integral of exp(-k (lambda_t - u)) D(u) du + noise
 
-which is exact where D is a polynomial of that degree. tau = 0 is the probability-flow ODE, tau = 1 the diffusion SDE.
-Multistep DPM-Solver++, RES, UniPC and SA-Solver are this, with one number of past estimates or another.
-All numbers are computed on the host in float64, once a step.
+which is exact where D is a polynomial of that degree. The exponent k is 1 for the probability-flow ODE and 2 for the
+diffusion SDE, 1 + tau^2 for noise tau times that of the SDE.
+Multistep DPM-Solver++, RES, UniPC and SA-Solver are this, with one number of past estimates or another. A corrector
+does the step again with the estimate at its end among them. All numbers are computed on the host in float64, once a
+step.
 """
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from itertools import zip_longest
 from typing import NamedTuple
 
 import torch
 
 from k_diffusing.samplers.evaluate import Evaluator, levels_of
+
+MOST = 4  # past estimates that are kept
 
 
 class Estimate(NamedTuple):
@@ -26,23 +31,27 @@ class Estimate(NamedTuple):
 
 
 class Target(NamedTuple):
-    """Where a step goes before noise is added: to a sigma, with the exponent k; and how much noise is added then."""
+    """How a step goes: as far as the ODE would go to a sigma, and then up by noise of a standard deviation."""
 
     sigma: float
-    exponent: float = 1.0
     noise: float = 0.0
 
 
+def ode_target(sigma: float, sigma_next: float) -> Target:
+    """Of the probability-flow ODE."""
+    return Target(sigma_next)
+
+
 def sde_target(tau: float, sigma: float, sigma_next: float) -> Target:
-    """The step of the SDE whose noise is tau times that of the diffusion itself."""
-    h = math.log(sigma / sigma_next)
-    return Target(sigma_next, 1 + tau**2, sigma_next * math.sqrt(-math.expm1(-2 * tau**2 * h)))
+    """Of the SDE whose noise is tau times that of the diffusion itself."""
+    kept = (sigma_next / sigma) ** (tau**2)
+    return Target(sigma_next * kept, sigma_next * math.sqrt(1 - kept**2))
 
 
 def ancestral_target(eta: float, sigma: float, sigma_next: float) -> Target:
-    """The ancestral step: down to below sigma_next, and up to it by noise."""
-    up = min(sigma_next, eta * sigma_next * math.sqrt(max(1 - (sigma_next / sigma) ** 2, 0.0)))
-    return Target(math.sqrt(sigma_next**2 - up**2), noise=up)
+    """Of an ancestral step; for eta 1 this is the SDE with tau 1."""
+    up = min(sigma_next, eta * sigma_next * math.sqrt(1 - (sigma_next / sigma) ** 2))
+    return Target(math.sqrt(sigma_next**2 - up**2), up)
 
 
 def phi(order: int, z: float) -> float:
@@ -59,17 +68,6 @@ def phi(order: int, z: float) -> float:
     return value
 
 
-def adams_weights(nodes: Sequence[float], start: float, end: float, exponent: float = 1.0) -> list[float]:
-    """The integral above, over lambda from start to end, of each Lagrange polynomial of the nodes."""
-    h = end - start
-    places, z = [(node - start) / h for node in nodes], exponent * h
-    moments = [z * math.factorial(n) * phi(n + 1, z) for n in range(len(nodes))]
-    return [
-        math.fsum(map(math.prod, zip(polynomial, moments, strict=True)))
-        for polynomial in (lagrange(places, j) for j in range(len(places)))
-    ]
-
-
 def lagrange(places: Sequence[float], j: int) -> list[float]:
     """The coefficients, of the powers 0, 1, ..., of the polynomial that is 1 at place j and 0 at the others."""
     coefficients = [1.0]
@@ -79,11 +77,85 @@ def lagrange(places: Sequence[float], j: int) -> list[float]:
     return coefficients
 
 
+def adams_weights(nodes: Sequence[float], start: float, end: float, exponent: float = 1.0) -> list[float]:
+    """The integral above, over lambda from start to end, of each Lagrange polynomial of the nodes."""
+    h = end - start
+    places, z = [(node - start) / h for node in nodes], exponent * h
+    moments = [z * math.factorial(n) * phi(n + 1, z) for n in range(len(nodes))]
+    return [math.fsum(map(math.prod, zip(lagrange(places, j), moments, strict=True))) for j in range(len(places))]
+
+
+def two_point_weights(
+    slope: Callable[[float], float], nodes: Sequence[float], start: float, end: float, exponent: float = 1.0
+) -> list[float]:
+    """`adams_weights`, but that two nodes, one of them the start, get a simpler weight of the same order.
+
+    slope: what stands for twice the integral of a line that rises by 1 over the step, from exponent * h.
+    """
+    if len(nodes) != 2:
+        return adams_weights(nodes, start, end, exponent)
+    z, other = exponent * (end - start), int(nodes[0] == start)
+    weight = slope(z) / 2 * (end - start) / (nodes[other] - start)
+    rest = -math.expm1(-z) - weight
+    return [rest, weight] if other else [weight, rest]
+
+
 def weighted(x: torch.Tensor, factor: float, weights: Iterable[float], past: Iterable[Estimate]) -> torch.Tensor:
     """Factor x plus the weighted sum of the estimates."""
     x = x * factor
-    for weight, estimate in zip(weights, past, strict=True):
+    for weight, estimate in zip(weights, past, strict=False):
         x.add_(estimate.denoised, alpha=weight)
+    return x
+
+
+def exponential_adams(
+    model: Evaluator,
+    x: torch.Tensor,
+    sigmas: Sequence[float] | torch.Tensor,
+    steps: Iterable[int],
+    orders: Callable[[int], tuple[int, int]],
+    target: Callable[[float, float], Target] = ode_target,
+    weights: Callable[..., list[float]] = adams_weights,
+    again: bool = False,
+    noise_sampler: Callable | None = None,
+    s_noise: float = 1.0,
+) -> torch.Tensor:
+    """Sample.
+
+    Args:
+        model: the model, as an `Evaluator`.
+        x: the state [B, ...] at sigmas[0].
+        sigmas: n + 1 decreasing noise levels.
+        steps: the numbers of the steps, one after the other.
+        orders: of a step: how many estimates its start is corrected with, 0 for not at all, the one there included;
+            and how many its end is predicted with.
+        target: (sigma, sigma_next) -> how the step goes.
+        weights: (nodes, start, end, exponent) -> weights of the estimates, as `adams_weights`.
+        again: whether the model is evaluated once more where the state was corrected.
+        noise_sampler: (sigma, sigma_next) -> unit noise; torch's global generator if None.
+        s_noise: a factor of the noise.
+
+    Returns:
+        The state at sigmas[-1].
+    """
+    levels, past, given, exponent = levels_of(sigmas), [], [], 1.0
+    noise_sampler = noise_sampler or (lambda sigma, sigma_next: torch.randn_like(x))
+    for i in steps:
+        sigma, sigma_next, (correct, predict) = levels[i], levels[i + 1], orders(i)
+        here = Estimate(-math.log(sigma), model.begin(i, x, sigmas[i]))
+        if past and correct and (again or sigma_next > 0):
+            x = _corrected(x, [here, *past][:correct], past, given, exponent, weights)
+            here = Estimate(here.at, model(x, sigmas[i])) if again else here
+        past, goal = [here, *past[: MOST - 1]], target(sigma, sigma_next) if sigma_next > 0 else Target(0.0)
+        if goal.sigma == 0:
+            x, given = here.denoised, [1.0]
+        else:
+            end = -math.log(sigma_next)
+            exponent = (-math.log(goal.sigma) - here.at) / (end - here.at)
+            given = weights([one.at for one in past[:predict]], here.at, end, exponent)
+            x = weighted(x, goal.sigma / sigma, given, past)
+        if goal.noise * s_noise > 0:
+            x = x + goal.noise * s_noise * noise_sampler(sigmas[i], sigmas[i + 1])
     return x
 
 
@@ -93,43 +165,25 @@ def multistep(
     sigmas: Sequence[float] | torch.Tensor,
     steps: Iterable[int],
     order: int,
-    target: Callable[[float, float], Target] = lambda sigma, sigma_next: Target(sigma_next),
+    target: Callable[[float, float], Target] = ode_target,
     noise_sampler: Callable | None = None,
     s_noise: float = 1.0,
+    weights: Callable[..., list[float]] = adams_weights,
 ) -> torch.Tensor:
-    """Sample with the predictor alone.
+    """`exponential_adams` without correction, with as many estimates as there are, `order` at most."""
 
-    Args:
-        model: the model, as an `Evaluator`.
-        x: the state [B, ...] at sigmas[0].
-        sigmas: n + 1 decreasing noise levels.
-        steps: the numbers of the steps, one after the other.
-        order: how many estimates the polynomial goes through, once there are as many.
-        target: (sigma, sigma_next) -> where the step goes.
-        noise_sampler: (sigma, sigma_next) -> unit noise; torch's global generator if None.
-        s_noise: a factor of the noise.
+    def orders(step: int) -> tuple[int, int]:
+        return 0, min(order, step + 1)
 
-    Returns:
-        The state at sigmas[-1].
+    noise = {"noise_sampler": noise_sampler, "s_noise": s_noise}
+    return exponential_adams(model, x, sigmas, steps, orders, target, weights, **noise)
+
+
+def _corrected(x, estimates: list[Estimate], past: list[Estimate], given: list[float], exponent: float, weights):
+    """The state x at the first of the estimates, predicted from `past` with the weights `given`, corrected with all.
+
+    Only the weights change, so that what a callback did to the state stays, and so does the noise in it.
     """
-    levels, past = levels_of(sigmas), []
-    for i in steps:
-        sigma, sigma_next = levels[i], levels[i + 1]
-        denoised = model.begin(i, x, sigmas[i])
-        past = [Estimate(-math.log(sigma), denoised), *past[: order - 1]]
-        if sigma_next == 0:
-            x = denoised
-            continue
-        goal = target(sigma, sigma_next)
-        if goal.sigma == 0:
-            x = denoised
-        else:
-            weights = adams_weights([one.at for one in past], past[0].at, -math.log(goal.sigma), goal.exponent)
-            x = weighted(x, (goal.sigma / sigma) ** goal.exponent, weights, past)
-        if goal.noise > 0:
-            x = x + goal.noise * s_noise * (noise_sampler or _noise_like(x))(sigmas[i], sigmas[i + 1])
-    return x
-
-
-def _noise_like(x: torch.Tensor) -> Callable:
-    return lambda sigma, sigma_next: torch.randn_like(x)
+    new, *rest = weights([one.at for one in estimates], past[0].at, estimates[0].at, exponent)
+    changes = [after - before for after, before in zip_longest(rest, given, fillvalue=0.0)]
+    return weighted(x, 1.0, [new, *changes], [estimates[0], *past])

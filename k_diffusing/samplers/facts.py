@@ -49,7 +49,7 @@ FACTS: dict[str, dict[str, Any]] = {
 OUR_FACTS: dict[str, dict[str, Any]] = MULTISTEP | SINGLESTEP | ER_SDE | ANCESTRAL | FEW_STEP | RUNGE_KUTTA
 ALL_FACTS = FACTS | OUR_FACTS
 ALIASES = {alias: name for name, facts in ALL_FACTS.items() for alias in facts.get("aliases", ())}
-# The ten to begin with: what ComfyUI's published workflows use, most used first, but for two that are easily misused.
+# The ten to begin with: what ComfyUI's published workflows use, most used first, and what is asked for most elsewhere.
 FIRST = (
     "euler", "uni_pc", "res_multistep", "euler_ancestral", "er_sde", "lcm", "dpmpp_2m", "dpmpp_2m_sde",
     "gradient_estimation", "res_2s",

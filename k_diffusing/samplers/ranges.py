@@ -17,6 +17,8 @@ class Rule(NamedTuple):
 NOT_NEGATIVE = Rule(Real, lambda value: 0 <= value < inf, "a finite number of at least 0")
 FRACTION = Rule(Real, lambda value: 0 < value <= 1, "a number above 0, of at most 1")
 PHI = Rule(str, lambda value: value in ("phi_1", "phi_2"), "'phi_1' or 'phi_2'")
+ONE_TO_FOUR = Rule(Integral, lambda value: 1 <= value <= 4, "a whole number from 1 to 4")
+TRUTH = Rule(bool, lambda value: True, "True or False")
 RULES = {
     "eta": NOT_NEGATIVE,
     "s_noise": NOT_NEGATIVE,
@@ -44,6 +46,14 @@ RULES = {
     "s_noise_end": Rule((Real, type(None)), lambda value: value is None or 0 <= value < inf, "None or at least 0"),
     "noise_clip_std": NOT_NEGATIVE,
     "schedule": Rule(str, lambda value: value in ("scaled_linear", "flow"), "'scaled_linear' or 'flow'"),
+    "lower_order_final": TRUTH,
+    "tau_func": Rule((Callable, type(None)), lambda value: True, "a function sigma -> tau, or None"),
+    "predictor_order": ONE_TO_FOUR,
+    "corrector_order": Rule(Integral, lambda value: 0 <= value <= 4, "a whole number from 0 to 4"),
+    "simple_order_2": TRUTH,
+    "max_order": ONE_TO_FOUR,
+    "deis_mode": Rule(str, lambda value: value in ("tab", "rhoab", "logrho"), "'tab', 'rhoab' or 'logrho'"),
+    "ge_gamma": NOT_NEGATIVE,
     "noise_sampler": Rule((Callable, type(None)), lambda value: True, "a function (sigma, sigma_next) -> unit noise"),
 }
 # Where an option means another thing to one sampler.
@@ -51,6 +61,8 @@ RULES_OF = {
     **dict.fromkeys(("seeds_2", "exp_heun_2_x0", "exp_heun_2_x0_sde"), {"solver_type": PHI}),
     "tcd": {"eta": Rule(Real, lambda value: 0 <= value <= 1, "a number from 0 to 1")},
     "dpm_adaptive": {"order": Rule(Integral, lambda value: value in (2, 3), "2 or 3")},
+    "uni_pc": {"order": ONE_TO_FOUR},
+    "uni_pc_bh2": {"order": ONE_TO_FOUR},
 }
 
 
@@ -63,7 +75,7 @@ def check_value(sampler: str, name: str, value: Any) -> None:
     """
     rule = RULES_OF.get(sampler, {}).get(name) or RULES[name]
     wrong = f"{sampler} cannot run with {name}={value!r}: give {rule.text}"
-    if not isinstance(value, rule.kind) or isinstance(value, bool):
+    if not isinstance(value, rule.kind) or (isinstance(value, bool) and rule.kind is not bool):
         raise TypeError(wrong)
     if not rule.holds(value):
         raise ValueError(wrong)

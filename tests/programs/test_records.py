@@ -6,7 +6,7 @@ import torch
 from k_diffusing.grids.choose import SigmaGrid
 from k_diffusing.noise.sources import NOISE_SOURCES
 from k_diffusing.programs.records import COMFYUI, program_of
-from samplers_patch import SAMPLERS
+from samplers_patch import ALL_SAMPLERS
 
 
 def test_initial_scales():
@@ -25,6 +25,7 @@ def test_comfyui_scales_and_grids():
     grid = SigmaGrid(torch.tensor([3.0, 2.0, 1.0, 0.0]), torch.tensor([30.0, 20.0, 10.0])).without_penultimate()
     assert grid.sigmas.tolist() == [3, 2, 0] and grid.timesteps.tolist() == [30, 20]
     dropping = {
-        (noise, name) for noise in NOISE_SOURCES for name in SAMPLERS if name in program_of(noise).drops_penultimate
+        (noise, name) for noise in NOISE_SOURCES for name in ALL_SAMPLERS if name in program_of(noise).drops_penultimate
     }
-    assert dropping == {(noise, name) for noise in ("comfy", "a1111") for name in ("dpm_2", "dpm_2_ancestral")}
+    both = {(noise, name) for noise in ("comfy", "a1111") for name in ("dpm_2", "dpm_2_ancestral")}
+    assert dropping == both | {("comfy", "uni_pc"), ("comfy", "uni_pc_bh2")}

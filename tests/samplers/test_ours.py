@@ -170,8 +170,8 @@ def test_without_anything_but_model_state_and_sigmas(name):
 def test_sigmas_in_other_forms(name):
     expected = run(name)
     assert largest_difference(run(name, sigmas=SIGMAS.tolist()), expected) <= SAME
-    # 1e-5: sigmas in float32
-    assert largest_difference(run(name, sigmas=SIGMAS.float()), expected) <= 1e-5
+    # 1e-4: sigmas in float32, and noise that depends on them
+    assert largest_difference(run(name, sigmas=SIGMAS.float()), expected) <= 1e-4
     assert run(name, start().float(), SIGMAS.float()).dtype == torch.float32
 
 
