@@ -21,8 +21,11 @@ _HOMES = {
     "Trace": "trace.record",
     "as_sampler": "schedulers.as_sampler",
     "compare_samplers": "compare.compare",
+    "encode_prompts": "reproduce.encode",
     "find_sampler": "samplers.find",
     "judge": "oracle.judge",
+    "read_recipe": "reproduce.read",
+    "render_recipe": "reproduce.rendering",
     "run_sampler": "samplers.call",
     "trace_difference": "trace.difference",
 }

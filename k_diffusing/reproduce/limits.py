@@ -1,0 +1,52 @@
+"""What a recipe asks for and is not to be had here: noted in it, before anything is rendered."""
+
+from k_diffusing.reproduce.call import grid_function
+from k_diffusing.reproduce.emphasis import BREAK, Prompted, read_a1111, read_comfyui
+from k_diffusing.reproduce.recipe import Prompt, Recipe, Stage
+from k_diffusing.reproduce.wording import grid_here, sampler_here
+
+MARKS = {"AND": "runs the network once for each of several prompts", "BREAK": ""}
+
+
+def note_limits(recipe: Recipe) -> None:
+    """Add to a recipe's gaps what our pipelines do not do. Raises BadFile for a prompt that cannot be read."""
+    for stage in recipe.stages:
+        _sampler(recipe, stage)
+        for prompt in (stage.prompt, stage.negative):
+            if prompt is not None:
+                _prompt(recipe, prompt)
+        if stage.zsnr and recipe.family == "flux":
+            recipe.lacks(stage.where["zsnr"], "is about noise schedules of SDXL's kind")
+        if stage.models and stage.models[:1] != recipe.stages[0].models[:1]:
+            recipe.lacks(stage.where["stage"], f"runs another network, {stage.models[0]!r}: --model is one for all")
+    if recipe.mask and not recipe.gaps:
+        recipe.lacks(recipe.where["mask"], "keeps the part outside of a mask as it was")
+
+
+def _sampler(recipe: Recipe, stage: Stage) -> None:
+    where, name = stage.where.get("sampler", stage.where["stage"]), stage.sampler
+    if name and sampler_here(name).sampler is None and not recipe.ours:
+        recipe.lacks(where, f"its sampler {name!r} is not one of ours")
+    if name and name.endswith("_gpu"):
+        recipe.lacks(where, f"{name!r} draws its tree of noise on the GPU, where ours is on the CPU")
+    if stage.grid and not grid_function(stage.grid) and grid_here(stage.grid.name) is None:
+        recipe.lacks(stage.where.get("grid", where), f"its sigma grid {stage.grid.name!r} is not one of ours")
+
+
+def _prompt(recipe: Recipe, prompt: Prompt) -> None:
+    texts = [text for text in (prompt.text, prompt.text_2) if text]
+    if recipe.program is None:
+        return
+    for text in texts:
+        read = read_prompt_text(recipe.program, text)
+        for mark in read.marks:
+            if mark != BREAK.text:
+                effect = MARKS.get(mark, f"{mark} in it stands for more than its letters")
+                recipe.lacks(prompt.where, effect)
+        if read.weighted and recipe.program == "a1111" and recipe.family == "flux":
+            recipe.lacks(prompt.where, "weights of words are not applied to T5's embeddings as Forge does it")
+
+
+def read_prompt_text(program: str | None, text: str) -> Prompted:
+    """A prompt's words and weights, as the program reads them."""
+    return (read_a1111 if program == "a1111" else read_comfyui)(text)
