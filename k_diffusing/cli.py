@@ -4,6 +4,7 @@ k-diffusing compare dpmpp_2m DPMSolverMultistepScheduler         where do two sa
 k-diffusing judge my_samplers.py:sample_heun --order 2           is a sampler right?
 k-diffusing samplers                                             k_diffusion's samplers
 k-diffusing render --samplers euler heun --steps 5 10 20         a grid of pictures
+k-diffusing reproduce ComfyUI_00001_.png                         how was a picture made, and the call that makes it
 
 Each command tells of its options: k-diffusing compare --help. `python -m k_diffusing` is the same command.
 """
@@ -36,6 +37,16 @@ k-diffusing judge heun dpm_2 dpmpp_2m --model flux --order 2
 {forms}
 Exit code: 0 if all are right, 1 if one is wrong or below --order, 2 for bad input, 3 if a sampler fails, 130 for
 Ctrl-C. A warning in a verdict leaves the exit code as it is.
+"""
+REPRODUCE = """Say how another program made a picture, as a table and as the call that makes it here, and make it.
+
+k-diffusing reproduce ComfyUI_00001_.png
+k-diffusing reproduce workflow.json --node 9
+k-diffusing reproduce 00001-42.png --model my/sdxl.safetensors --lora add_detail=loras/add_detail.safetensors
+
+FILE is a PNG, JPEG or WebP picture of ComfyUI, of A1111's web UI or Forge, or of ours, a workflow of ComfyUI in JSON,
+or a text as A1111 writes it. Nothing in it is executed.
+Exit code: 0 if all of it was understood, 1 if the picture cannot be the same, 2 for bad input, 130 for Ctrl-C.
 """
 SAMPLERS = "Print the samplers: order of accuracy, evaluations in a step, noise, and sigmas they take."
 FORMS = f"A sampler is {SAMPLER_FORMS}\n(comfy: with ComfyUI's folder on PYTHONPATH)."
@@ -207,11 +218,29 @@ def render(argv: list[str]) -> int:
     return families.main(argv)
 
 
+def reproduce(argv: list[str]) -> int:
+    """`k-diffusing reproduce`: prints how a picture was made, and renders it again."""
+    from k_diffusing.reproduce import command
+
+    parser = _parser("k-diffusing reproduce", REPRODUCE)
+    add = parser.add_argument
+    add("file", type=Path, metavar="FILE")
+    add("--node", metavar="ID", help="of a workflow with several: the node that saves the picture")
+    add("--model", metavar="NAME", help="render it: demo, demo-flux, a hub name, diffusers folder or .safetensors file")
+    add("--lora", action="append", default=[], metavar="NAME=FILE", help="a LoRA of the file's, by its name there")
+    add("--image", type=Path, metavar="FILE", help="the picture that it begins with, if not beside FILE")
+    add("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
+    add("--device", default="cpu")
+    add("--output", type=Path, default=Path("output/reproduce"), metavar="FOLDER")
+    return _told(lambda args: command.run(args, _load, say_line), parser.parse_args(argv))
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "compare": compare,
     "judge": judge,
     "samplers": samplers,
     "render": render,
+    "reproduce": reproduce,
 }
 
 

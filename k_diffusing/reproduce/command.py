@@ -1,0 +1,120 @@
+"""`k-diffusing reproduce`: what is told of a file, and what is made of it."""
+
+import argparse
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+
+from k_diffusing._files import write_png, write_whole
+from k_diffusing.reproduce.files import Found, read_file
+from k_diffusing.reproduce.page import page
+from k_diffusing.reproduce.read import recipe_of
+from k_diffusing.reproduce.recipe import Recipe
+from k_diffusing.reproduce.show import adapter_name, gaps_text, python, table
+from k_diffusing.reproduce.values import BadFile
+
+Say = Callable[[str], None]
+
+
+def run(args: argparse.Namespace, load: Callable, say: Say) -> int:
+    """Tell of a file, and render it again if there is a model.
+
+    Args:
+        args: The command line: file, node, model, lora, image, output.
+        load: Loads the pipeline.
+        say: Is told what comes of it, a line or more at a time.
+
+    Returns:
+        0 if all of it was understood, 1 if the picture cannot be the same.
+
+    Raises:
+        ValueError: The input cannot be right.
+    """
+    found = read_file(args.file)
+    recipe = recipe_of(found, args.node)
+    files = _lora_files(args.lora, recipe)
+    if args.model:
+        _note_missing(recipe, files)
+        begun = _image(args, recipe)
+    say(table(recipe))
+    say(f"\n{python(recipe, args.model)}\n")
+    if args.model:
+        from k_diffusing.reproduce.rendering import check_known
+
+        check_known(recipe)
+        args.output.mkdir(parents=True, exist_ok=True)  # fails before the model runs
+        _render(args, found, recipe, files, begun, load, say)
+    if recipe.complete:
+        say("all of it was understood")
+        return 0
+    say(gaps_text(recipe))
+    return 1
+
+
+def _lora_files(given: list[str], recipe: Recipe) -> dict[str, Path]:
+    """The files of LoRAs by the names in the recipe. Raises BadFile for a name that is not in it, or a bad file."""
+    names = {one.name for stage in recipe.stages for one in stage.loras}
+    known, files = names | set(map(adapter_name, names)), {}
+    for text in given:
+        name, equals, file = text.partition("=")
+        path = Path(file)
+        if not equals or not name:
+            raise BadFile(f"--lora {text}: give NAME=FILE")
+        if name not in known:
+            raise BadFile(f"--lora {name}: the file has {', '.join(sorted(names)) or 'no LoRA'}")
+        if path.suffix != ".safetensors" or not path.is_file():
+            raise BadFile(f"--lora {text}: there is no such .safetensors file")
+        files[name] = path
+    return files
+
+
+def _note_missing(recipe: Recipe, files: dict[str, Path]) -> None:
+    for stage in recipe.stages:
+        for lora in stage.loras:
+            if not {lora.name, adapter_name(lora.name)} & files.keys():
+                recipe.lacks(stage.where["loras"], f"LoRA {lora.name!r} is not applied: give --lora NAME=FILE")
+
+
+def _image(args: argparse.Namespace, recipe: Recipe) -> Image.Image | None:
+    """The picture that is begun with: the one given, or the one of that name beside the file. Raises BadFile."""
+    if recipe.image is None:
+        return None
+    path = args.image or args.file.parent / re.split(r"[/\\]", recipe.image)[-1]
+    if not path.is_file():
+        raise BadFile(
+            f"it begins with the picture {recipe.image!r}, which is not beside {args.file}: give --image FILE"
+        )
+    picture = read_file(path).picture
+    if picture is None:
+        raise BadFile(f"--image {path} is no picture")
+    return picture
+
+
+def _render(
+    args: argparse.Namespace, found: Found, recipe: Recipe, files: dict[str, Path], begun: Image.Image | None,
+    load: Callable, say: Say,
+) -> None:  # fmt: skip
+    from k_diffusing.reproduce.rendering import apart, render_recipe
+
+    pictures = render_recipe(recipe, load(args), image=begun, loras=files)
+    stem = args.output / re.sub(r"[^\w.=+-]+", "_", args.file.stem)[-160:]
+    for i, picture in enumerate(pictures):
+        path = stem.with_name(f"{stem.name}-again{f'-{i + 1}' if len(pictures) > 1 else ''}.png")
+        write_png(picture, path, {})
+        say(f"wrote {path}")
+    if found.picture is None:
+        return
+    alike = [picture for picture in pictures if picture.size == found.picture.size]
+    if not alike:
+        say(f"{found.name} is {found.picture.width} x {found.picture.height}: of another size, and not compared")
+        return
+    theirs = found.picture
+    nearest = min(alike, key=lambda picture: apart(theirs, picture).mean)
+    difference = str(apart(theirs, nearest))
+    path = stem.with_name(f"{stem.name}-again.html")
+    text = page(recipe, found.name, theirs, nearest, difference, python(recipe, args.model))
+    write_whole(path, text.encode("utf-8", "backslashreplace"))
+    say(f"wrote {path}")
+    say(f"{found.name} and the picture rendered here: {difference}")

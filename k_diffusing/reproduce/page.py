@@ -1,0 +1,46 @@
+"""A picture of another program and ours of the same settings, as one HTML page."""
+
+import base64
+
+from PIL import Image
+
+from k_diffusing._files import png
+from k_diffusing.reproduce.recipe import Recipe
+from k_diffusing.reproduce.show import printable, recipe_rows, stage_rows
+from k_diffusing.web.pages import render
+
+SHOWN = 512  # CSS pixels: smaller pictures are enlarged to this
+
+
+def page(recipe: Recipe, name: str, theirs: Image.Image, ours: Image.Image, difference: str, python_text: str) -> str:
+    """Make one HTML page, whole in itself.
+
+    Args:
+        recipe: How both were made.
+        name: The file of theirs.
+        theirs: The picture in the file.
+        ours: The one rendered here, of the same size.
+        difference: How far they are from each other, in words.
+        python_text: What renders ours.
+    """
+    pairs = ((f"{name}, {recipe.source}", theirs), ("rendered here", ours))
+    values = {
+        "title": f"{name}, rendered again: {difference}",
+        "name": printable(name),
+        "difference": difference,
+        "complete": recipe.complete,
+        "gaps": [(printable(gap.where), printable(gap.effect)) for gap in recipe.gaps],
+        "notes": list(map(printable, recipe.notes)),
+        "stages": [[list(map(printable, row)) for row in stage_rows(recipe, stage)] for stage in recipe.stages],
+        "rows": [list(map(printable, row)) for row in recipe_rows(recipe)],
+        "python": printable(python_text),
+        "size": theirs.size,
+        "shown": round(theirs.width * max(1, SHOWN / max(theirs.size))),
+        "pictures": [{"label": printable(label), "uri": _data(picture)} for label, picture in pairs],
+    }
+    return render("reproduce.html", values)
+
+
+def _data(picture: Image.Image) -> str:
+    """A data URI."""
+    return f"data:image/png;base64,{base64.b64encode(png(picture, {})).decode()}"

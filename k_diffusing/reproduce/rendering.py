@@ -1,0 +1,152 @@
+"""A recipe rendered by one of our pipelines, and how far a picture is from another."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image, ImageChops, ImageStat
+
+from k_diffusing._k_diffusion import k_sampling
+from k_diffusing.compare.sources import find_source
+from k_diffusing.grids.named import SIGMA_GRIDS
+from k_diffusing.reproduce.call import K_GRIDS, Call, calls_of
+from k_diffusing.reproduce.encode import encode_prompts
+from k_diffusing.reproduce.recipe import Grid, Lora, Recipe
+from k_diffusing.reproduce.show import adapter_name, adapters
+
+
+class Apart(NamedTuple):
+    """How far two pictures of one size are from each other, in levels of 255.
+
+    Attributes:
+        most: The largest difference.
+        mean: The mean of all differences.
+        share: The part of the pixels that differ at all.
+    """
+
+    most: int
+    mean: float
+    share: float
+
+    def __str__(self) -> str:
+        if self.most == 0:
+            return "the same in every pixel"
+        return f"{self.most} of 255 levels at most, {self.mean:.2g} on average; {self.share:.1%} of the pixels differ"
+
+
+def render_recipe(
+    recipe: Recipe, pipe, *, image: Image.Image | None = None, loras: Mapping[str, Path] | None = None
+) -> list[Image.Image]:
+    """The pictures that a recipe makes.
+
+    Args:
+        recipe: How they are made; what it lacks is left out.
+        pipe: An SDXL or FLUX pipeline of ours. Its scheduler and LoRAs are afterwards what they were.
+        image: The picture that is begun with, where the recipe names one.
+        loras: The files of the LoRAs, by the names that the recipe has for them; those that are not given are left out.
+
+    Raises:
+        ValueError: Something that a picture cannot be rendered without is not known.
+    """
+    family = "flux" if hasattr(pipe, "transformer") else "sdxl"
+    check_known(recipe)
+    with _scheduler_kept(pipe), _loras(pipe, recipe, loras or {}, family):
+        made: Any = None
+        for call in calls_of(recipe, family):
+            made = pipe(**keywords_of(call, pipe, image, made)).images
+    return made
+
+
+def check_known(recipe: Recipe) -> None:
+    """Raise ValueError unless all is known that a picture cannot be rendered without."""
+    for stage in recipe.stages:
+        needed = {"the seed": stage.seed, "the number of steps": stage.steps, "the sampler": stage.sampler}
+        needed |= {"the width": recipe.width, "the height": recipe.height} if recipe.image is None else {}
+        unknown = [name for name, value in needed.items() if value is None]
+        if stage.prompt.text is None:
+            unknown.append("the prompt")
+        if unknown:
+            raise ValueError(f"{', '.join(unknown)} cannot be read from the file, so that nothing can be rendered")
+
+
+def keywords_of(call: Call, pipe, image: Image.Image | None = None, latents: Any = None) -> dict[str, Any]:
+    """The pipeline's keywords for a call; its scheduler is made what the call asks for."""
+    keywords = dict(call.keywords)
+    if call.scheduler:
+        pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, **call.scheduler)
+    if str(keywords["comfy_sampler"]).endswith("Scheduler"):
+        options = [f",{name}={value}" for name, value in keywords.pop("sampler_options", {}).items()]
+        source = find_source(f"{keywords['comfy_sampler']}{''.join(options)}", pipe.scheduler)
+        keywords |= {"comfy_sampler": source.sampler, **source.keywords}
+    if call.prompts:
+        keywords |= encode_prompts(pipe, **call.prompts)
+    if call.grid:
+        keywords["sigma_grid"] = grid_of(call.grid)
+    if call.one_stream is not None:
+        keywords["generator"] = torch.Generator("cpu").manual_seed(call.one_stream)
+    if call.image and image is not None:
+        keywords["image"] = image
+    if call.goes_on:
+        keywords["latents"] = latents
+    if call.whole_grid:
+        from k_diffusing.programs.choose import find_program
+
+        keywords["program"] = dataclasses.replace(find_program("comfyui"), drops_penultimate=frozenset())
+    return keywords
+
+
+def grid_of(grid: Grid):
+    """A grid of numbers as the function (schedule, n) -> sigmas that the Python text says."""
+    if grid.name == "sigmas":
+        return lambda schedule, n: grid.options["sigmas"]
+    if grid.name == "beta":
+        return lambda schedule, n: SIGMA_GRIDS["beta"](schedule, n, grid.options["alpha"], grid.options["beta"])
+    name, known = K_GRIDS[grid.name]
+    numbers = {one: grid.options[one] for one in known if grid.options.get(one) is not None}
+    return lambda schedule, n: getattr(k_sampling, name)(n, **numbers)
+
+
+@contextlib.contextmanager
+def _scheduler_kept(pipe) -> Iterator[None]:
+    scheduler = pipe.scheduler
+    try:
+        yield
+    finally:
+        pipe.scheduler = scheduler
+
+
+@contextlib.contextmanager
+def _loras(pipe, recipe: Recipe, files: Mapping[str, Path], family: str) -> Iterator[None]:
+    """LoRAs loaded and set to their strengths, and unloaded afterwards."""
+    stage = recipe.stages[0]
+    used = [(lora, file) for lora in stage.loras if (file := lora_file(lora, files))]
+    if not used:
+        yield
+        return
+    try:
+        for lora, file in used:
+            folder, name = str(file.parent), file.name
+            pipe.load_lora_weights(folder, weight_name=name, adapter_name=adapter_name(lora.name), use_safetensors=True)
+        pipe.set_adapters(*adapters([lora for lora, _ in used], family))
+        yield
+    finally:
+        pipe.unload_lora_weights()
+
+
+def lora_file(lora: Lora, files: Mapping[str, Path]) -> Path | None:
+    """The file given for a LoRA, by the name in the recipe, with or without folder and ending."""
+    return files.get(lora.name) or files.get(adapter_name(lora.name))
+
+
+def apart(a: Image.Image, b: Image.Image) -> Apart:
+    """How far two pictures are from each other. Raises ValueError if their sizes differ."""
+    if a.size != b.size:
+        raise ValueError(f"the pictures are {a.width} x {a.height} and {b.width} x {b.height}: nothing to compare")
+    difference = ImageChops.difference(a.convert("RGB"), b.convert("RGB"))
+    statistics = ImageStat.Stat(difference)
+    largest = ImageChops.lighter(ImageChops.lighter(*difference.split()[:2]), difference.split()[2])
+    same = largest.histogram()[0] / (a.width * a.height)
+    return Apart(max(high for _, high in statistics.extrema), sum(statistics.mean) / 3, 1 - same)

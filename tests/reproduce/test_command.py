@@ -1,0 +1,124 @@
+"""`k-diffusing reproduce`: what is told, exit codes, and pictures made again, on the demo models."""
+
+import pytest
+from page_elements import HOSTILE, Elements
+from PIL import Image
+from workflows import change, node, sdxl, write_json, write_picture
+
+from k_diffusing import read_recipe
+from k_diffusing.cli import main
+from k_diffusing.render import families
+from k_diffusing.reproduce.page import page
+from k_diffusing.reproduce.rendering import apart
+from k_diffusing.reproduce.show import python
+
+
+@pytest.fixture
+def reproduce(tmp_path, capsys):
+    """The exit code, and what is said."""
+
+    def reproduce(*argv):
+        code = main(["reproduce", *map(str, argv), "--output", str(tmp_path / "again")])
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err
+        return code, said.out, said.err
+
+    return reproduce
+
+
+def test_a_workflow_is_told(reproduce, tmp_path):
+    code, out, _ = reproduce(write_json(tmp_path / "a.json", sdxl()))
+    assert code == 0 and out.rstrip().endswith("all of it was understood")
+    assert all(len(line) <= 100 for line in out.partition("\n\n")[0].splitlines())
+    assert "3 KSampler" in out and "comfy_sampler='dpmpp_2m'," in out
+    compile(out.partition("\n\n")[2].rpartition("\n\n")[0], "told", "exec")  # what is told to paste is Python
+
+
+def test_what_cannot_be_the_same(reproduce, tmp_path):
+    workflow = change(sdxl(n20=node("FreeU_V2", model=("4", 0))), "3", model=("20", 0))
+    code, out, _ = reproduce(write_json(tmp_path / "a.json", workflow))
+    assert code == 1 and "20 FreeU_V2: changes the network" in out
+
+
+def test_bad_input(reproduce, tmp_path):
+    for name in ("none.png", "."):
+        code, out, err = reproduce(tmp_path / name)
+        assert (code, out) == (2, "") and err.startswith("error: ")
+    path = write_json(tmp_path / "a.json", sdxl())
+    assert reproduce(path, "--node", "77")[0] == 2
+    assert "give NAME=FILE" in reproduce(path, "--lora", "x")[2]
+    assert "no LoRA" in reproduce(path, "--lora", f"x={path}")[2]
+    code, _, err = reproduce(path, "--model", str(tmp_path / "nothing"))
+    assert code == 2 and "cannot be loaded" in err
+
+
+def test_a_lora_that_is_not_given(reproduce, tmp_path):
+    lora = node("LoraLoader", model=("4", 0), clip=("4", 1), lora_name="styles/x.safetensors")
+    path = write_json(tmp_path / "a.json", change(sdxl(n20=lora), "3", model=("20", 0)))
+    assert reproduce(path)[0] == 0
+    (tmp_path / "x.pt").write_bytes(b"")
+    assert "no such .safetensors" in reproduce(path, "--lora", f"x={tmp_path / 'x.pt'}")[2]
+
+
+def test_a_picture_to_begin_with_that_is_not_there(reproduce, tmp_path):
+    workflow = sdxl(n5=node("VAEEncode", pixels=("20", 0), vae=("4", 2)), n20=node("LoadImage", image="begin.png"))
+    code, _, err = reproduce(write_json(tmp_path / "a.json", workflow), "--model", "demo")
+    assert code == 2 and "give --image FILE" in err
+
+
+def test_a_seed_that_is_not_known(reproduce, tmp_path):
+    workflow = change(sdxl(n20=node("Random", low=1, high=9)), "3", seed=("20", 0))
+    code, out, err = reproduce(write_json(tmp_path / "a.json", workflow), "--model", "demo")
+    assert code == 2 and "20 Random" not in out.partition("pipe")[0] and "the seed cannot be read" in err
+
+
+@pytest.mark.parametrize("model", ["demo", "demo-flux"])
+def test_our_own_picture_again(reproduce, tmp_path, model):
+    """The same to the last bit: on one thread the demo models' pictures are."""
+    made = ["--model", model, "--samplers", "euler_ancestral", "--steps", "3", "--seed", "7", "--sigma-grid", "karras"]
+    assert families.main([*made, "--output", str(tmp_path / "made")]) == 0
+    [path] = [one for one in (tmp_path / "made").glob("*.png") if "samplers" not in one.name]
+    code, out, _ = reproduce(path, "--model", model)
+    assert code == 0 and "the same in every pixel" in out
+    again = Image.open(tmp_path / "again" / f"{path.stem}-again.png")
+    assert apart(Image.open(path), again).most == 0
+    page = (tmp_path / "again" / f"{path.stem}-again.html").read_text(encoding="utf-8")
+    assert "euler_ancestral" in page and page.count("data:image/png") == 2
+    elements = Elements(page)
+    assert elements.slider() == [1, 1, 1, 1]
+    assert all(image["src"].startswith("data:") for image in elements.all("img"))
+
+
+def test_apart():
+    red, other = Image.new("RGB", (4, 4), (250, 0, 0)), Image.new("RGB", (4, 4), (250, 0, 0))
+    assert str(apart(red, other)) == "the same in every pixel"
+    other.putpixel((1, 2), (250, 0, 30))
+    found = apart(red, other)
+    assert (found.most, found.share) == (30, 1 / 16) and found.mean == pytest.approx(30 / 48)
+    with pytest.raises(ValueError, match="4 x 4 and 2 x 2"):
+        apart(red, Image.new("RGB", (2, 2)))
+
+
+def test_a_page_of_hostile_texts(tmp_path):
+    workflow = sdxl(
+        n6=node("CLIPTextEncode", text="".join(HOSTILE), clip=("4", 1)), n20=node(HOSTILE[0], model=("4", 0))
+    )
+    recipe = read_recipe(
+        write_json(tmp_path / "a.json", change(workflow, "3", model=("20", 0), sampler_name=HOSTILE[1]))
+    )
+    red = Image.new("RGB", (4, 4), "red")
+    elements = Elements(page(recipe, HOSTILE[2], red, red, "none", python(recipe)))
+    calm = Elements(page(read_recipe(write_json(tmp_path / "b.json", sdxl())), "b", red, red, "none", "pipe()"))
+    assert set(elements.tags()) <= {*calm.tags(), "p", "ul", "li"} and elements.all("script") == calm.all("script")
+    assert elements.handlers() == elements.addresses() == []
+
+
+def test_nothing_in_a_file_is_executed(reproduce, tmp_path, monkeypatch):
+    """What looks like code stays text, in the table and in the Python."""
+    monkeypatch.chdir(tmp_path)
+    code = "'); __import__('pathlib').Path('made').touch(); ('"
+    workflow = sdxl(n6=node("CLIPTextEncode", text=code, clip=("4", 1)))
+    assert reproduce(write_json(tmp_path / "a.json", workflow))[0] == 0
+    texts = {"k-diffusing": "1", "sampler": f"euler,eta={code}", "seed": "1", "steps": "1", "guidance_scale": "1"}
+    assert reproduce(write_picture(tmp_path / "a.png", **texts))[0] in (0, 2)
+    assert not (tmp_path / "made").exists()
