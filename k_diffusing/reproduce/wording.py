@@ -1,48 +1,42 @@
 """What another program's names of samplers and sigma grids are here."""
 
-import re
 from typing import Any, NamedTuple
 
-from k_diffusing.samplers.facts import FACTS
+from k_diffusing.names.grids import AUTOMATIC, find_grid
+from k_diffusing.samplers.asked import asked
+from k_diffusing.samplers.named import find_name
 
 
 class Here(NamedTuple):
-    """A name of another program, here.
+    """A sampler that a name of another program stands for.
 
     Attributes:
-        sampler: Ours; None if there is none.
+        sampler: Its name here; None if there is none.
+        options: That the name implies.
         grid: The sigma grid that the name asks for as well; None if it does not.
-        options: Of the sampler, that the name stands for.
         automatic: The sigma grid that A1111 takes for it.
     """
 
     sampler: str | None
-    grid: str | None = None
-    options: dict[str, Any] = {}  # noqa: RUF012 - never changed
-    automatic: str = "normal"
-
-
-_SAMPLERS = {
-    "euler a": "euler_ancestral",
-    "dpm2": "dpm_2",
-    "dpm2 a": "dpm_2_ancestral",
-    "dpmpp2s a": "dpmpp_2s_ancestral",
-}
-_GRIDS = ("karras", "exponential", "polyexponential", "simple", "normal", "sgm_uniform", "ddim_uniform", "beta",
-          "linear_quadratic", "kl_optimal", "vp")  # fmt: skip
+    options: dict[str, Any]
+    grid: str | None
+    automatic: str
 
 
 def sampler_here(name: str) -> Here:
-    """The sampler that a name of another program stands for."""
-    key = re.sub(r"[^a-z0-9]", "", name.lower().replace("++", "pp"))
-    grid = next((one for one in _GRIDS if key.endswith(one) and key != one), None)
-    key = key.removesuffix(grid or "").removesuffix("gpu").removeprefix("sample")
-    known = {re.sub(r"_", "", one): one for one in FACTS}
-    known |= {re.sub(r" ", "", one): ours for one, ours in _SAMPLERS.items()} | {"ddim": "euler"}
-    return Here(known.get(key), grid)
+    """The sampler of a name in any program."""
+    found = find_name(name)
+    if found is None:
+        return Here(None, {}, None, "normal")
+    grid = found.grid.name if found.grid else None
+    try:
+        here = asked(found.sampler.name)
+    except ValueError:  # it is known, and no function here
+        return Here(None, {}, grid, found.sampler.automatic)
+    return Here(here.sampler, here.options or {}, grid, found.sampler.automatic)
 
 
 def grid_here(name: str) -> str | None:
-    """The sigma grid that a name of another program stands for; None if there is none here."""
-    key = name.lower().replace(" ", "_")
-    return {"uniform": "normal", "ddim": "ddim_uniform"}.get(key, key if key in _GRIDS else None)
+    """The sigma grid of a name in any program; None if there is none here."""
+    row = find_grid(name)
+    return row.name if row and row.here and row.name != AUTOMATIC else None
