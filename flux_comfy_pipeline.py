@@ -23,6 +23,8 @@ from k_diffusing.noise.choose import noise_streams
 from k_diffusing.noise.streams import Streams
 from k_diffusing.observing import StepCallbacks
 from k_diffusing.plan import SamplingPlan, flow_plan
+from k_diffusing.programs.choose import find_program
+from k_diffusing.programs.records import Program
 from k_diffusing.prompts.flux import Prompt, check_shapes, conditioning
 from k_diffusing.run import SamplingRun
 from k_diffusing.samplers.call import run_sampler
@@ -67,7 +69,7 @@ class FluxPipeline(diffusers.FluxPipeline):
         joint_attention_kwargs: dict[str, Any] | None = None,
         callback_on_step_end: Callable | PipelineCallback | MultiPipelineCallbacks | None = None,
         callback_on_step_end_tensor_inputs: list[str] = ["latents"],  # noqa: B006 - diffusers' own default
-        max_sequence_length: int = 512,
+        max_sequence_length: int | None = None,
         *,
         comfy_sampler: str | Callable | None = "sample_euler",
         sampler_options: dict[str, Any] | None = None,
@@ -75,7 +77,9 @@ class FluxPipeline(diffusers.FluxPipeline):
         flow_coordinates: str = "auto",
         guidance_interval: GuidanceInterval | None = None,
         batch_guidance: bool = False,
-        noise: str = "torch",
+        noise: str | None = None,
+        program: str | Program | None = None,
+        mu: float | None = None,
         seeds: int | list[int] | None = None,
         trace: Trace | None = None,
     ) -> FluxPipelineOutput | tuple:
@@ -104,7 +108,10 @@ class FluxPipeline(diffusers.FluxPipeline):
             batch_guidance: both prompts of true CFG in one call of the transformer; False: in two, as diffusers does,
                 which takes less memory.
             noise: where all noise comes from: "torch", "cpu", "philox", "comfy", "a1111" or "brownian_tree"
-                (`k_diffusing.NOISE_SOURCES`).
+                (`k_diffusing.NOISE_SOURCES`); None: the program's, without one "torch".
+            program: "comfyui" or "a1111": the picture of that program from the same settings, in everything that these
+                arguments leave open; None: diffusers' conventions.
+            mu: the log of flow time's shift, in place of that for the size of the image or of the program's.
             seeds: in place of generator: one for each image, or one that stands for itself, itself + 1, ...
             trace: a `k_diffusing.Trace` that takes note of every network call, draw of noise and step.
             callback_on_step_end: as in diffusers, called once per step of the sampler;
@@ -117,6 +124,7 @@ class FluxPipeline(diffusers.FluxPipeline):
             RuntimeError: where dpm_adaptive finds no step that it accepts.
         """
         trace = chosen_trace(trace)
+        max_sequence_length = max_sequence_length or find_program(program, noise).prompt_tokens
         if comfy_sampler is None:
             return super().__call__(**diffusers_arguments(FluxPipeline.__call__, locals()))
 
@@ -134,17 +142,20 @@ class FluxPipeline(diffusers.FluxPipeline):
         plan = self.plan(
             comfy_sampler, sampler_options, sigma_grid, num_inference_steps, sigmas=sigmas, height=height, width=width,
             latents=latents, flow_coordinates=flow_coordinates, guidance_interval=guidance_interval, noise=noise,
+            program=program, mu=mu,
         )  # fmt: skip
         check_callback(plan.sampler, callback_on_step_end)
         shape = latent_shape(self, images, height, width)
-        check_noise(noise, generator, seeds, images, elements=math.prod(shape[1:]))
+        check_noise(plan.noise, generator, seeds, images, elements=math.prod(shape[1:]))
         warn_of_bounds(self, plan.sampler, self.scheduler)
+        if negative_prompt is None and negative_prompt_embeds is None:
+            negative_prompt = plan.program.empty_negative
         given = Prompt(prompt, prompt_2, prompt_embeds, pooled_prompt_embeds, ip_adapter_image, ip_adapter_image_embeds)
         negative = Prompt(
             negative_prompt, negative_prompt_2, negative_prompt_embeds, negative_pooled_prompt_embeds,
             negative_ip_adapter_image, negative_ip_adapter_image_embeds,
         )  # fmt: skip
-        true_cfg = true_cfg_scale > 1 and negative.has_text
+        true_cfg = plan.guides(true_cfg_scale) and negative.has_text
         if true_cfg:
             check_shapes(self, given, negative, num_images_per_prompt, max_sequence_length, batch_guidance)
 
@@ -154,7 +165,7 @@ class FluxPipeline(diffusers.FluxPipeline):
         told = conditioning(self, given, negative, true_cfg, shape, num_images_per_prompt, max_sequence_length, size)
 
         # 3. The state at the first noise level: unit noise, whatever that level is.
-        streams = noise_streams(noise, generator, seeds, images, self._execution_device)
+        streams = noise_streams(plan.noise, generator, seeds, images, self._execution_device)
         initial = initial_latents(self, latents, streams, shape, told.dtype) * plan.initial_scale
         x = plan.space.state(initial, plan.sigmas[0])
         callbacks = StepCallbacks(told.tensors, callback_on_step_end, callback_on_step_end_tensor_inputs)
@@ -209,7 +220,8 @@ class FluxPipeline(diffusers.FluxPipeline):
         self, comfy_sampler: str | Callable = "sample_euler", sampler_options: dict[str, Any] | None = None,
         sigma_grid: str | Callable | None = None, num_inference_steps: int = 28, *, sigmas: list[float] | None = None,
         height: int | None = None, width: int | None = None, latents: torch.Tensor | None = None,
-        flow_coordinates: str = "auto", guidance_interval: GuidanceInterval | None = None, noise: str = "torch",
+        flow_coordinates: str = "auto", guidance_interval: GuidanceInterval | None = None, noise: str | None = None,
+        program: str | Program | None = None, mu: float | None = None,
     ) -> SamplingPlan:  # fmt: skip
         """What a call with these arguments would do, without running a model; it prints as a table.
 
@@ -218,8 +230,8 @@ class FluxPipeline(diffusers.FluxPipeline):
         """
         return flow_plan(
             self.scheduler, comfy_sampler, sampler_options, sigma_grid, num_inference_steps,
-            mu=dynamic_shift(self, height, width, latents), sigmas=sigmas, flow_coordinates=flow_coordinates,
-            guidance_interval=guidance_interval, noise=noise,
+            size_mu=dynamic_shift(self, height, width, latents), mu=mu, sigmas=sigmas,
+            flow_coordinates=flow_coordinates, guidance_interval=guidance_interval, noise=noise, program=program,
         )  # fmt: skip
 
     @torch.no_grad()

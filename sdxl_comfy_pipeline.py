@@ -22,6 +22,7 @@ from k_diffusing.noise.check import check_noise
 from k_diffusing.noise.choose import noise_streams
 from k_diffusing.observing import StepCallbacks
 from k_diffusing.plan import SamplingPlan, discrete_plan
+from k_diffusing.programs.records import Program
 from k_diffusing.prompts.sdxl import conditioning
 from k_diffusing.run import SamplingRun
 from k_diffusing.samplers.call import run_sampler
@@ -34,7 +35,7 @@ logger = logging.get_logger(f"diffusers.{__name__}")  # under diffusers' verbosi
 class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
     """diffusers' `StableDiffusionXLPipeline`, with the sampling algorithm given as a function.
 
-    Everything of diffusers' class works as it does there; `__call__` takes nine more keywords.
+    Everything of diffusers' class works as it does there; `__call__` takes ten more keywords.
     """
 
     _callback_tensor_inputs = [*diffusers.StableDiffusionXLPipeline._callback_tensor_inputs, "denoised"]
@@ -80,10 +81,11 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         comfy_sampler: str | Callable | None = "sample_euler",
         sampler_options: dict[str, Any] | None = None,
         sigma_grid: str | Callable | None = None,
-        quantize: bool = False,
+        quantize: bool | None = None,
         guidance_interval: GuidanceInterval | None = None,
         batch_guidance: bool = True,
-        noise: str = "torch",
+        noise: str | None = None,
+        program: str | Program | None = None,
         seeds: int | list[int] | None = None,
         trace: Trace | None = None,
         callback: Callable | None = None,
@@ -102,12 +104,14 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
                 function (schedule, n) -> n + 1 sigmas; None: the grid of the config of `pipe.scheduler`, which itself
                 is neither used nor changed.
             quantize: tell the network the nearest integer timestep where sigma is between the grid's points,
-                in place of interpolating in log sigma.
+                in place of interpolating in log sigma; None: as the program does, without one interpolate.
             guidance_interval: (start, end), in fractions of the timesteps, or {"sigma": (start, end)}: elsewhere the
                 UNet is called without the negative prompt, on half as many rows.
             batch_guidance: both prompts in one call of the UNet; False: in two, which takes less memory.
             noise: where all noise comes from: "torch", "cpu", "philox", "comfy", "a1111" or "brownian_tree"
-                (`k_diffusing.NOISE_SOURCES`).
+                (`k_diffusing.NOISE_SOURCES`); None: the program's, without one "torch".
+            program: "comfyui" or "a1111": the picture of that program from the same settings, in everything that these
+                arguments leave open; None: diffusers' conventions.
             seeds: in place of generator: one for each image, or one that stands for itself, itself + 1, ...
             trace: a `k_diffusing.Trace` that takes note of every network call, draw of noise and step.
             callback, callback_steps: deprecated in diffusers; use callback_on_step_end.
@@ -138,10 +142,11 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         plan = self.plan(
             comfy_sampler, sampler_options, sigma_grid, num_inference_steps, timesteps=timesteps, sigmas=sigmas,
             denoising_end=denoising_end, quantize=quantize, guidance_interval=guidance_interval, noise=noise,
+            program=program,
         )  # fmt: skip
         check_callback(plan.sampler, callback_on_step_end, callback)
         shape = (self.unet.config.in_channels, height // self.vae_scale_factor, width // self.vae_scale_factor)
-        check_noise(noise, generator, seeds, images, elements=math.prod(shape))
+        check_noise(plan.noise, generator, seeds, images, elements=math.prod(shape))
         warn_of_bounds(self, plan.sampler, self.scheduler)
         warn_of_leftovers(plan.sampler.name, eta, callback=callback, callback_steps=callback_steps)
 
@@ -149,9 +154,12 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         self._guidance_scale, self._guidance_rescale, self._clip_skip = guidance_scale, guidance_rescale, clip_skip
         self._cross_attention_kwargs, self._denoising_end = cross_attention_kwargs, denoising_end
         self._interrupt, self._num_timesteps = False, plan.num_timesteps
-        device = self._execution_device
+        device, scale = self._execution_device, guidance_scale
+        two_prompts = plan.guides(guidance_scale) and self.unet.config.time_cond_proj_dim is None
+        if negative_prompt is None and negative_prompt_embeds is None:
+            negative_prompt = plan.program.empty_negative
         told = conditioning(
-            self, device, images, num_images_per_prompt, ip_adapter_image, ip_adapter_image_embeds,
+            self, two_prompts, device, images, num_images_per_prompt, ip_adapter_image, ip_adapter_image_embeds,
             size=(original_size or (height, width), crops_coords_top_left, target_size or (height, width)),
             negative_size=(negative_original_size, negative_crops_coords_top_left, negative_target_size),
             prompt=prompt, prompt_2=prompt_2, prompt_embeds=prompt_embeds, pooled_prompt_embeds=pooled_prompt_embeds,
@@ -160,7 +168,7 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         )  # fmt: skip
 
         # 3. The state at the first noise level.
-        streams = noise_streams(noise, generator, seeds, images, device)
+        streams = noise_streams(plan.noise, generator, seeds, images, device)
         initial = streams.initial((images, *shape), device, told.dtype) if latents is None else latents
         x = initial.to(device, torch.promote_types(initial.dtype, torch.float32)) * plan.initial_scale
         callbacks = StepCallbacks(
@@ -171,8 +179,10 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         # 4. The denoiser.
         def network(net_input, timestep, guided):
             """The UNet's output as guidance makes it, with the prompt, without it: each [B, 4, h, w]."""
-            if not (guided and self.do_classifier_free_guidance):
-                output = told.output(net_input, timestep, self.do_classifier_free_guidance, x.dtype)
+            # A callback may have changed the scale, and ended guidance so, as diffusers' own do.
+            both = two_prompts if self.guidance_scale == scale else self.do_classifier_free_guidance
+            if not (guided and both):
+                output = told.output(net_input, timestep, both, x.dtype)
                 return output, output, output
             text, uncond = told.outputs(net_input, timestep, batch_guidance, x.dtype)
             output = uncond + self.guidance_scale * (text - uncond)
@@ -205,7 +215,8 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         self, comfy_sampler: str | Callable = "sample_euler", sampler_options: dict[str, Any] | None = None,
         sigma_grid: str | Callable | None = None, num_inference_steps: int = 50, *,
         timesteps: list[int] | None = None, sigmas: list[float] | None = None, denoising_end: float | None = None,
-        quantize: bool = False, guidance_interval: GuidanceInterval | None = None, noise: str = "torch",
+        quantize: bool | None = None, guidance_interval: GuidanceInterval | None = None, noise: str | None = None,
+        program: str | Program | None = None,
     ) -> SamplingPlan:  # fmt: skip
         """What a call with these arguments would do, without running a model; it prints as a table.
 
@@ -214,7 +225,7 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         return discrete_plan(
             self.scheduler, comfy_sampler, sampler_options, sigma_grid, num_inference_steps, timesteps=timesteps,
             sigmas=sigmas, denoising_end=denoising_end, quantize=quantize, guidance_interval=guidance_interval,
-            noise=noise,
+            noise=noise, program=program,
         )  # fmt: skip
 
     @torch.no_grad()

@@ -5,7 +5,7 @@ print(pipe.plan("dpmpp_2m", sigma_grid="karras", num_inference_steps=12))
 
 import html
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -14,11 +14,13 @@ from k_diffusing.arguments import check_sampler
 from k_diffusing.grids.choose import SigmaGrid, discrete_grid, flow_grid
 from k_diffusing.model.coordinates import FLOW_COORDINATES
 from k_diffusing.model.guidance import GuidanceInterval, guidance_at
-from k_diffusing.model.scheduler_config import flow_schedule, noise_schedule, preconditioning
+from k_diffusing.model.scheduler_config import preconditioning
 from k_diffusing.noise.check import check_source
-from k_diffusing.programs.records import program_of
+from k_diffusing.programs.choose import find_program
+from k_diffusing.programs.records import DIFFUSERS, Program
 from k_diffusing.samplers.asked import asked
 from k_diffusing.samplers.comfyui import ComfyModel
+from k_diffusing.samplers.find import find_sampler
 from k_diffusing.samplers.options import choose_coordinates
 from k_diffusing.samplers.records import Sampler
 from k_diffusing.samplers.steps import evaluation_count, step_count
@@ -50,6 +52,7 @@ class SamplingPlan:
         guided: (time 0-dim or [B]) -> whether the network is guided there.
         noise: the name of the noise source.
         initial_scale: what unit noise is multiplied by; on flow models it makes latents, else the state at sigmas[0].
+        program: whose conventions these are.
     """
 
     sampler: Sampler
@@ -59,6 +62,7 @@ class SamplingPlan:
     guided: Callable[[torch.Tensor], bool]
     noise: str
     initial_scale: torch.Tensor | float = 1.0
+    program: Program = DIFFUSERS
 
     @property
     def coordinates(self) -> str:
@@ -98,6 +102,13 @@ class SamplingPlan:
     def evaluations(self) -> int | None:
         """Network evaluations to come, where a guided pair counts as one; None where they are not known."""
         return evaluation_count(self.sampler, self.sigmas)
+
+    def guides(self, scale: float) -> bool:
+        """Whether the network is called with the negative prompt at this guidance scale.
+
+        CFG++ functions step along the answer to the negative prompt, whatever the scale.
+        """
+        return self.program.guides(scale) or self.sampler.uses_uncond
 
     def model(self, denoiser: Callable) -> Callable:
         """What the sampler gets as its model: ComfyUI's functions look for more there than the call."""
@@ -171,34 +182,41 @@ def discrete_plan(
     timesteps: list[int] | None = None,
     sigmas: list[float] | None = None,
     denoising_end: float | None = None,
-    quantize: bool = False,
+    quantize: bool | None = None,
     guidance_interval: GuidanceInterval | None = None,
-    noise: str = "torch",
+    noise: str | None = None,
+    program: str | Program | None = None,
 ) -> SamplingPlan:
     """The plan for an epsilon, v or sample model with this diffusers scheduler, whose config alone is read.
+
+    quantize, noise, sigma_grid: None leaves them to the program.
 
     Raises ValueError or TypeError for input that cannot be right, with the value, the reason and the choices.
     """
     comfy_sampler, sampler_options, sigma_grid = asked(comfy_sampler, sampler_options, sigma_grid, timesteps, sigmas)
     explicit = {"timesteps": timesteps, "sigmas": sigmas}
-    sampler = check_sampler(comfy_sampler, sampler_options, sigma_grid, num_inference_steps, **explicit)
+    named, program = find_sampler(comfy_sampler), find_program(program, noise)
+    if sigma_grid is None and timesteps is None and sigmas is None:
+        sigma_grid = program.default_grid
+    sampler = check_sampler(program.sampler(named, False), sampler_options, sigma_grid, num_inference_steps, **explicit)
+    noise, quantize = noise or program.noise, program.quantize if quantize is None else quantize
     check_source(noise)
     if getattr(sampler.function, "flow_coordinates", None) == "flow":
         raise ValueError(
             f"{sampler.name} integrates flow matching, which SDXL is not: take a scheduler with betas, such as "
             "UniPCMultistepScheduler.from_config(pipe.scheduler.config), without use_flow_sigmas"
         )
-    schedule = noise_schedule(scheduler)
+    schedule = program.noise_schedule(scheduler)
     guided = guidance_at(guidance_interval, schedule)
-    program, grid_scheduler = program_of(noise), sampler.grid_scheduler or scheduler
-    drop = sampler.name in program.drops_penultimate
-    grid = discrete_grid(grid_scheduler, schedule, num_inference_steps, sigma_grid, timesteps, sigmas, drop)
+    grid_scheduler, drop = sampler.grid_scheduler or scheduler, program.drops(sampler.name)
+    chosen = program.grid(sigma_grid)
+    grid = discrete_grid(grid_scheduler, schedule, num_inference_steps, chosen, timesteps, sigmas, drop)
     scale = program.initial_scale(grid.initial_scale, grid.sigmas[0], schedule.sigmas[-1])
     space = discrete_space(schedule, preconditioning(scheduler), grid._replace(initial_scale=scale), quantize)
     levels = grid.sigmas[: _steps_before(denoising_end, scheduler, schedule, grid) + 1]
     if quantize:
         space.timestep(levels)  # raises where timesteps are not integers
-    return SamplingPlan(sampler, dict(sampler_options or {}), levels, space, guided, noise, scale)
+    return SamplingPlan(sampler, dict(sampler_options or {}), levels, space, guided, noise, scale, program)
 
 
 def _steps_before(denoising_end: float | None, scheduler, schedule, grid: SigmaGrid) -> int:
@@ -221,25 +239,35 @@ def flow_plan(
     sigma_grid: str | Callable | None,
     num_inference_steps: int,
     *,
+    size_mu: float | None = None,
     mu: float | None = None,
     sigmas: list[float] | None = None,
     flow_coordinates: str = "auto",
     guidance_interval: GuidanceInterval | None = None,
-    noise: str = "torch",
+    noise: str | None = None,
+    program: str | Program | None = None,
 ) -> SamplingPlan:
     """The plan for a flow-matching model with this diffusers scheduler, whose config alone is read.
 
-    mu: the dynamic shift for the size of the image. Raises as discrete_plan does.
+    size_mu: the log of the dynamic time shift for the size of the image. mu: the user's own in its place, or in that of
+    the program's. noise, sigma_grid: None leaves them to the program. Raises as discrete_plan does.
     """
     comfy_sampler, sampler_options, sigma_grid = asked(comfy_sampler, sampler_options, sigma_grid, sigmas)
-    sampler = check_sampler(comfy_sampler, sampler_options, sigma_grid, num_inference_steps, sigmas=sigmas)
+    program = find_program(program, noise)
+    if sigma_grid is None and sigmas is None:
+        sigma_grid = program.default_grid
+    named = program.sampler(find_sampler(comfy_sampler), True)
+    sampler = check_sampler(named, sampler_options, sigma_grid, num_inference_steps, sigmas=sigmas)
+    noise = noise or program.noise
     check_source(noise)
-    chosen = choose_coordinates(flow_coordinates, sampler, sampler_options)
-    schedule = flow_schedule(scheduler, mu)
+    coordinates = choose_coordinates(flow_coordinates, sampler, sampler_options)
+    schedule = program.flow_schedule(scheduler, size_mu, mu)
     guided = guidance_at(guidance_interval, schedule)
-    program, grid_scheduler = program_of(noise), sampler.grid_scheduler or scheduler
-    drop = sampler.name in program.drops_penultimate
-    times = flow_grid(grid_scheduler, schedule, num_inference_steps, sigma_grid, sigmas, mu, drop).sigmas
-    levels, space = FLOW_COORDINATES[chosen].sigmas(times), flow_space(schedule, chosen)
+    grid_scheduler, drop = sampler.grid_scheduler or scheduler, program.drops(sampler.name)
+    chosen, used_mu = program.grid(sigma_grid), size_mu if mu is None else mu
+    times = flow_grid(grid_scheduler, schedule, num_inference_steps, chosen, sigmas, used_mu, drop).sigmas
+    levels = FLOW_COORDINATES[coordinates].sigmas(times)
+    told = replace(schedule, train_steps=scheduler.config.num_train_timesteps)
+    space = flow_space(told, coordinates)
     scale = program.flow_scale(space.time(levels[0]))
-    return SamplingPlan(sampler, dict(sampler_options or {}), levels, space, guided, noise, scale)
+    return SamplingPlan(sampler, dict(sampler_options or {}), levels, space, guided, noise, scale, program)

@@ -76,13 +76,14 @@ def linear_quadratic(schedule: NoiseSchedule, n: int, threshold: float = 0.025) 
     curvature = (1 - threshold - slope * rest) / rest**2
     i = torch.arange(n, dtype=torch.float64)
     after = (i - half).clamp(min=0)
-    return with_zero((1 - slope * i - curvature * after**2) * float(schedule.sigmas[-1]))
+    return with_zero((1 - slope * i - curvature * after**2).float() * schedule.sigmas[-1])
 
 
 def kl_optimal(schedule: NoiseSchedule, n: int) -> torch.Tensor:
     """tan of angles evenly between arctan(sigma_max) and arctan(sigma_min) (Sabour et al. 2024, arXiv 2404.14507)."""
     low, high = _range(schedule)
-    return with_zero(torch.linspace(math.atan(high), math.atan(low), n).tan())
+    ramp = torch.arange(n) / max(n - 1, 1)
+    return with_zero((ramp * math.atan(low) + (1 - ramp) * math.atan(high)).tan())
 
 
 def karras(schedule: NoiseSchedule, n: int) -> torch.Tensor:

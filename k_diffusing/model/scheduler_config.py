@@ -80,11 +80,11 @@ def flow_schedule(scheduler, mu: float | None = None) -> FlowSchedule:
             raise ValueError("the scheduler's config shifts flow time by the size of the image: pass mu=")
         factor = mu if config.get("time_shift_type") == "linear" else math.exp(mu)
 
-    def shift(t: torch.Tensor) -> torch.Tensor:
+    def shift(t):
         return factor * t / (1 + (factor - 1) * t)
 
     steps = config.num_train_timesteps
-    return FlowSchedule(shift(torch.arange(1, steps + 1) / steps), shift)
+    return FlowSchedule(shift(torch.arange(1, steps + 1) / steps), shift, steps)
 
 
 def preconditioning(scheduler) -> Preconditioning:

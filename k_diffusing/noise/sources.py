@@ -80,7 +80,7 @@ def _comfy_streams(generators: Generators, images: int, device) -> Streams:
     seeds, on_cpu = _seeds(generators), torch.device(device).type == "cpu"
     later, first = seeded_generators(seeds, device, add=int(on_cpu)), seeded_generators(seeds)
     draw, initial = _randn(later, wide=True), _randn(first, wide=True)
-    return Streams(draw, initial, tree_seeds=lambda: seeds, tree_device="cpu", unpacked=True)
+    return Streams(draw, initial, tree_seeds=lambda: seeds, tree_device="cpu", unpacked=True, tree_on_grid=True)
 
 
 def _a1111_streams(generators: Generators, images: int, device) -> Streams:

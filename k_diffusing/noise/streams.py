@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from k_diffusing._k_diffusion import k_sampling
+from k_diffusing._tensors import same_level
 from k_diffusing.noise.brownian import BrownianPath
 
 Generators = torch.Generator | list[torch.Generator] | None
@@ -27,7 +28,8 @@ class Streams:
     draw: of unit noise. first: of the initial latents, if they have streams of their own. tree_seeds: of k-diffusion's
     tree, one for the batch or one for each image; None: a BrownianPath instead. tree_device: where the tree draws if
     not where x is. unpacked: the program reproduced here draws noise for latents that are not packed. skips_initial:
-    its streams begin with the initial latents' noise, whoever drew those.
+    its streams begin with the initial latents' noise, whoever drew those. tree_on_grid: the program asks its tree for
+    the grid's own sigmas, where k_diffusion's functions ask for exp(log sigma), which may round to another time.
     """
 
     draw: Draw
@@ -36,6 +38,7 @@ class Streams:
     tree_device: str | None = None
     unpacked: bool = False
     skips_initial: bool = False
+    tree_on_grid: bool = False
 
     def initial(self, shape: tuple, device, dtype: torch.dtype) -> torch.Tensor:
         """Unit noise [images, ...] of the initial latents; "comfy" and "a1111" make it float32 where dtype is less."""
@@ -80,7 +83,7 @@ class Streams:
         if self.tree_seeds is None:
             return BrownianPath(draw, remember=REMEMBERED)
         like = torch.empty(shape, dtype=x.dtype, device=self.tree_device or x.device)
-        tree = _tree(like, sigmas, self.tree_seeds(), time)
+        tree = _tree(like, sigmas, self.tree_seeds(), time, self.tree_on_grid)
         return lambda sigma, sigma_next: pack(tree(sigma, sigma_next).to(x))
 
 
@@ -88,14 +91,21 @@ def _as_it_is(noise: torch.Tensor) -> torch.Tensor:
     return noise
 
 
-def _tree(like: torch.Tensor, sigmas: torch.Tensor, seeds: Seeds, time: Callable) -> Callable:
+def _tree(like: torch.Tensor, sigmas: torch.Tensor, seeds: Seeds, time: Callable, on_grid: bool) -> Callable:
     """k-diffusion's BrownianTreeNoiseSampler, without torchsde's warnings at the ends of its range."""
     bounds = [float(time(bound)) for bound in (sigmas[sigmas > 0].min(), sigmas.max())]
     tree = k_sampling.BatchedBrownianTree(like, *bounds, seeds)
     low, high = (round(bound, 6) for bound in bounds)  # torchsde rounds them so, then clamps to them and warns
 
+    def time_at(level) -> torch.Tensor:
+        level = torch.as_tensor(level).cpu()
+        if on_grid:
+            near = sigmas[(sigmas - level).abs().argmin()]
+            level = near if same_level(float(near), float(level)) else level
+        return time(level)
+
     def noise_sampler(sigma, sigma_next):
-        start, end = (time(torch.as_tensor(level).cpu()) for level in (sigma, sigma_next))
+        start, end = time_at(sigma), time_at(sigma_next)
         return tree(*(min(max(float(t), low), high) for t in (start, end))) / (end - start).abs().sqrt()
 
     return noise_sampler

@@ -90,7 +90,7 @@ def solve(
         sigma = sigma.reshape(-1, 1)
         return SMOOTH.posterior_mean(x, 1 - sigma if flow else torch.ones_like(sigma), sigma)
 
-    schedule = FlowSchedule(sigmas.flip(0), shift=lambda t: t)
+    schedule = FlowSchedule(sigmas.flip(0), shift=lambda t: t, train_steps=len(sigmas))
     model = ComfyModel(denoiser, model_sampling(Levels(schedule), flow))
     generator = torch.Generator().manual_seed(seed)
     x = run_sampler(find_sampler(sampler), model, x, sigmas, options=options, generator=generator)

@@ -1,19 +1,37 @@
-"""What another program does besides its noise: how it scales the initial latents, which sigmas it drops."""
+"""What another program does: one record each, with everything in which its pictures differ from diffusers' own."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 from k_diffusing._tensors import same_level
 from k_diffusing.model.preconditioning import vp_scale
+from k_diffusing.model.scheduler_config import flow_schedule, noise_schedule, shifts_dynamically
+from k_diffusing.model.schedules import FlowSchedule
+from k_diffusing.samplers.records import Sampler
 
 Scale = torch.Tensor | float
 
 
+def _as_named(sampler: Sampler, flow: bool) -> Sampler:
+    return sampler
+
+
+def _flow_schedule(scheduler, size_mu: float | None, mu: float | None) -> FlowSchedule:
+    """That of the scheduler's config, with the user's mu in place of the size's."""
+    if mu is not None and not shifts_dynamically(scheduler):
+        raise ValueError(
+            f"mu={mu:g} takes the place of the shift for the size, and the config of {type(scheduler).__name__} has a "
+            "static one: FlowMatchEulerDiscreteScheduler.from_config(pipe.scheduler.config, shift=math.exp(mu))"
+        )
+    return flow_schedule(scheduler, size_mu if mu is None else mu)
+
+
 @dataclass(frozen=True)
 class Program:
-    """A program whose pictures can be reproduced.
+    """A program whose pictures can be reproduced. What is left out is as in diffusers.
 
     Attributes:
         name: What it is called.
@@ -21,12 +39,40 @@ class Program:
             scheduler's config has, the first sigma of the grid and the model's largest.
         flow_scale: The same on flow models, from the flow time at the first sigma.
         drops_penultimate: The samplers whose grid it makes one step longer, less the last sigma above 0.
+        noise: Its noise source, one of NOISE_SOURCES.
+        quantize: Whether it tells the network integer timesteps.
+        noise_schedule: Its noise schedule of an epsilon, v or sample model, from the diffusers scheduler.
+        flow_schedule: That of a flow model, from the scheduler, the mu that diffusers has for the size, and the user's.
+        grids: Its sigma grids, where they differ from ours of the same names.
+        default_grid: The grid it takes where the user names none; None: that of the scheduler's config.
+        sampler: What a sampler's record means in it, from our record and whether the model is a flow model.
+        guides: Whether it calls the network with the negative prompt, from the guidance scale.
+        empty_negative: What it takes for the negative prompt where the user gives none.
+        prompt_tokens: To how many tokens it pads the T5 prompt of FLUX.
     """
 
     name: str
-    initial_scale: Callable[[Scale, torch.Tensor, torch.Tensor], Scale]
+    initial_scale: Callable[[Scale, torch.Tensor, torch.Tensor], Scale] = lambda own, sigma, sigma_max: own
     flow_scale: Callable[[torch.Tensor], Scale] = lambda t: 1.0
     drops_penultimate: frozenset[str] = frozenset()
+    noise: str = "torch"
+    quantize: bool = False
+    noise_schedule: Callable[[Any], Any] = noise_schedule
+    flow_schedule: Callable[[Any, float | None, float | None], FlowSchedule] = _flow_schedule
+    grids: Mapping[str, Callable] = field(default_factory=dict)
+    default_grid: str | None = None
+    sampler: Callable[[Sampler, bool], Sampler] = _as_named
+    guides: Callable[[float], bool] = lambda scale: scale > 1
+    empty_negative: str | None = None
+    prompt_tokens: int = 512
+
+    def drops(self, sampler: str) -> bool:
+        """Whether it drops the last sigma above 0 of a sampler of this name, or of a function `sample_NAME`."""
+        return sampler.removeprefix("sample_").removesuffix("_gpu") in self.drops_penultimate
+
+    def grid(self, sigma_grid: str | Callable | None) -> str | Callable | None:
+        """What a choice of sigma grid means in it: a name of ours, a function, or None for the config's."""
+        return self.grids.get(sigma_grid, sigma_grid) if isinstance(sigma_grid, str) else sigma_grid
 
 
 def comfyui_scale(own: Scale, sigma: torch.Tensor, sigma_max: torch.Tensor) -> torch.Tensor:
@@ -35,20 +81,18 @@ def comfyui_scale(own: Scale, sigma: torch.Tensor, sigma_max: torch.Tensor) -> t
     return vp_scale(sigma) if at_top else sigma
 
 
-DIFFUSERS = Program("diffusers", initial_scale=lambda own, sigma, sigma_max: own)
-COMFYUI = Program(
+DIFFUSERS = Program("diffusers")
+# What goes with either program's noise, also where nothing else of it is wanted.
+NOISE_OF_COMFYUI = Program(
     "ComfyUI",
     initial_scale=comfyui_scale,
     flow_scale=lambda t: t,
-    drops_penultimate=frozenset({"dpm_2", "dpm_2_ancestral", "uni_pc", "uni_pc_bh2"}),
+    drops_penultimate=frozenset({"dpm_2", "dpm_2_ancestral", "uni_pc", "uni_pc_bh2", "unipc", "unipc_bh2"}),
+    noise="comfy",
 )
-A1111 = Program(
+NOISE_OF_A1111 = Program(
     "A1111's web UI",
     initial_scale=lambda own, sigma, sigma_max: sigma,  # unless it is told to use its "SGM noise multiplier"
     drops_penultimate=frozenset({"dpm_2", "dpm_2_ancestral"}),
+    noise="a1111",
 )
-
-
-def program_of(noise: str) -> Program:
-    """The program that a noise source, one of NOISE_SOURCES, belongs to."""
-    return {"comfy": COMFYUI, "a1111": A1111}.get(noise, DIFFUSERS)

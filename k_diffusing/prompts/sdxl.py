@@ -60,14 +60,13 @@ class Conditioning:
 
 
 def conditioning(
-    pipe: "diffusers.StableDiffusionXLPipeline", device: torch.device, images: int, images_per_prompt: int,
-    ip_adapter_image, ip_adapter_image_embeds, size: tuple, negative_size: tuple, **prompts,
+    pipe: "diffusers.StableDiffusionXLPipeline", guided: bool, device: torch.device, images: int,
+    images_per_prompt: int, ip_adapter_image, ip_adapter_image_embeds, size: tuple, negative_size: tuple, **prompts,
 ) -> Conditioning:  # fmt: skip
-    """Encode prompts, sizes and image prompts, for as many images, with the pipeline's guidance.
+    """Encode prompts, sizes and image prompts, for as many images; guided: negative prompts too.
 
     size, negative_size: (original size, crop, target size). prompts: as encode_prompt takes them.
     """
-    guided = pipe.do_classifier_free_guidance
     encode_prompt: Any = pipe.encode_prompt  # diffusers annotates what it returns as what it takes
     embeds, negative_embeds, pooled, negative_pooled = encode_prompt(
         **prompts,

@@ -22,7 +22,7 @@ from k_diffusing.samplers.find import parameters_of, sampler_options
 from k_diffusing.samplers.options import adds_noise
 from k_diffusing.samplers.patch import Bound, rebound, to_d
 from k_diffusing.samplers.records import Sampler
-from k_diffusing.samplers.steps import StepWatch, fast_evaluations, is_single_step
+from k_diffusing.samplers.steps import StepWatch, fast_evaluations, is_single_step, leads_to_zero
 from k_diffusing.samplers.user_draws import UserDraws
 
 
@@ -79,7 +79,7 @@ def run_sampler(
         return rebound(sampler.function, names)(watch.model, x, sigmas, disable=True, **options)
     function = rebound(sampler.function, {"DPMSolver": watch.DPMSolver})
     x = function(denoiser, x, *_range(sampler, sigmas), disable=True, **options)
-    return _last_step(denoiser, x, sigmas, derivative, watch.begin)
+    return _last_step(sampler, denoiser, x, sigmas, derivative, watch.begin)
 
 
 def _no_noise(interval: Interval) -> float:
@@ -111,7 +111,7 @@ def _noise_sampler(draw: Draw) -> Callable:
 def _range(sampler: Sampler, sigmas: torch.Tensor) -> tuple:
     sigma_range = (float(sigmas[sigmas > 0].min()), float(sigmas.max()))
     needs_n = "n" in parameters_of(sampler.function)
-    return (*sigma_range, fast_evaluations(sigmas)) if needs_n else sigma_range
+    return (*sigma_range, fast_evaluations(sampler, sigmas)) if needs_n else sigma_range
 
 
 def _single_step(denoiser, x, sigma, derivative, begin) -> torch.Tensor:
@@ -121,9 +121,9 @@ def _single_step(denoiser, x, sigma, derivative, begin) -> torch.Tensor:
     return denoised if derivative is None else x - sigma * derivative(x, sigma, denoised)
 
 
-def _last_step(denoiser, x, sigmas, derivative, begin) -> torch.Tensor:
+def _last_step(sampler, denoiser, x, sigmas, derivative, begin) -> torch.Tensor:
     """From the smallest sigma above 0, where a sampler that takes a range stops, to 0 if the grid ends there."""
-    if sigmas[-1] > 0:
+    if not leads_to_zero(sampler, sigmas):
         return x
     sigma = sigmas[sigmas > 0].min()
     begin(x, sigma)
@@ -157,7 +157,7 @@ def _run_custom(sampler, denoiser, x, sigmas, options, noise, draws: UserDraws, 
         if sampler.takes == "sigmas":
             return _latents(sampler, function(model, x, sigmas.to(x.device), **options), x.shape)
         x = _latents(sampler, function(model, x, *_range(sampler, sigmas), **options), x.shape)
-    return _last_step(denoiser, x, sigmas, derivative, begin=lambda *_: None)
+    return _last_step(sampler, denoiser, x, sigmas, derivative, begin=lambda *_: None)
 
 
 def _latents(sampler: Sampler, returned, shape: torch.Size) -> torch.Tensor:

@@ -48,8 +48,8 @@ class Levels:
         return self.sigmas[-1]
 
     def percent_to_sigma(self, percent: float) -> float:
-        """sigma when `percent` (0 to 1) of the timesteps, counted from the largest, are done."""
-        return float(self.level(torch.tensor(self.schedule.sigma_at(percent))))
+        """sigma when `percent` (0 to 1) of the timesteps, counted from the largest, are done, in double precision."""
+        return float(self.level(torch.tensor(self.schedule.sigma_at(percent), dtype=torch.float64)))
 
 
 def model_sampling(levels: Levels, flow: bool) -> Levels:

@@ -60,12 +60,13 @@ def _custom_sampler(function: Callable) -> Sampler:
         flow_coordinates="flow" if is_comfyui_function(function) else getattr(function, "flow_coordinates", None),
         grid_scheduler=getattr(function, "grid_scheduler", None),
         keeps_bounds=getattr(function, "keeps_bounds", False),
+        uses_uncond=is_comfyui_function(function) and "cfg_pp" in _name(function),
     )
 
 
 def _usual_noise(name: str) -> str:
     """The kind of noise for a function that asks for some: that of the known sampler of the same name, if any."""
-    namesake = ALL_SAMPLERS.get(name.removeprefix("sample_").removesuffix("_gpu"))
+    namesake = ALL_SAMPLERS.get(name.removeprefix("sample_").removesuffix("_gpu").removesuffix("_heun"))
     return "brownian" if namesake is not None and namesake.noise == "brownian" else "gaussian"
 
 

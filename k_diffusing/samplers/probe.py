@@ -67,7 +67,7 @@ class Probe(NamedTuple):
             denoised = network(x)
             return after_guidance(model_options or {}, x, sigma, denoised, denoised, denoised)
 
-        schedule = FlowSchedule(sigmas.flip(0), shift=lambda t: t)
+        schedule = FlowSchedule(sigmas.flip(0), shift=lambda t: t, train_steps=len(sigmas))
         model = ComfyModel(denoiser, model_sampling(Levels(schedule), self.flow)) if self.sampler.custom else denoiser
         with PrivateDraws(), torch.no_grad():
             x = run_sampler(self.sampler, model, x.clone(), sigmas, options=self.options, noise=_same_for_all)

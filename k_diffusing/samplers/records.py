@@ -24,12 +24,13 @@ class Sampler:
     single_step: whether the function, if it takes a grid, can go from sigma to 0 in its first step.
     flow_coordinates: "flow" if it is written for those. grid_scheduler: whose sigmas it wants where the user gives
     none; None: those of the pipeline's scheduler. keeps_bounds: whether it is a diffusers scheduler's own step, which
-    puts the bounds of its config on the denoised sample.
+    puts the bounds of its config on the denoised sample. last_step: whether one that takes a range is led on from its
+    end to 0 by an Euler step, for which it has an evaluation less. uses_uncond: whether it asks for the estimate
+    without the prompt (CFG++).
 
     Of ours alone: family, and the module of this package that has the function. sources: papers. aliases: other names.
     noiseless: the options with which a stochastic one adds no noise, None if it always does; twin: the sampler that
-    it then is. distilled: whether it is for models distilled to few steps. uses_uncond: whether it asks for the
-    estimate without the prompt.
+    it then is. distilled: whether it is for models distilled to few steps.
     """
 
     name: str
@@ -47,6 +48,8 @@ class Sampler:
     flow_coordinates: str | None = None
     grid_scheduler: Any = None
     keeps_bounds: bool = False
+    last_step: bool = True
+    uses_uncond: bool = False
     measured: float | None = None
     nfe_first: tuple[int, ...] = ()
     nfe_last: tuple[int, ...] = (1,)
@@ -58,7 +61,6 @@ class Sampler:
     noiseless: Mapping[str, Any] | None = field(default_factory=lambda: {"eta": 0.0})
     twin: str | None = None
     distilled: bool = False
-    uses_uncond: bool = False
 
     @property
     def even(self) -> bool:

@@ -18,7 +18,7 @@ def step_count(sampler: Sampler, sigmas: torch.Tensor) -> int | None:
     if sampler.adaptive or (sampler.custom and sampler.takes == "sigma_range"):
         return None
     if sampler.takes == "sigma_range":
-        return fast_evaluations(sigmas) // 3 + 1 + int(sigmas[-1] == 0)
+        return fast_evaluations(sampler, sigmas) // 3 + 1 + int(leads_to_zero(sampler, sigmas))
     return steps
 
 
@@ -42,16 +42,21 @@ def evaluation_count(sampler: Sampler, sigmas: torch.Tensor) -> int | None:
     if sampler.adaptive or sampler.nfe_per_step is None:
         return None
     if sampler.takes == "sigma_range":
-        return fast_evaluations(sigmas) + ends_at_zero
+        return fast_evaluations(sampler, sigmas) + int(leads_to_zero(sampler, sigmas))
     first = sampler.nfe_first[:steps]
     ends = (ends_at_zero or sampler.ends_alike) and steps > len(first)
     last = sampler.nfe_last[-(steps - len(first)) :] if ends else ()
     return sum(first) + sampler.nfe_per_step * (steps - len(first) - len(last)) + sum(last)
 
 
-def fast_evaluations(sigmas: torch.Tensor) -> int:
-    """The n of dpm_fast: with the last denoising step, as many evaluations as the grid has steps (one at least)."""
-    return max(len(sigmas) - 1 - int(sigmas[-1] == 0), 1)
+def leads_to_zero(sampler: Sampler, sigmas: torch.Tensor) -> bool:
+    """Whether a sampler that takes a range is followed by a step from its end to 0."""
+    return sampler.last_step and float(sigmas[-1]) == 0
+
+
+def fast_evaluations(sampler: Sampler, sigmas: torch.Tensor) -> int:
+    """The n of dpm_fast: with the step to 0, as many evaluations as the grid has steps (one at least)."""
+    return max(len(sigmas) - 1 - int(leads_to_zero(sampler, sigmas)), 1)
 
 
 class StepWatch:

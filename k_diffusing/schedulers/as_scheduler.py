@@ -47,10 +47,11 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         sigma_grid: "karras", ... (`k_diffusing.SIGMA_GRIDS`), or a function (schedule, n) -> n + 1 sigmas; None: the
             grid of the config. Its import path will do too.
         flow_coordinates: "auto", "flow" or "ve", as in our FluxPipeline; for flow-matching models.
-        noise: where the steps' noise comes from (`k_diffusing.NOISE_SOURCES`); that of the initial latents is the
-            pipeline's own. "philox", "comfy" and "a1111" take the generator's seed and go on as if they had drawn
-            those too; they need latents that are not packed.
+        noise: where the steps' noise comes from (`k_diffusing.NOISE_SOURCES`); None: the program's, or "torch". That of
+            the initial latents is the pipeline's own. "philox", "comfy" and "a1111" take the generator's seed and go on
+            as if they had drawn those too; they need latents that are not packed.
         scheduler_class: the diffusers class that the remaining settings belong to.
+        program: "comfyui" or "a1111": noise levels, timesteps and samplers as that program has them.
 
     Attributes:
         generator: set it to have all noise from there in pipelines that pass none to `step`, such as FLUX's; torch's
@@ -72,10 +73,10 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
     @register_to_config
     def __init__(
         self, sampler: str | Callable = "euler", sampler_options: dict[str, Any] | None = None,
-        sigma_grid: str | Callable | None = None, flow_coordinates: str = "auto", noise: str = "torch",
-        scheduler_class: str = "EulerDiscreteScheduler",
+        sigma_grid: str | Callable | None = None, flow_coordinates: str = "auto", noise: str | None = None,
+        scheduler_class: str = "EulerDiscreteScheduler", program: str | None = None,
     ):  # fmt: skip
-        self._settings = read_settings(sampler, sampler_options, sigma_grid, flow_coordinates, noise)
+        self._settings = read_settings(sampler, sampler_options, sigma_grid, flow_coordinates, noise, program)
         inherited = class_settings(class_of({"scheduler_class": scheduler_class}))
         self.register_to_config(**inherited | {k: written(v) for k, v in self._settings.to_write.items()})
         self.generator: Generators = None

@@ -12,6 +12,7 @@ import diffusers
 from k_diffusing.grids.check import check_grid_choice
 from k_diffusing.model.scheduler_classes import RUNNABLE
 from k_diffusing.noise.check import check_source
+from k_diffusing.programs.choose import find_program
 from k_diffusing.samplers.asked import asked, asked_grid
 from k_diffusing.samplers.find import find_sampler
 from k_diffusing.samplers.options import check_options, choose_coordinates
@@ -34,14 +35,16 @@ class Settings:
         options: those given to it, or None.
         sigma_grid: a name, a function, or None for the grid of the config.
         coordinates: as the user gave them: "auto", "flow" or "ve".
-        noise: the name of the noise source.
+        noise: the name of the noise source, or None for the program's.
+        program: the name of a program, or None.
     """
 
     sampler: Sampler
     options: dict[str, Any] | None
     sigma_grid: str | Callable | None
     coordinates: str
-    noise: str
+    noise: str | None
+    program: str | None
 
     @property
     def function(self) -> str | Callable:
@@ -54,7 +57,9 @@ class Settings:
         return {"sampler": self.function, "sampler_options": self.options, "sigma_grid": self.sigma_grid}
 
 
-def read_settings(sampler, sampler_options, sigma_grid, flow_coordinates: str, noise: str) -> Settings:
+def read_settings(
+    sampler, sampler_options, sigma_grid, flow_coordinates: str, noise: str | None, program: str | None
+) -> Settings:
     """The settings as a user or a config gives them, import paths followed.
 
     Raises ValueError or TypeError for settings that cannot be right; ValueError for an adaptive sampler.
@@ -69,8 +74,8 @@ def read_settings(sampler, sampler_options, sigma_grid, flow_coordinates: str, n
     if flow_coordinates == "velocity":
         raise ValueError("flow_coordinates='velocity' is wrong for most samplers: choose 'auto', 'flow' or 've'")
     choose_coordinates(flow_coordinates, record, options)
-    check_source(noise)
-    return Settings(record, options, sigma_grid, flow_coordinates, noise)
+    check_source(noise or find_program(program).noise)
+    return Settings(record, options, sigma_grid, flow_coordinates, noise, program)
 
 
 def _is_path(value) -> bool:

@@ -9,6 +9,7 @@ from k_diffusing.arguments import warn_of_grid
 from k_diffusing.grids.check import check_sigmas
 from k_diffusing.model.scheduler_config import fresh_scheduler, is_flow, shifts_dynamically
 from k_diffusing.plan import SamplingPlan, discrete_plan, flow_plan
+from k_diffusing.programs.choose import find_program
 from k_diffusing.schedulers.as_sampler import SchedulerSampler
 from k_diffusing.schedulers.config import Settings
 
@@ -35,27 +36,28 @@ def plan_of(settings: Settings, source, n: int | None, timesteps, sigmas, mu: fl
         raise ValueError(f"{settings.sampler.name} is to integrate flow matching, and this model is none")
     return discrete_plan(
         source, function, settings.options, settings.sigma_grid, cast(int, n), timesteps=timesteps, sigmas=sigmas,
-        noise=settings.noise,
+        noise=settings.noise, program=settings.program,
     )  # fmt: skip
 
 
 def _flow(settings: Settings, source, n, timesteps, sigmas, mu) -> SamplingPlan:
     if timesteps is not None or source.config.get("invert_sigmas"):
         raise ValueError("flow models are run here by sigmas=, from 1 to 0: timesteps= and invert_sigmas are not kept")
-    if shifts_dynamically(source) and mu is None:
+    if shifts_dynamically(source) and mu is None and settings.program is None:
         raise ValueError(
             "the config shifts flow time by the size of the image: pass mu=, as FLUX's pipelines do, or make this "
             "scheduler with use_dynamic_shifting=False"
         )
-    source, sigma_grid = settings.sampler.grid_scheduler or source, settings.sigma_grid
+    source = settings.sampler.grid_scheduler or source
+    sigma_grid = settings.sigma_grid or find_program(settings.program).default_grid
     if sigmas is None and sigma_grid is None and not source.config.get("use_flow_sigmas"):
         warn_of_grid(settings.sampler, sigma_grid)
         sigma_grid = lambda _, n: _own_times(source, n, mu)  # noqa: E731
     elif sigmas is not None and _are_the_usual(sigmas):
         n, sigmas = len(sigmas), None  # what many pipelines pass where their user gave none
     return flow_plan(
-        source, settings.function, settings.options, sigma_grid, n, mu=mu, sigmas=sigmas,
-        flow_coordinates=settings.coordinates, noise=settings.noise,
+        source, settings.function, settings.options, sigma_grid, n, size_mu=mu, sigmas=sigmas,
+        flow_coordinates=settings.coordinates, noise=settings.noise, program=settings.program,
     )  # fmt: skip
 
 

@@ -1,0 +1,32 @@
+"""The program of one call."""
+
+from k_diffusing._messages import unknown
+from k_diffusing.programs.comfyui import COMFYUI
+from k_diffusing.programs.records import DIFFUSERS, NOISE_OF_A1111, NOISE_OF_COMFYUI, Program
+
+PROGRAMS = {"comfyui": COMFYUI, "a1111": NOISE_OF_A1111}
+_OF_NOISE = {"comfy": NOISE_OF_COMFYUI, "a1111": NOISE_OF_A1111}
+
+
+def find_program(program: str | Program | None, noise: str | None = None) -> Program:
+    """The record of a program.
+
+    Args:
+        program: A name of PROGRAMS, a record, or None for diffusers' conventions.
+        noise: The user's noise source. Where there is no program, that of a program brings its initial scale and the
+            sigmas that it drops.
+
+    Raises:
+        TypeError: It is no name.
+        ValueError: There is no such program.
+    """
+    choices = f"choose one of {', '.join(PROGRAMS)}, or None for diffusers' conventions"
+    if isinstance(program, Program):
+        return program
+    if program is None:
+        return _OF_NOISE.get(noise or "", DIFFUSERS)
+    if not isinstance(program, str):
+        raise TypeError(f"program is the name of a program, not {program!r}: {choices}")
+    if program not in PROGRAMS:
+        raise ValueError(f"{unknown('program', program, PROGRAMS)} Or {choices}")
+    return PROGRAMS[program]

@@ -1,0 +1,95 @@
+"""ComfyUI, as its KSampler runs SDXL and FLUX; measured against version 0.29.0.
+
+Noise levels are computed as there to the last bit: a Brownian tree rounds its times to six digits, so that a change of
+1e-7 in a sigma can be other noise.
+"""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from k_diffusing.model.scheduler_config import noise_schedule, shifts_dynamically
+from k_diffusing.model.schedules import DiscreteSchedule, FlowSchedule, LogSigmaSchedule
+from k_diffusing.programs.records import NOISE_OF_COMFYUI
+from k_diffusing.samplers.records import Sampler
+
+FLUX_MU = 1.15  # of FLUX, whatever the size of the picture
+FLUX_LEVELS = 10_000
+LAST_ALPHA_CUMPROD = 4.8973451890853435e-08  # stands for zero terminal SNR: sigma about 4519
+LARGEST_FRACTION = 1e-4  # of sampling that is done at the first time of functions that take log(1 - t)
+
+
+def discrete_schedule(scheduler) -> DiscreteSchedule | LogSigmaSchedule:
+    """The noise schedule of an epsilon or v model, its table made in double precision and rounded once."""
+    schedule = noise_schedule(scheduler)
+    betas = None if isinstance(schedule, LogSigmaSchedule) else _betas(scheduler.config)
+    if betas is None:
+        return schedule
+    alphas_cumprod = torch.cumprod(1.0 - betas, dim=0)
+    if scheduler.config.get("rescale_betas_zero_snr"):
+        alphas_cumprod = _zero_terminal_snr(alphas_cumprod)
+    sigmas = ((1 - alphas_cumprod) / alphas_cumprod) ** 0.5
+    return DiscreteSchedule(sigmas.float(), logs=sigmas.log().float())
+
+
+def _betas(config) -> torch.Tensor | None:
+    """The betas of a scheduler's config in double precision; None for a kind that only diffusers has."""
+    steps, kind = config.num_train_timesteps, config.get("beta_schedule")
+    if config.get("trained_betas") is not None:
+        return torch.as_tensor(np.asarray(config.trained_betas), dtype=torch.float64)
+    if kind == "scaled_linear":
+        return torch.linspace(config.beta_start**0.5, config.beta_end**0.5, steps, dtype=torch.float64) ** 2
+    if kind == "linear":
+        return torch.linspace(config.beta_start, config.beta_end, steps, dtype=torch.float64)
+    return None
+
+
+def _zero_terminal_snr(alphas_cumprod: torch.Tensor) -> torch.Tensor:
+    """Lin et al. 2023 (arXiv 2305.08891, algorithm 1), less the infinite last sigma."""
+    roots = alphas_cumprod.sqrt()
+    first, last = roots[0].clone(), roots[-1].clone()
+    shifted = ((roots - last) * (first / (first - last))) ** 2
+    shifted[-1] = LAST_ALPHA_CUMPROD
+    return shifted
+
+
+def flow_schedule(scheduler, size_mu: float | None, mu: float | None) -> FlowSchedule:
+    """The flow times of FLUX: 10,000 of them, shifted by 1.15 whatever the size, or by the user's mu.
+
+    A scheduler whose config shifts nothing is that of FLUX.1 [schnell], which has 1,000 unshifted ones. The size, for
+    which diffusers has size_mu, does not matter.
+    """
+    still = not shifts_dynamically(scheduler) and scheduler.config.get("shift", 1.0) == 1.0
+    if mu is None and still:
+        steps = scheduler.config.num_train_timesteps
+        return FlowSchedule(torch.arange(1, steps + 1, 1) / steps, shift=lambda t: t, train_steps=1.0)
+    factor = math.exp(FLUX_MU if mu is None else mu)
+
+    def shift(t):
+        return factor / (factor + (1 / t - 1))
+
+    return FlowSchedule(shift(torch.arange(1, FLUX_LEVELS + 1, 1) / FLUX_LEVELS), shift, train_steps=1.0)
+
+
+def sampler(record: Sampler, flow: bool) -> Sampler:
+    """What the name of one of our samplers means to its KSampler."""
+    if record.custom:
+        return record
+    if record.takes == "sigma_range":
+        record = replace(record, last_step=False)
+    return replace(record, flow_coordinates="flow") if flow else record
+
+
+COMFYUI = replace(
+    NOISE_OF_COMFYUI,
+    quantize=True,
+    noise_schedule=discrete_schedule,
+    flow_schedule=flow_schedule,
+    default_grid="simple",
+    sampler=sampler,
+    guides=lambda scale: not math.isclose(scale, 1.0),
+    empty_negative="",
+    prompt_tokens=256,
+)
