@@ -116,8 +116,11 @@ class SamplingPlan:
 
     def levels(self, x: torch.Tensor) -> "Levels":
         """The levels, for states like x [B, ...] on its device."""
-        sigmas, times = self.sigmas.unbind(), self.space.time(self.sigmas).unbind()
-        timesteps = self.space.timestep(self.sigmas).to(x.device).unsqueeze(1).repeat(1, len(x))
+        called = self.sigmas.clone()
+        if called[0] == 1 and "first_time" in self.options:
+            called[0] = self.options["first_time"]
+        sigmas, times = called.unbind(), self.space.time(called).unbind()
+        timesteps = self.space.timestep(called).to(x.device).unsqueeze(1).repeat(1, len(x))
         grid = [Level(*row, self.guided(row[1])) for row in zip(sigmas, times, timesteps, strict=True)]
         return Levels(self.space, self.guided, grid)
 
@@ -216,7 +219,8 @@ def discrete_plan(
     levels = grid.sigmas[: _steps_before(denoising_end, scheduler, schedule, grid) + 1]
     if quantize:
         space.timestep(levels)  # raises where timesteps are not integers
-    return SamplingPlan(sampler, dict(sampler_options or {}), levels, space, guided, noise, scale, program)
+    options = program.options(sampler, schedule) | (sampler_options or {})
+    return SamplingPlan(sampler, options, levels, space, guided, noise, scale, program)
 
 
 def _steps_before(denoising_end: float | None, scheduler, schedule, grid: SigmaGrid) -> int:
@@ -270,4 +274,5 @@ def flow_plan(
     told = replace(schedule, train_steps=scheduler.config.num_train_timesteps)
     space = flow_space(told, coordinates)
     scale = program.flow_scale(space.time(levels[0]))
-    return SamplingPlan(sampler, dict(sampler_options or {}), levels, space, guided, noise, scale, program)
+    options = program.options(sampler, schedule) | (sampler_options or {})
+    return SamplingPlan(sampler, options, levels, space, guided, noise, scale, program)

@@ -6,6 +6,7 @@ Noise levels are computed as there to the last bit: a Brownian tree rounds its t
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,12 +14,23 @@ import torch
 from k_diffusing.model.scheduler_config import noise_schedule, shifts_dynamically
 from k_diffusing.model.schedules import DiscreteSchedule, FlowSchedule, LogSigmaSchedule
 from k_diffusing.programs.records import NOISE_OF_COMFYUI
-from k_diffusing.samplers.records import Sampler
+from k_diffusing.samplers import flow_time
+from k_diffusing.samplers.find import sampler_options
+from k_diffusing.samplers.lms import sample_lms
+from k_diffusing.samplers.records import SAMPLERS, Sampler
 
 FLUX_MU = 1.15  # of FLUX, whatever the size of the picture
 FLUX_LEVELS = 10_000
 LAST_ALPHA_CUMPROD = 4.8973451890853435e-08  # stands for zero terminal SNR: sigma about 4519
 LARGEST_FRACTION = 1e-4  # of sampling that is done at the first time of functions that take log(1 - t)
+ON_FLOW = {
+    "euler_ancestral": flow_time.sample_euler_ancestral,
+    "dpm_2_ancestral": flow_time.sample_dpm_2_ancestral,
+    "dpmpp_2s_ancestral": flow_time.sample_dpmpp_2s_ancestral,
+    "dpmpp_sde": flow_time.sample_dpmpp_sde,
+    "dpmpp_2m_sde": flow_time.sample_dpmpp_2m_sde,
+    "dpmpp_3m_sde": flow_time.sample_dpmpp_3m_sde,
+}
 
 
 def discrete_schedule(scheduler) -> DiscreteSchedule | LogSigmaSchedule:
@@ -74,12 +86,26 @@ def flow_schedule(scheduler, size_mu: float | None, mu: float | None) -> FlowSch
 
 
 def sampler(record: Sampler, flow: bool) -> Sampler:
-    """What the name of one of our samplers means to its KSampler."""
-    if record.custom:
+    """What the name of one of k_diffusion's samplers means to its KSampler; a user's function is run as it is.
+
+    On flow models all run on the latents. Some do it by formulas of their own, others by those for x0 + sigma eps, with
+    the flow time as sigma.
+    """
+    if record.name not in SAMPLERS or record.custom:
         return record
+    if record.name == "lms":
+        record = replace(record, function=sample_lms, derivative_only=False)
     if record.takes == "sigma_range":
         record = replace(record, last_step=False)
+    if flow and record.name in ON_FLOW:
+        record = replace(record, function=ON_FLOW[record.name], derivative_only=False, single_step=True)
     return replace(record, flow_coordinates="flow") if flow else record
+
+
+def options(record: Sampler, schedule) -> dict[str, Any]:
+    """The options that it gives to a sampler: the time that stands for 1 where log(1 - t) is taken."""
+    known = sampler_options(record)
+    return {"first_time": schedule.sigma_at(LARGEST_FRACTION)} if "first_time" in known else {}
 
 
 COMFYUI = replace(
@@ -89,6 +115,7 @@ COMFYUI = replace(
     flow_schedule=flow_schedule,
     default_grid="simple",
     sampler=sampler,
+    options=options,
     guides=lambda scale: not math.isclose(scale, 1.0),
     empty_negative="",
     prompt_tokens=256,

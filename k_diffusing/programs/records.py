@@ -46,6 +46,7 @@ class Program:
         grids: Its sigma grids, where they differ from ours of the same names.
         default_grid: The grid it takes where the user names none; None: that of the scheduler's config.
         sampler: What a sampler's record means in it, from our record and whether the model is a flow model.
+        options: What it gives to a sampler besides the user's options, from the record and the noise schedule.
         guides: Whether it calls the network with the negative prompt, from the guidance scale.
         empty_negative: What it takes for the negative prompt where the user gives none.
         prompt_tokens: To how many tokens it pads the T5 prompt of FLUX.
@@ -62,6 +63,7 @@ class Program:
     grids: Mapping[str, Callable] = field(default_factory=dict)
     default_grid: str | None = None
     sampler: Callable[[Sampler, bool], Sampler] = _as_named
+    options: Callable[[Sampler, Any], dict[str, Any]] = lambda sampler, schedule: {}
     guides: Callable[[float], bool] = lambda scale: scale > 1
     empty_negative: str | None = None
     prompt_tokens: int = 512
