@@ -69,7 +69,7 @@ class FluxPipeline(diffusers.FluxPipeline):
         joint_attention_kwargs: dict[str, Any] | None = None,
         callback_on_step_end: Callable | PipelineCallback | MultiPipelineCallbacks | None = None,
         callback_on_step_end_tensor_inputs: list[str] = ["latents"],  # noqa: B006 - diffusers' own default
-        max_sequence_length: int | None = None,
+        max_sequence_length: int = 512,
         *,
         comfy_sampler: str | Callable | None = "sample_euler",
         sampler_options: dict[str, Any] | None = None,
@@ -111,6 +111,7 @@ class FluxPipeline(diffusers.FluxPipeline):
                 (`k_diffusing.NOISE_SOURCES`); None: the program's, without one "torch".
             program: "comfyui" or "a1111": the picture of that program from the same settings, in everything that these
                 arguments leave open; None: diffusers' conventions.
+            max_sequence_length: as in diffusers; the usual 512 is ComfyUI's 256 with program="comfyui".
             mu: the log of flow time's shift, in place of that for the size of the image or of the program's.
             seeds: in place of generator: one for each image, or one that stands for itself, itself + 1, ...
             trace: a `k_diffusing.Trace` that takes note of every network call, draw of noise and step.
@@ -124,7 +125,8 @@ class FluxPipeline(diffusers.FluxPipeline):
             RuntimeError: where dpm_adaptive finds no step that it accepts.
         """
         trace = chosen_trace(trace)
-        max_sequence_length = max_sequence_length or find_program(program, noise).prompt_tokens
+        if max_sequence_length == 512:  # left as it is
+            max_sequence_length = find_program(program, noise).prompt_tokens
         if comfy_sampler is None:
             return super().__call__(**diffusers_arguments(FluxPipeline.__call__, locals()))
 
