@@ -44,7 +44,7 @@ def ode_target(sigma: float, sigma_next: float) -> Target:
 
 def sde_target(tau: float, sigma: float, sigma_next: float) -> Target:
     """Of the SDE whose noise is tau times that of the diffusion itself."""
-    kept = (sigma_next / sigma) ** (tau**2)
+    kept = (sigma_next / sigma) ** (tau * tau)  # 0 for any tau too large to be squared
     return Target(sigma_next * kept, sigma_next * math.sqrt(1 - kept**2))
 
 

@@ -53,7 +53,7 @@ RULES = {
     "simple_order_2": TRUTH,
     "max_order": ONE_TO_FOUR,
     "deis_mode": Rule(str, lambda value: value in ("tab", "rhoab", "logrho"), "'tab', 'rhoab' or 'logrho'"),
-    "ge_gamma": NOT_NEGATIVE,
+    "ge_gamma": Rule(Real, lambda value: 0 <= value <= 100, "a number from 0 to 100"),
     "noise_sampler": Rule((Callable, type(None)), lambda value: True, "a function (sigma, sigma_next) -> unit noise"),
 }
 # Where an option means another thing to one sampler.

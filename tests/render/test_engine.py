@@ -295,6 +295,12 @@ def test_evaluations_in_place_of_steps(sdxl, tmp_path):
     assert all(5 <= count <= 6 for count in found.values()), found
 
 
+def test_evaluations_of_samplers_with_other_first_or_last_steps(sdxl, tmp_path):
+    assert sdxl("--samplers", "uni_pc", "er_sde", "sa_solver_pece", "heunpp2", "--evaluations", "6") == 0
+    found = {line["sampler"]: (line["steps"], line["evaluations"]) for line in results(tmp_path).values()}
+    assert found == {"uni_pc": (6, 6), "er_sde": (6, 6), "sa_solver_pece": (3, 5), "heunpp2": (3, 6)}
+
+
 def difference(a, b):
     with Image.open(a) as one, Image.open(b) as two:
         return max(high for _, high in ImageChops.difference(one, two).getextrema())

@@ -17,7 +17,7 @@ from k_diffusing.samplers.comfyui import ComfyModel, Levels, model_sampling
 from k_diffusing.samplers.exponential_adams import adams_weights, phi, two_point_weights
 from k_diffusing.samplers.time_adams import _published_ipndm_v, in_even_steps, in_sigma, in_time, vp_time
 from k_diffusing.schedulers.as_sampler import as_sampler
-from samplers_patch import find_sampler, run_sampler
+from samplers_patch import OUR_SAMPLERS, check_options, find_sampler, run_sampler, sampler_options
 
 SIGMAS = torch.tensor([14.6, 8.0, 4.5, 2.4, 1.5, 1.1, 0.5, 0.31, 0.2, 0.05, 0.0], dtype=torch.float64)
 SAME = 1e-12  # of states up to 40 in float64
@@ -126,6 +126,46 @@ def test_a_correction_keeps_what_a_callback_changed():
         for model in (moved, lambda x, sigma: torch.zeros_like(x))
     ]
     assert run_with[0] - run_with[1] == pytest.approx(100 * float(SIGMAS[5] / SIGMAS[4]))
+
+
+# Options.
+
+
+@pytest.mark.parametrize("name", [name for name, record in OUR_SAMPLERS.items() if record.family == "multistep"])
+def test_options_that_are_accepted_run(name):
+    """Each by itself, from the smallest values to the largest."""
+    record = find_sampler(name)
+    for option in set(sampler_options(record)) - {"noise_sampler", "tau_func"}:
+        values = [0, 1, 2, 3, 4, 5, 0.0, 1e-300, 0.5, 1e30, 1e308, True, False, "rhoab", "logrho", "published", None]
+        accepted = 0
+        for value in values:
+            try:
+                check_options(record, {option: value})
+            except (ValueError, TypeError):
+                continue
+            accepted += 1
+            assert run(name, **{option: value}).shape == start().shape
+        assert accepted
+
+
+@pytest.mark.parametrize(
+    "name, options, message",
+    [
+        ("uni_pc", {"order": 5}, "uni_pc cannot run with order=5: give a whole number from 1 to 4"),
+        ("sa_solver", {"predictor_order": 0}, "give a whole number from 1 to 4"),
+        ("sa_solver", {"corrector_order": 5}, "give a whole number from 0 to 4"),
+        ("sa_solver", {"tau_func": 1.0}, "tau_func=1.0: give a function sigma -> tau, or None"),
+        ("sa_solver", {"simple_order_2": 1}, "simple_order_2=1: give True or False"),
+        ("uni_pc", {"lower_order_final": None}, "lower_order_final=None: give True or False"),
+        ("deis", {"deis_mode": "log"}, "deis_mode='log': give 'tab', 'rhoab' or 'logrho'"),
+        ("ipndm", {"max_order": True}, "max_order=True: give a whole number from 1 to 4"),
+        ("ipndm_v", {"variant": "right"}, "variant='right': give None or 'published'"),
+        ("gradient_estimation", {"ge_gamma": -1}, "ge_gamma=-1: give a number from 0 to 100"),
+    ],
+)
+def test_values_that_an_option_cannot_have(name, options, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        check_options(find_sampler(name), options)
 
 
 # Weights.
