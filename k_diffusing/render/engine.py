@@ -22,7 +22,7 @@ from k_diffusing.render.grid import Grid, note_weights, prepare
 from k_diffusing.render.launch import Ranks, ctrl_c, progress
 from k_diffusing.render.published import OUTPUT, as_published, levels_apart
 from k_diffusing.render.report import first_sheet, outdated, write_report
-from k_diffusing.render.texts import cell_text, programs
+from k_diffusing.render.texts import PARAMETERS, cell_text, programs
 from k_diffusing.render.work import Render, Rendered, Work
 
 
@@ -170,7 +170,8 @@ def record(folder: RunFolder, file: str, picture: Image.Image, text: dict[str, s
 
     A published file stays, if the render is that picture again.
     """
-    path, settings = folder.path / file, {name: text[name] for name in text.keys() - {"evaluations", *programs()}}
+    made_with = {"evaluations", PARAMETERS, *programs()}
+    path, settings = folder.path / file, {name: text[name] for name in text.keys() - made_with}
     levels = levels_apart(path, picture, settings)
     line = line if levels is None else line | {"levels_from_published": levels}
     same = as_published(line)

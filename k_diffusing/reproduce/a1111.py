@@ -78,6 +78,8 @@ def read_parameters(text: Infotext) -> Recipe:
     if loras:
         stage.told("prompt", loras=[Lora(*lora) for lora in loras])
     _numbers(recipe, stage, fields)
+    if recipe.program is None and recipe.family == "sdxl" and not text.negative:
+        stage.negative = None  # our line has none for no negative prompt, which is not an empty one
     _sampler(recipe, stage, fields.get("Sampler", "Euler"), fields.get("Schedule type"))
     _size(recipe, fields)
     _model(recipe, stage, fields)
@@ -119,8 +121,12 @@ def _sampler(recipe: Recipe, stage: Stage, sampler: str, schedule: str | None) -
     here = sampler_here(sampler)
     stage.told("Sampler", sampler=sampler)
     named = schedule if schedule and schedule.lower() != "automatic" else None
-    grid = here.grid or here.automatic if named is None else grid_here(named)
-    stage.told("Schedule type" if schedule else "Sampler", scheduler=schedule, grid=Grid(grid or str(named)))
+    stage.told("Schedule type" if schedule else "Sampler", scheduler=schedule)
+    if named is not None:
+        stage.grid = Grid(grid_here(named) or named)
+    elif here.grid or recipe.program is not None:  # in a picture of ours it is the model's own
+        stage.grid = Grid(here.grid or here.automatic)
+    stage.where["grid"] = stage.where["scheduler"]
 
 
 def _size(recipe: Recipe, fields: dict[str, str]) -> None:

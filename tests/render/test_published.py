@@ -10,6 +10,7 @@ import pytest
 import trivial_grid
 from PIL import Image
 
+from k_diffusing._files import write_png
 from k_diffusing.render import published
 from k_diffusing.render.folder import RunFolder
 from k_diffusing.render.texts import programs
@@ -74,6 +75,17 @@ def test_same_pictures_stay(output, capsys, levels):
     refuse = lambda *_: pytest.fail("something was rendered again")  # noqa: E731
     assert trivial_grid.main([], check=refuse, load=refuse) == 0
     assert {path: path.stat().st_mtime_ns for path in output.iterdir()} == untouched
+
+
+def test_published_before_there_were_parameters(output, capsys):
+    """A picture without that line is the same picture."""
+    for path in output.glob("*.png"):
+        with Image.open(path) as picture:
+            write_png(picture, path, {name: text for name, text in picture.text.items() if name != "parameters"})
+    published.write_list()
+    before = contents()
+    assert trivial_grid.main([]) == 0
+    assert contents() == before and "4 of 4 pictures as published" in capsys.readouterr().out
 
 
 def test_another_picture_is_written(output, capsys):

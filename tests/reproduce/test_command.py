@@ -5,7 +5,7 @@ from page_elements import HOSTILE, Elements
 from PIL import Image
 from workflows import change, node, sdxl, write_json, write_picture
 
-from k_diffusing import read_recipe
+from k_diffusing import __version__, read_recipe
 from k_diffusing.cli import main
 from k_diffusing.render import families
 from k_diffusing.reproduce.page import page
@@ -87,6 +87,22 @@ def test_our_own_picture_again(reproduce, tmp_path, model):
     elements = Elements(page)
     assert elements.slider() == [1, 1, 1, 1]
     assert all(image["src"].startswith("data:") for image in elements.all("img"))
+
+
+@pytest.mark.parametrize("model", ["demo", "demo-flux"])
+def test_the_line_for_other_tools_says_the_same(reproduce, tmp_path, model):
+    """Of our own picture, with A1111's `parameters` alone left in it."""
+    made = ["--model", model, "--samplers", "dpmpp_sde", "--steps", "2", "--seed", "7", "--sigma-grid", "karras"]
+    assert families.main([*made, "--output", str(tmp_path / "made")]) == 0
+    [path] = [one for one in (tmp_path / "made").glob("*.png") if "samplers" not in one.name]
+    with Image.open(path) as picture:
+        line = picture.text["parameters"]
+        write_picture(tmp_path / "line.png", picture.copy(), parameters=line)
+    assert "\nSteps: 2, Sampler: DPM++ SDE, Schedule type: Karras, CFG scale: " in line and "Size: 128x128" in line
+    assert read_recipe(path).source == f"text of k-diffusing {__version__}"
+    code, out, _ = reproduce(tmp_path / "line.png", "--model", model)
+    assert code == 0 and f"parameters of k-diffusing {__version__}" in out
+    assert ("the same in every pixel" in out) == (model == "demo")  # of FLUX it lacks max_sequence_length
 
 
 def test_apart():
