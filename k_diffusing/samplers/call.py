@@ -73,6 +73,8 @@ def run_sampler(
         return _run_custom(sampler, denoiser, x, sigmas, options, noise, draws, derivative, observer)
     if "noise_sampler" in sampler_options(sampler):
         options["noise_sampler"] = _noise_sampler(noise)
+    if sampler.uses_uncond and "model_options" in parameters_of(denoiser):
+        options["extra_args"] = {"model_options": {}}  # where the sampler hangs what looks at the unguided estimate
     watch = StepWatch(observer, denoiser, sigmas, noise)
     names = {"to_d": derivative or to_d, "trange": watch.trange, "torch": Bound(torch, randn_like=watch.randn_like)}
     if sampler.takes == "sigmas":

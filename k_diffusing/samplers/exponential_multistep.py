@@ -11,6 +11,7 @@ Each takes what k_diffusion's do, `sample(model, x, sigmas, extra_args, callback
     noise_sampler: (sigma, sigma_next) -> unit noise like x; torch's global generator if left out
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -68,11 +69,11 @@ def sample_res_multistep_ancestral(
     the next sigma, which are longer for some sigmas than for others, unless eta is 0 or 1.
     """
     model, steps = Evaluator(model, x, extra_args, callback), trange(len(sigmas) - 1, disable=disable)
-    weights = _published_weights() if variant == "published" else adams_weights
+    weights = published_weights() if variant == "published" else adams_weights
     return multistep(model, x, sigmas, steps, 2, partial(ancestral_target, eta), noise_sampler, s_noise, weights)
 
 
-def _published_weights():
+def published_weights() -> Callable[..., list[float]]:
     """`adams_weights`, with the former node as far back as the former step went if steps are measured as this one."""
     former = 1.0
 

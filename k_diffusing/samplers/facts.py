@@ -5,6 +5,7 @@ The facts of a sampler are the fields of its `Sampler` by their names.
 
 from typing import Any
 
+from k_diffusing.samplers.cfg_pp_facts import CFG_PP
 from k_diffusing.samplers.multistep_facts import MULTISTEP
 from k_diffusing.samplers.noise_facts import ANCESTRAL, ER_SDE, FEW_STEP
 from k_diffusing.samplers.stages_facts import RUNGE_KUTTA, SINGLESTEP
@@ -46,7 +47,7 @@ FACTS: dict[str, dict[str, Any]] = {
         "sigma_grid": "karras", "measured": 2, "aliases": ("dpmpp_3m_sde_gpu",),
     },
 }  # fmt: skip
-OUR_FACTS: dict[str, dict[str, Any]] = MULTISTEP | SINGLESTEP | ER_SDE | ANCESTRAL | FEW_STEP | RUNGE_KUTTA
+OUR_FACTS: dict[str, dict[str, Any]] = MULTISTEP | SINGLESTEP | ER_SDE | ANCESTRAL | FEW_STEP | RUNGE_KUTTA | CFG_PP
 ALL_FACTS = FACTS | OUR_FACTS
 ALIASES = {alias: name for name, facts in ALL_FACTS.items() for alias in facts.get("aliases", ())}
 # The ten to begin with: what ComfyUI's published workflows use, most used first, and what is asked for most elsewhere.

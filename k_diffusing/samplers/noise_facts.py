@@ -2,31 +2,22 @@
 
 from typing import Any
 
+_DDIM = "Song et al. 2020, arXiv 2010.02502"
+_ALL = {"nfe_per_step": 1, "stochastic": True, "noise": "gaussian"}
+_ANCESTRAL = _ALL | {"order": 1, "family": "ancestral", "module": "ancestral", "sources": (_DDIM,)}
+_FEW = _ALL | {"order": 1, "distilled": True, "family": "few steps", "module": "few_step"}
+
 ER_SDE: dict[str, dict[str, Any]] = {
-    "er_sde": {
-        "order": 3, "nfe_per_step": 1, "stochastic": True, "noise": "gaussian", "noiseless": None, "family": "ER-SDE",
-        "module": "er_sde", "sources": ("ER-SDE-Solver, arXiv 2309.06169",),
+    "er_sde": _ALL | {
+        "order": 3, "noiseless": None, "family": "ER-SDE", "module": "er_sde",
+        "sources": ("Cui et al. 2023, arXiv 2309.06169, algorithm 5",),
     },
 }  # fmt: skip
 ANCESTRAL: dict[str, dict[str, Any]] = {
-    "ddim": {
-        "order": 1, "nfe_per_step": 1, "stochastic": False, "noise": "gaussian", "family": "ancestral",
-        "module": "ancestral", "sources": ("DDIM, arXiv 2010.02502",),
-    },
-    "euler_ancestral_rf": {
-        "order": 1, "nfe_per_step": 1, "stochastic": True, "noise": "gaussian", "twin": "euler",
-        "family": "ancestral", "module": "ancestral", "sources": ("DDIM, arXiv 2010.02502",),
-    },
-}  # fmt: skip
+    "ddim": _ANCESTRAL | {"stochastic": False},
+    "euler_ancestral_rf": _ANCESTRAL | {"twin": "euler"},
+}
 FEW_STEP: dict[str, dict[str, Any]] = {
-    "lcm": {
-        "order": 1, "nfe_per_step": 1, "stochastic": True, "noise": "gaussian", "noiseless": None,
-        "distilled": True, "family": "few steps", "module": "few_step",
-        "sources": ("latent consistency models, arXiv 2310.04378",),
-    },
-    "tcd": {
-        "order": 1, "nfe_per_step": 1, "stochastic": True, "noise": "gaussian", "twin": "euler",
-        "distilled": True, "family": "few steps", "module": "few_step",
-        "sources": ("trajectory consistency distillation, arXiv 2402.19159",),
-    },
-}  # fmt: skip
+    "lcm": _FEW | {"noiseless": None, "sources": ("Luo et al. 2023, arXiv 2310.04378",)},
+    "tcd": _FEW | {"twin": "euler", "sources": ("Zheng et al. 2024, arXiv 2402.19159",)},
+}

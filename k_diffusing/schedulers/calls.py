@@ -15,6 +15,10 @@ ADAPTIVE = (
     "chooses its steps by the network's answers, and a pipeline wants all timesteps before the first: take a sampler "
     "with fixed steps, or comfy_sampler= of our pipelines, which run this one"
 )
+NEEDS_BOTH = (
+    "needs the network's answers with and without the prompt, and a scheduler is given one that guidance made of them: "
+    "use comfy_sampler= of our pipelines"
+)
 
 
 class Calls:
@@ -58,10 +62,7 @@ class Calls:
         def denoiser(x, sigma, model_options=None, seed=None):
             nonlocal output
             if (model_options or {}).get("sampler_post_cfg_function"):
-                raise ValueError(
-                    f"{self.sampler.name} needs the network's answers with and without the prompt, and a scheduler is "
-                    "given one that guidance made of them: use comfy_sampler= of our pipelines"
-                )
+                raise ValueError(f"{self.sampler.name} {NEEDS_BOTH}")
             denoised, output = model(x, sigma)
             return denoised
 

@@ -17,7 +17,7 @@ from k_diffusing.samplers.asked import asked, asked_grid
 from k_diffusing.samplers.find import find_sampler
 from k_diffusing.samplers.options import check_options, choose_coordinates
 from k_diffusing.samplers.records import Sampler
-from k_diffusing.schedulers.calls import ADAPTIVE
+from k_diffusing.schedulers.calls import ADAPTIVE, NEEDS_BOTH
 
 
 class Written(str):
@@ -62,7 +62,8 @@ def read_settings(
 ) -> Settings:
     """The settings as a user or a config gives them, import paths followed.
 
-    Raises ValueError or TypeError for settings that cannot be right; ValueError for an adaptive sampler.
+    Raises ValueError or TypeError for settings that cannot be right; ValueError for an adaptive sampler, and one that
+    asks for the estimate without the prompt.
     """
     sampler, sigma_grid = _imported(_read(sampler)), _imported(_read(sigma_grid))
     sampler, options, sigma_grid = asked(sampler, _read(sampler_options), sigma_grid)
@@ -70,6 +71,8 @@ def read_settings(
     check_options(record, options)
     if record.adaptive:
         raise ValueError(f"{record.name} {ADAPTIVE}")
+    if record.uses_uncond:
+        raise ValueError(f"{record.name} {NEEDS_BOTH}")
     check_grid_choice(sigma_grid)
     if flow_coordinates == "velocity":
         raise ValueError("flow_coordinates='velocity' is wrong for most samplers: choose 'auto', 'flow' or 've'")

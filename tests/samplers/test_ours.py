@@ -232,7 +232,13 @@ def test_pipelines_run_it_and_see_its_steps(tiny, model, name):
     assert images(1).isfinite().all()
 
 
-@every
+@pytest.mark.parametrize("name", [name for name, record in OUR_SAMPLERS.items() if record.uses_uncond])
+def test_a_scheduler_refuses_what_needs_both_answers_of_the_network(name):
+    with pytest.raises(ValueError, match=f"{name} needs the network's answers with and without the prompt"):
+        fresh(name)
+
+
+@pytest.mark.parametrize("name", [name for name, record in OUR_SAMPLERS.items() if not record.uses_uncond])
 def test_a_scheduler_steps_it(name):
     scheduler = fresh(name)
     assert len(scheduler.timesteps) == evaluation_count(find_sampler(name), torch.tensor([*range(6, -1, -1)]))
