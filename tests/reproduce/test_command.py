@@ -1,15 +1,19 @@
 """`k-diffusing reproduce`: what is told, exit codes, and pictures made again, on the demo models."""
 
+import json
+from pathlib import Path
+
 import pytest
 from page_elements import HOSTILE, Elements
 from PIL import Image
-from workflows import change, node, sdxl, write_json, write_picture
+from workflows import change, flux, node, sdxl, write_json, write_picture
 
-from k_diffusing import __version__, read_recipe
+from k_diffusing import Trace, __version__, encode_prompts, models, read_recipe, render_recipe
 from k_diffusing.cli import main
 from k_diffusing.render import families
+from k_diffusing.reproduce.call import calls_of
 from k_diffusing.reproduce.page import page
-from k_diffusing.reproduce.rendering import apart
+from k_diffusing.reproduce.rendering import apart, keywords_of
 from k_diffusing.reproduce.show import python
 
 
@@ -103,6 +107,114 @@ def test_the_line_for_other_tools_says_the_same(reproduce, tmp_path, model):
     code, out, _ = reproduce(tmp_path / "line.png", "--model", model)
     assert code == 0 and f"parameters of k-diffusing {__version__}" in out
     assert ("the same in every pixel" in out) == (model == "demo")  # of FLUX it lacks max_sequence_length
+
+
+TEXT = "a (large:1.3) yellow square on a purple background"
+WORKFLOWS = {
+    "demo": (
+        change(sdxl(), "6", text=TEXT),
+        {"comfy_sampler": "dpmpp_2m", "sigma_grid": "karras", "guidance_scale": 4.5},
+    ),
+    "demo-flux": (
+        change(change(flux(), "4", text=TEXT), "8", sampler_name="dpmpp_sde"),
+        {"comfy_sampler": "dpmpp_sde", "sigma_grid": "simple", "guidance_scale": 2.5, "true_cfg_scale": 1.0},
+    ),
+}
+
+
+@pytest.mark.parametrize("model", WORKFLOWS)
+def test_a_workflow_is_rendered(reproduce, tmp_path, model):
+    """The picture of the call by hand; and of a picture with the workflow in it, compared with that."""
+    workflow, call = WORKFLOWS[model]
+    pipe = models.load(model)
+    texts = encode_prompts(pipe, TEXT, "blurry" if model == "demo" else None, program="comfyui")
+    call |= {"seeds": 5 if model == "demo" else 11, "num_inference_steps": 6 if model == "demo" else 4}
+    expected = pipe(**texts, **call, program="comfyui", width=128, height=128).images[0]
+    code, out, _ = reproduce(write_json(tmp_path / "a.json", workflow), "--model", model)
+    assert code == 0 and apart(Image.open(tmp_path / "again" / "a-again.png"), expected).most == 0
+    path = write_picture(tmp_path / "b.png", expected, prompt=json.dumps(workflow))
+    code, out, _ = reproduce(path, "--model", model)
+    assert code == 0 and "the same in every pixel" in out and (tmp_path / "again" / "b-again.html").is_file()
+
+
+def test_a_batch_from_one_seed(reproduce, tmp_path):
+    workflow = change(sdxl(), "5", batch_size=2)
+    code, out, _ = reproduce(write_json(tmp_path / "a.json", workflow), "--model", "demo")
+    assert code == 0
+    alone, _, _ = reproduce(write_json(tmp_path / "b.json", sdxl()), "--model", "demo")
+    first, second, one = (
+        Image.open(tmp_path / "again" / f"{name}.png") for name in ("a-again-1", "a-again-2", "b-again")
+    )
+    assert apart(first, one).most <= 1 and apart(first, second).most > 50  # a batch sums in another order
+
+
+def test_a_grid_node_runs_whole(tmp_path):
+    """dpm_2's KSampler drops a sigma of a grid one step longer; a node with a grid of its own is run as it is."""
+    parts = {
+        "add_noise": True,
+        "noise_seed": 5,
+        "cfg": 4.5,
+        "model": ("4", 0),
+        "positive": ("6", 0),
+        "negative": ("7", 0),
+    }
+    workflow = sdxl(
+        n3=node("SamplerCustom", **parts, sampler=("20", 0), sigmas=("21", 0), latent_image=("5", 0)),
+        n20=node("KSamplerSelect", sampler_name="dpm_2"),
+        n21=node("BasicScheduler", model=("4", 0), scheduler="simple", steps=4, denoise=1.0),
+    )
+    recipe = read_recipe(write_json(tmp_path / "a.json", workflow))
+    pipe, shown = models.load("demo"), Trace()
+    [call] = calls_of(recipe)
+    assert recipe.complete and "drops_penultimate=frozenset()" in python(recipe)
+    pipe(**keywords_of(call, pipe), trace=shown)
+    expected = pipe.plan("euler", sigma_grid="simple", num_inference_steps=4, program="comfyui").sigmas
+    assert shown.step_count == 4 and shown.calls[-1].sigma == pytest.approx(float(expected[-2]))
+
+
+def test_what_a_recipe_changes_of_the_pipeline_is_undone(tmp_path):
+    told = node("ModelSamplingDiscrete", model=("4", 0), sampling="v_prediction", zsnr=True)
+    recipe = read_recipe(write_json(tmp_path / "a.json", change(sdxl(n20=told), "3", model=("20", 0), steps=2)))
+    pipe = models.load("demo")
+    scheduler, seen = pipe.scheduler, []
+    pipe.unet.register_forward_pre_hook(lambda *_: seen.append(pipe.scheduler.config.prediction_type))
+    render_recipe(recipe, pipe)
+    assert set(seen) == {"v_prediction"} and pipe.scheduler is scheduler
+
+
+class WithLoras:
+    """A pipeline that takes note of its LoRAs."""
+
+    unet = scheduler = None
+
+    def __init__(self):
+        self.told = []
+
+    def load_lora_weights(self, folder, **more):
+        self.told.append(("load", Path(folder) / more["weight_name"], more["adapter_name"]))
+
+    def set_adapters(self, names, strengths):
+        self.told.append(("set", names, strengths))
+
+    def unload_lora_weights(self):
+        self.told.append(("unload",))
+
+    def __call__(self, **keywords):
+        raise RuntimeError("stopped")
+
+
+def test_loras_are_loaded_and_unloaded(tmp_path):
+    lora = {"clip": ("4", 1), "strength_model": 0.8, "strength_clip": 0.5}
+    workflow = sdxl(
+        n20=node("LoraLoader", model=("4", 0), lora_name="styles/first one.safetensors", **lora),
+        n21=node("LoraLoader", model=("20", 0), lora_name="second.safetensors", **lora),
+    )
+    recipe = read_recipe(write_json(tmp_path / "a.json", change(workflow, "3", model=("21", 0))))
+    pipe, path = WithLoras(), tmp_path / "x.safetensors"
+    with pytest.raises(RuntimeError, match="stopped"):
+        render_recipe(recipe, pipe, loras={"first_one": path})
+    strengths = {"unet": 0.8, "text_encoder": 0.5, "text_encoder_2": 0.5}
+    assert pipe.told == [("load", path, "first_one"), ("set", ["first_one"], [strengths]), ("unload",)]
 
 
 def test_apart():
