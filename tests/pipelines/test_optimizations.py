@@ -7,7 +7,7 @@ from tiny_models import flux_prompt, largest_difference, sdxl_prompt, seeded, ti
 
 from flux_comfy_pipeline import FluxPipeline
 from k_diffusing.observing import FiniteCheck
-from samplers_patch import SAMPLERS
+from samplers_patch import ALL_SAMPLERS, SAMPLERS
 from sdxl_comfy_pipeline import StableDiffusionXLPipeline
 
 FAMILIES = ("sdxl", "flux")
@@ -158,7 +158,7 @@ def test_one_compilation_serves_every_sampler(family):
         graphs.append(module)
         return module.forward
 
-    plain = {sampler: run(pipe, sampler, images=2, output_type="latent") for sampler in SAMPLERS}
+    plain = {sampler: run(pipe, sampler, images=2, output_type="latent") for sampler in ALL_SAMPLERS}
     torch._dynamo.reset()
     network(pipe).compile(backend=backend, fullgraph=True, dynamic=False)
     for sampler, expected in plain.items():

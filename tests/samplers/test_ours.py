@@ -10,6 +10,7 @@ import pytest
 import torch
 from stepped_schedulers import fresh, stepped
 from tiny_models import flux_prompt, largest_difference, sdxl_prompt, seeded, tiny_flux, tiny_sdxl
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from flux_comfy_pipeline import FluxPipeline
 from k_diffusing.oracle.closed_form import draw, oracle_flux, oracle_sdxl
@@ -197,6 +198,42 @@ def test_one_step_returns_the_denoised(name):
     x = start()
     # 1e-12: see SAME
     assert largest_difference(run(name, x, SIGMAS[-2:]), denoiser(x, SIGMAS[-2].expand(2))) <= SAME
+
+
+@every
+def test_nothing_waits_for_the_device(name):
+    """On the meta device, where to read a value raises, with sigmas on the CPU."""
+    x = start().to("meta")
+    assert OUR_SAMPLERS[name].function(lambda x, sigma: x / 2, x, SIGMAS).device.type == "meta"
+
+
+class Operations(TorchDispatchMode):
+    """Counts them."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def operations(function) -> int:
+    """Tensor operations of a run, on a model that takes none."""
+    x = start()
+    with Operations() as counted:
+        function(lambda x, sigma: x, x, SIGMAS, disable=True)
+    return counted.count
+
+
+@every
+def test_a_step_takes_no_more_operations_than_k_diffusions(name):
+    """Than of the sampler there with as many evaluations; of three and four, than as many Euler steps."""
+    record = OUR_SAMPLERS[name]
+    theirs = {1: "dpmpp_2m_sde" if record.stochastic else "dpmpp_2m", 2: "dpmpp_sde" if record.stochastic else "heun"}
+    theirs = theirs.get(record.nfe_per_step, "euler")
+    factor = 1 if record.nfe_per_step < 3 else record.nfe_per_step
+    noise = {"noise_sampler": noise_of(start())} if "noise_sampler" in sampler_options(SAMPLERS[theirs]) else {}
+    assert operations(record.function) <= factor * operations(functools.partial(SAMPLERS[theirs].function, **noise))
 
 
 # In pipelines and schedulers.
