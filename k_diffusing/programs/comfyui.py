@@ -8,12 +8,12 @@ import math
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from k_diffusing.model.scheduler_config import noise_schedule, shifts_dynamically
 from k_diffusing.model.schedules import DiscreteSchedule, FlowSchedule, LogSigmaSchedule
 from k_diffusing.programs.records import NOISE_OF_COMFYUI
+from k_diffusing.programs.tables import alphas_cumprod_of, zero_terminal_snr
 from k_diffusing.samplers import flow_time
 from k_diffusing.samplers.find import sampler_options
 from k_diffusing.samplers.lms import sample_lms
@@ -21,7 +21,6 @@ from k_diffusing.samplers.records import SAMPLERS, Sampler
 
 FLUX_MU = 1.15  # of FLUX, whatever the size of the picture
 FLUX_LEVELS = 10_000
-LAST_ALPHA_CUMPROD = 4.8973451890853435e-08  # stands for zero terminal SNR: sigma about 4519
 LARGEST_FRACTION = 1e-4  # of sampling that is done at the first time of functions that take log(1 - t)
 ON_FLOW = {
     "euler_ancestral": flow_time.sample_euler_ancestral,
@@ -36,35 +35,13 @@ ON_FLOW = {
 def discrete_schedule(scheduler) -> DiscreteSchedule | LogSigmaSchedule:
     """The noise schedule of an epsilon or v model, its table made in double precision and rounded once."""
     schedule = noise_schedule(scheduler)
-    betas = None if isinstance(schedule, LogSigmaSchedule) else _betas(scheduler.config)
-    if betas is None:
+    alphas_cumprod = None if isinstance(schedule, LogSigmaSchedule) else alphas_cumprod_of(scheduler.config)
+    if alphas_cumprod is None:
         return schedule
-    alphas_cumprod = torch.cumprod(1.0 - betas, dim=0)
     if scheduler.config.get("rescale_betas_zero_snr"):
-        alphas_cumprod = _zero_terminal_snr(alphas_cumprod)
+        alphas_cumprod = zero_terminal_snr(alphas_cumprod)
     sigmas = ((1 - alphas_cumprod) / alphas_cumprod) ** 0.5
     return DiscreteSchedule(sigmas.float(), logs=sigmas.log().float())
-
-
-def _betas(config) -> torch.Tensor | None:
-    """The betas of a scheduler's config in double precision; None for a kind that only diffusers has."""
-    steps, kind = config.num_train_timesteps, config.get("beta_schedule")
-    if config.get("trained_betas") is not None:
-        return torch.as_tensor(np.asarray(config.trained_betas), dtype=torch.float64)
-    if kind == "scaled_linear":
-        return torch.linspace(config.beta_start**0.5, config.beta_end**0.5, steps, dtype=torch.float64) ** 2
-    if kind == "linear":
-        return torch.linspace(config.beta_start, config.beta_end, steps, dtype=torch.float64)
-    return None
-
-
-def _zero_terminal_snr(alphas_cumprod: torch.Tensor) -> torch.Tensor:
-    """Lin et al. 2023 (arXiv 2305.08891, algorithm 1), less the infinite last sigma."""
-    roots = alphas_cumprod.sqrt()
-    first, last = roots[0].clone(), roots[-1].clone()
-    shifted = ((roots - last) * (first / (first - last))) ** 2
-    shifted[-1] = LAST_ALPHA_CUMPROD
-    return shifted
 
 
 def flow_schedule(scheduler, size_mu: float | None, mu: float | None) -> FlowSchedule:
