@@ -6,31 +6,36 @@ import torch
 
 from k_diffusing._messages import unknown
 from k_diffusing.noise.philox import check_philox_size
-from k_diffusing.noise.sources import NOISE_SOURCES
+from k_diffusing.noise.sources import NOISE_SOURCES, NoiseSource
 from k_diffusing.noise.streams import Generators
 
 
-def check_source(noise: str) -> None:
-    """Raise TypeError or ValueError unless it is the name of a source."""
+def check_source(noise: str | NoiseSource) -> NoiseSource:
+    """The record of a source from its name, or itself. Raises TypeError or ValueError for anything else."""
+    if isinstance(noise, NoiseSource):
+        return noise
     choices = f"choose one of {', '.join(NOISE_SOURCES)}"
     if not isinstance(noise, str):
         raise TypeError(f"noise is the name of a source, not {noise!r}: {choices}")
     if noise not in NOISE_SOURCES:
         raise ValueError(f"{unknown('noise', noise, NOISE_SOURCES)} Or {choices}")
+    return NOISE_SOURCES[noise]
 
 
-def check_noise(noise: str, generator: Generators, seeds, images: int, elements: int | None = None) -> None:
+def check_noise(
+    noise: str | NoiseSource, generator: Generators, seeds, images: int, elements: int | None = None
+) -> None:
     """Raise TypeError or ValueError, naming value, reason and cure, unless these go together.
 
     seeds: None, a whole number, or a list of one for each image. elements: of one image's latents, if known.
     """
-    check_source(noise)
+    source = check_source(noise)
     check_generator(generator, images)
     check_seeds(seeds, images)
     if seeds is not None and generator is not None:
         raise ValueError(f"seeds={seeds!r} and generator= each decide the noise: leave one of them out")
-    if seeds is None and generator is None and NOISE_SOURCES[noise].seeded:
-        raise ValueError(f"noise={noise!r} starts from a seed: pass seeds=7, or a generator after manual_seed(7)")
+    if seeds is None and generator is None and source.seeded:
+        raise ValueError(f"noise={str(noise)!r} starts from a seed: pass seeds=7, or a generator after manual_seed(7)")
     devices = {one.device.type for one in (generator if isinstance(generator, list) else [generator]) if one}
     if noise == "cpu" and devices - {"cpu"}:
         raise ValueError(

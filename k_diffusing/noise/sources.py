@@ -13,7 +13,7 @@ from k_diffusing.noise.philox import PhiloxGenerator
 from k_diffusing.noise.streams import Draw, Generators, Seeds, Streams
 
 
-def _randn(generators: Generators, on: str | None = None, wide: bool = False) -> Draw:
+def randn(generators: Generators, on: str | torch.device | None = None, wide: bool = False) -> Draw:
     """diffusers' randn_tensor: a stream for each image if each has a generator. on: the device; wide: in float32."""
 
     def draw(shape, device, dtype):
@@ -32,7 +32,7 @@ def seeded_generators(seeds: Seeds, device="cpu", add: int = 0) -> Generators:
     return [seeded(seed) for seed in seeds] if isinstance(seeds, list) else seeded(seeds)
 
 
-def _seeds(generators: Generators) -> Seeds:
+def seeds_of(generators: Generators) -> Seeds:
     """What they were seeded with; there is one at least, which check_noise saw to."""
     if isinstance(generators, list):
         return [one.initial_seed() for one in generators]
@@ -46,11 +46,11 @@ def seeds_of_images(seeds: Seeds, images: int) -> list[int]:
 
 
 def _torch_streams(generators: Generators, images: int, device) -> Streams:
-    return Streams(_randn(generators))
+    return Streams(randn(generators))
 
 
 def _cpu_streams(generators: Generators, images: int, device) -> Streams:
-    return Streams(_randn(generators, on="cpu"))
+    return Streams(randn(generators, on="cpu"))
 
 
 def _tree_streams(generators: Generators, images: int, device) -> Streams:
@@ -59,12 +59,12 @@ def _tree_streams(generators: Generators, images: int, device) -> Streams:
         return int(torch.randint(0, 2**63 - 1, (), generator=one, device=on).item())
 
     each = generators if isinstance(generators, list) else [generators] * images
-    return Streams(_randn(generators), tree_seeds=lambda: [tree_seed(one) for one in each])
+    return Streams(randn(generators), tree_seeds=lambda: [tree_seed(one) for one in each])
 
 
 def _philox_streams(generators: Generators, images: int, device) -> Streams:
     """A CUDA generator for each image. Not reproduced: NV with SDE samplers, where web UIs draw a tree's values so."""
-    streams = [PhiloxGenerator(seed) for seed in seeds_of_images(_seeds(generators), images)]
+    streams = [PhiloxGenerator(seed) for seed in seeds_of_images(seeds_of(generators), images)]
 
     def draw(shape, device, dtype):
         return torch.stack([one.randn(shape[1:]) for one in streams]).to(device, dtype)
@@ -77,17 +77,17 @@ def _comfy_streams(generators: Generators, images: int, device) -> Streams:
 
     Not reproduced: churn (its KSampler has none), the tree on the GPU of the samplers named `_gpu`.
     """
-    seeds, on_cpu = _seeds(generators), torch.device(device).type == "cpu"
+    seeds, on_cpu = seeds_of(generators), torch.device(device).type == "cpu"
     later, first = seeded_generators(seeds, device, add=int(on_cpu)), seeded_generators(seeds)
-    draw, initial = _randn(later, wide=True), _randn(first, wide=True)
+    draw, initial = randn(later, wide=True), randn(first, wide=True)
     return Streams(draw, initial, tree_seeds=lambda: seeds, tree_device="cpu", unpacked=True, tree_on_grid=True)
 
 
 def _a1111_streams(generators: Generators, images: int, device) -> Streams:
-    """A1111's web UI since 1.6 with its default settings. Not reproduced: variation and resized seeds, ENSD."""
-    seeds = seeds_of_images(_seeds(generators), images)
+    """A1111's web UI since 1.6 with its default settings. With others: `noise.a1111`."""
+    seeds = seeds_of_images(seeds_of(generators), images)
     own = seeded_generators(seeds, "cpu" if torch.device(device).type == "mps" else device)
-    return Streams(_randn(own, wide=True), tree_seeds=lambda: seeds, unpacked=True, skips_initial=True)
+    return Streams(randn(own, wide=True), tree_seeds=lambda: seeds, unpacked=True, skips_initial=True)
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,9 @@ class NoiseSource:
     needs: str
     streams: Callable[..., Streams]
     seeded: bool = False
+
+    def __str__(self) -> str:
+        return self.name
 
 
 _ANY, _SEED = "nothing; generators or seeds to be repeatable", "seeds, or generators, whose initial_seed() is taken"
