@@ -2,7 +2,7 @@
 
 import inspect
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from numbers import Integral
 from typing import Any
 
@@ -26,16 +26,17 @@ def check_sampler(
     sampler_options: dict[str, Any] | None,
     sigma_grid: str | Callable | None,
     num_inference_steps: int,
+    more_grids: Collection[str] = (),
     **explicit,
 ) -> Sampler:
     """Return the sampler's record if it can run with these options on this grid.
 
-    explicit: sigmas=, timesteps=, the user's own values. Raises ValueError or TypeError, with the value, the reason
-    and the choices.
+    more_grids: the names of grids that a program has besides ours. explicit: sigmas=, timesteps=, the user's own
+    values. Raises ValueError or TypeError, with the value, the reason and the choices.
     """
     sampler = find_sampler(comfy_sampler)
     check_options(sampler, sampler_options)
-    check_grid_choice(sigma_grid, **explicit)
+    check_grid_choice(sigma_grid, more_grids, **explicit)
     if all(values is None for values in explicit.values()):
         check_steps(num_inference_steps)
         warn_of_grid(sampler, sigma_grid)

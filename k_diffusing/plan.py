@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import torch
 
 from k_diffusing.arguments import check_sampler
-from k_diffusing.grids.choose import SigmaGrid, discrete_grid, flow_grid
+from k_diffusing.grids.choose import SigmaGrid, discrete_grid, flow_grid, over_the_model
 from k_diffusing.model.coordinates import FLOW_COORDINATES
 from k_diffusing.model.guidance import GuidanceInterval, guidance_at
 from k_diffusing.model.scheduler_config import preconditioning
 from k_diffusing.noise.check import check_source
+from k_diffusing.noise.sources import NoiseSource
 from k_diffusing.programs.choose import find_program
 from k_diffusing.programs.records import DIFFUSERS, Program
 from k_diffusing.samplers.asked import asked
@@ -50,7 +51,7 @@ class SamplingPlan:
         sigmas: [steps + 1], the noise levels in the sampler's coordinates, on the CPU.
         space: the changes between latents, the sampler's state and the network's input.
         guided: (time 0-dim or [B]) -> whether the network is guided there.
-        noise: the name of the noise source.
+        noise: the noise source, by its name or as a record.
         initial_scale: what unit noise is multiplied by; on flow models it makes latents, else the state at sigmas[0].
         program: whose conventions these are.
     """
@@ -60,7 +61,7 @@ class SamplingPlan:
     sigmas: torch.Tensor
     space: LatentSpace
     guided: Callable[[torch.Tensor], bool]
-    noise: str
+    noise: str | NoiseSource
     initial_scale: torch.Tensor | float = 1.0
     program: Program = DIFFUSERS
 
@@ -196,12 +197,14 @@ def discrete_plan(
 
     Raises ValueError or TypeError for input that cannot be right, with the value, the reason and the choices.
     """
+    program, explicit = find_program(program, noise), {"timesteps": timesteps, "sigmas": sigmas}
+    more, own = program.grid_names, program.own_grid(sigma_grid)
     comfy_sampler, sampler_options, sigma_grid = asked(comfy_sampler, sampler_options, sigma_grid, timesteps, sigmas)
-    explicit = {"timesteps": timesteps, "sigmas": sigmas}
-    named, program = find_sampler(comfy_sampler), find_program(program, noise)
+    sigma_grid = own or sigma_grid
     if sigma_grid is None and timesteps is None and sigmas is None:
         sigma_grid = program.default_grid
-    sampler = check_sampler(program.sampler(named, False), sampler_options, sigma_grid, num_inference_steps, **explicit)
+    named = program.sampler(find_sampler(comfy_sampler), False)
+    sampler = check_sampler(named, sampler_options, sigma_grid, num_inference_steps, more, **explicit)
     noise, quantize = noise or program.noise, program.quantize if quantize is None else quantize
     check_source(noise)
     if getattr(sampler.function, "flow_coordinates", None) == "flow":
@@ -212,9 +215,11 @@ def discrete_plan(
     schedule = program.noise_schedule(scheduler)
     guided = guidance_at(guidance_interval, schedule)
     grid_scheduler, drop = sampler.grid_scheduler or scheduler, program.drops(sampler.name)
-    chosen = program.grid(sigma_grid)
+    chosen = program.grid(sigma_grid, sampler.name)
     grid = discrete_grid(grid_scheduler, schedule, num_inference_steps, chosen, timesteps, sigmas, drop)
     scale = program.initial_scale(grid.initial_scale, grid.sigmas[0], schedule.sigmas[-1])
+    if program.whole_range and sampler.takes == "sigma_range":
+        grid = grid._replace(sigmas=over_the_model(schedule, num_inference_steps), timesteps=None)
     space = discrete_space(schedule, preconditioning(scheduler), grid._replace(initial_scale=scale), quantize)
     levels = grid.sigmas[: _steps_before(denoising_end, scheduler, schedule, grid) + 1]
     if quantize:
@@ -256,23 +261,28 @@ def flow_plan(
     size_mu: the log of the dynamic time shift for the size of the image. mu: the user's own in its place, or in that of
     the program's. noise, sigma_grid: None leaves them to the program. Raises as discrete_plan does.
     """
-    comfy_sampler, sampler_options, sigma_grid = asked(comfy_sampler, sampler_options, sigma_grid, sigmas)
     program = find_program(program, noise)
+    more, own = program.grid_names, program.own_grid(sigma_grid)
+    comfy_sampler, sampler_options, sigma_grid = asked(comfy_sampler, sampler_options, sigma_grid, sigmas)
+    sigma_grid = own or sigma_grid
     if sigma_grid is None and sigmas is None:
         sigma_grid = program.default_grid
     named = program.sampler(find_sampler(comfy_sampler), True)
-    sampler = check_sampler(named, sampler_options, sigma_grid, num_inference_steps, sigmas=sigmas)
+    sampler = check_sampler(named, sampler_options, sigma_grid, num_inference_steps, more, sigmas=sigmas)
     noise = noise or program.noise
     check_source(noise)
     coordinates = choose_coordinates(flow_coordinates, sampler, sampler_options)
     schedule = program.flow_schedule(scheduler, size_mu, mu)
     guided = guidance_at(guidance_interval, schedule)
     grid_scheduler, drop = sampler.grid_scheduler or scheduler, program.drops(sampler.name)
-    chosen, used_mu = program.grid(sigma_grid), size_mu if mu is None else mu
+    chosen, used_mu = program.grid(sigma_grid, sampler.name), size_mu if mu is None else mu
     times = flow_grid(grid_scheduler, schedule, num_inference_steps, chosen, sigmas, used_mu, drop).sigmas
+    first = times[0]
+    if program.whole_range and sampler.takes == "sigma_range":
+        times = over_the_model(schedule, num_inference_steps)
     levels = FLOW_COORDINATES[coordinates].sigmas(times)
     told = replace(schedule, train_steps=scheduler.config.num_train_timesteps)
     space = flow_space(told, coordinates)
-    scale = program.flow_scale(space.time(levels[0]))
+    scale = program.flow_scale(first)
     options = program.options(sampler, schedule) | (sampler_options or {})
     return SamplingPlan(sampler, options, levels, space, guided, noise, scale, program)

@@ -1,6 +1,6 @@
 """Whether a choice of sigmas can be."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 
@@ -10,13 +10,16 @@ from k_diffusing.names.grids import check_grid_name
 LARGEST_SIGMA = 1e18  # its square is finite in float32
 
 
-def check_grid_choice(sigma_grid: str | Callable | None, **explicit) -> None:
-    """Raise ValueError for an unknown grid name, or for a name beside explicit `sigmas` or `timesteps`."""
+def check_grid_choice(sigma_grid: str | Callable | None, more: Collection[str] = (), **explicit) -> None:
+    """Raise ValueError for an unknown grid name, or for a name beside explicit `sigmas` or `timesteps`.
+
+    more: the names that a program has besides ours.
+    """
     given = [name for name, value in explicit.items() if value is not None]
     if len(given) + (sigma_grid is not None) > 1:
         named = [f"sigma_grid={sigma_grid!r}"] if sigma_grid is not None else []
         raise ValueError(f"{' and '.join(given + named)} each set the sigmas: choose one")
-    if sigma_grid is not None and not callable(sigma_grid) and sigma_grid not in SIGMA_GRIDS:
+    if sigma_grid is not None and not callable(sigma_grid) and sigma_grid not in (*SIGMA_GRIDS, *more):
         check_grid_name(sigma_grid)
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from k_diffusing._k_diffusion import k_sampling
 from k_diffusing.grids.check import check_sigmas
 from k_diffusing.grids.named import named_grid, with_zero
 from k_diffusing.model.preconditioning import vp_scale
@@ -32,6 +33,14 @@ class SigmaGrid(NamedTuple):
         """Less its last sigma above 0, as ComfyUI and A1111 have it for dpm_2 and dpm_2_ancestral."""
         timesteps = None if self.timesteps is None else self.timesteps[:-1]
         return self._replace(sigmas=torch.cat([self.sigmas[:-2], self.sigmas[-1:]]), timesteps=timesteps)
+
+
+def over_the_model(schedule: NoiseSchedule, n: int) -> torch.Tensor:
+    """n steps from the model's largest sigma to its smallest and to 0, even in log sigma as dpm_fast's are."""
+    low, high = schedule.sigmas[0], schedule.sigmas[-1]
+    sigmas = k_sampling.get_sigmas_exponential(n, float(low), float(high))
+    sigmas[-2], sigmas[0] = low, high  # exp(log) is not exact
+    return sigmas
 
 
 def _of_choice(sigma_grid: str | Callable, schedule: NoiseSchedule, n: int) -> torch.Tensor:

@@ -1,10 +1,11 @@
 """The program of one call."""
 
 from k_diffusing._messages import unknown
+from k_diffusing.programs.a1111 import A1111, FORGE
 from k_diffusing.programs.comfyui import COMFYUI
 from k_diffusing.programs.records import DIFFUSERS, NOISE_OF_A1111, NOISE_OF_COMFYUI, Program
 
-PROGRAMS = {"comfyui": COMFYUI, "a1111": NOISE_OF_A1111}
+PROGRAMS = {"comfyui": COMFYUI, "a1111": A1111, "forge": FORGE}
 _OF_NOISE = {"comfy": NOISE_OF_COMFYUI, "a1111": NOISE_OF_A1111}
 
 

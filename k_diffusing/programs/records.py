@@ -10,6 +10,8 @@ from k_diffusing._tensors import same_level
 from k_diffusing.model.preconditioning import vp_scale
 from k_diffusing.model.scheduler_config import flow_schedule, noise_schedule, shifts_dynamically
 from k_diffusing.model.schedules import FlowSchedule
+from k_diffusing.names.spelling import spelling
+from k_diffusing.noise.sources import NoiseSource
 from k_diffusing.samplers.records import Sampler
 
 Scale = torch.Tensor | float
@@ -39,12 +41,14 @@ class Program:
             scheduler's config has, the first sigma of the grid and the model's largest.
         flow_scale: The same on flow models, from the flow time at the first sigma.
         drops_penultimate: The samplers whose grid it makes one step longer, less the last sigma above 0.
-        noise: Its noise source, one of NOISE_SOURCES.
+        noise: Its noise source, a name of NOISE_SOURCES or a record.
         quantize: Whether it tells the network integer timesteps.
         noise_schedule: Its noise schedule of an epsilon, v or sample model, from the diffusers scheduler.
         flow_schedule: That of a flow model, from the scheduler, the mu that diffusers has for the size, and the user's.
         grids: Its sigma grids, where they differ from ours of the same names.
         default_grid: The grid it takes where the user names none; None: that of the scheduler's config.
+        automatic: The grid that "automatic" is for a sampler of a name; "uniform" for any other.
+        whole_range: Whether samplers that take a range go over the model's, whatever the grid.
         sampler: What a sampler's record means in it, from our record and whether the model is a flow model.
         options: What it gives to a sampler besides the user's options, from the record and the noise schedule.
         guides: Whether it calls the network with the negative prompt, from the guidance scale.
@@ -56,12 +60,14 @@ class Program:
     initial_scale: Callable[[Scale, torch.Tensor, torch.Tensor], Scale] = lambda own, sigma, sigma_max: own
     flow_scale: Callable[[torch.Tensor], Scale] = lambda t: 1.0
     drops_penultimate: frozenset[str] = frozenset()
-    noise: str = "torch"
+    noise: str | NoiseSource = "torch"
     quantize: bool = False
     noise_schedule: Callable[[Any], Any] = noise_schedule
     flow_schedule: Callable[[Any, float | None, float | None], FlowSchedule] = _flow_schedule
     grids: Mapping[str, Callable] = field(default_factory=dict)
     default_grid: str | None = None
+    automatic: Mapping[str, str] = field(default_factory=dict)
+    whole_range: bool = False
     sampler: Callable[[Sampler, bool], Sampler] = _as_named
     options: Callable[[Sampler, Any], dict[str, Any]] = lambda sampler, schedule: {}
     guides: Callable[[float], bool] = lambda scale: scale > 1
@@ -72,8 +78,20 @@ class Program:
         """Whether it drops the last sigma above 0 of a sampler of this name, or of a function `sample_NAME`."""
         return sampler.removeprefix("sample_").removesuffix("_gpu") in self.drops_penultimate
 
-    def grid(self, sigma_grid: str | Callable | None) -> str | Callable | None:
-        """What a choice of sigma grid means in it: a name of ours, a function, or None for the config's."""
+    @property
+    def grid_names(self) -> list[str]:
+        """The names of sigma grids that it has besides ours."""
+        return [*self.grids, *(["automatic"] if self.automatic else [])]
+
+    def own_grid(self, sigma_grid: str | Callable | None) -> str | None:
+        """The grid of its own that a text names, in whatever spelling; one of that name may be another elsewhere."""
+        spelt = {spelling(name): name for name in self.grid_names}
+        return spelt.get(spelling(sigma_grid)) if isinstance(sigma_grid, str) else None
+
+    def grid(self, sigma_grid: str | Callable | None, sampler: str) -> str | Callable | None:
+        """What a choice of sigma grid means in it for a sampler: ours by name, a function, or None for the config's."""
+        if sigma_grid == "automatic" and self.automatic:
+            sigma_grid = self.automatic.get(sampler, "uniform")
         return self.grids.get(sigma_grid, sigma_grid) if isinstance(sigma_grid, str) else sigma_grid
 
 

@@ -66,14 +66,16 @@ def read_settings(
     asks for the estimate without the prompt.
     """
     sampler, sigma_grid = _imported(_read(sampler)), _imported(_read(sigma_grid))
+    own = find_program(program).own_grid(sigma_grid)
     sampler, options, sigma_grid = asked(sampler, _read(sampler_options), sigma_grid)
+    sigma_grid = own or sigma_grid
     record = find_sampler(sampler)
     check_options(record, options)
     if record.adaptive:
         raise ValueError(f"{record.name} {ADAPTIVE}")
     if record.uses_uncond:
         raise ValueError(f"{record.name} {NEEDS_BOTH}")
-    check_grid_choice(sigma_grid)
+    check_grid_choice(sigma_grid, find_program(program).grid_names)
     if flow_coordinates == "velocity":
         raise ValueError("flow_coordinates='velocity' is wrong for most samplers: choose 'auto', 'flow' or 've'")
     choose_coordinates(flow_coordinates, record, options)
