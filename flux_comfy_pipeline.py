@@ -109,8 +109,8 @@ class FluxPipeline(diffusers.FluxPipeline):
                 which takes less memory.
             noise: where all noise comes from: "torch", "cpu", "philox", "comfy", "a1111" or "brownian_tree"
                 (`k_diffusing.NOISE_SOURCES`); None: the program's, without one "torch".
-            program: "comfyui" or "a1111": the picture of that program from the same settings, in everything that these
-                arguments leave open; None: diffusers' conventions.
+            program: "comfyui", "a1111", "forge", or a record such as a1111(ensd=31337): the picture of that program
+                from the same settings, in everything that these arguments leave open; None: diffusers' conventions.
             max_sequence_length: as in diffusers; the usual 512 is ComfyUI's 256 with program="comfyui".
             mu: the log of flow time's shift, in place of that for the size of the image or of the program's.
             seeds: in place of generator: one for each image, or one that stands for itself, itself + 1, ...

@@ -110,8 +110,8 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
             batch_guidance: both prompts in one call of the UNet; False: in two, which takes less memory.
             noise: where all noise comes from: "torch", "cpu", "philox", "comfy", "a1111" or "brownian_tree"
                 (`k_diffusing.NOISE_SOURCES`); None: the program's, without one "torch".
-            program: "comfyui" or "a1111": the picture of that program from the same settings, in everything that these
-                arguments leave open; None: diffusers' conventions.
+            program: "comfyui", "a1111", "forge", or a record such as a1111(ensd=31337): the picture of that program
+                from the same settings, in everything that these arguments leave open; None: diffusers' conventions.
             seeds: in place of generator: one for each image, or one that stands for itself, itself + 1, ...
             trace: a `k_diffusing.Trace` that takes note of every network call, draw of noise and step.
             callback, callback_steps: deprecated in diffusers; use callback_on_step_end.

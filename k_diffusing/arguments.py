@@ -22,7 +22,7 @@ _warned = weakref.WeakKeyDictionary()  # the settings that each pipeline or sche
 
 
 def check_sampler(
-    comfy_sampler: str | Callable,
+    comfy_sampler: str | Callable | Sampler,
     sampler_options: dict[str, Any] | None,
     sigma_grid: str | Callable | None,
     num_inference_steps: int,

@@ -188,7 +188,7 @@ def discrete_plan(
     denoising_end: float | None = None,
     quantize: bool | None = None,
     guidance_interval: GuidanceInterval | None = None,
-    noise: str | None = None,
+    noise: str | NoiseSource | None = None,
     program: str | Program | None = None,
 ) -> SamplingPlan:
     """The plan for an epsilon, v or sample model with this diffusers scheduler, whose config alone is read.
@@ -205,7 +205,8 @@ def discrete_plan(
         sigma_grid = program.default_grid
     named = program.sampler(find_sampler(comfy_sampler), False)
     sampler = check_sampler(named, sampler_options, sigma_grid, num_inference_steps, more, **explicit)
-    noise, quantize = noise or program.noise, program.quantize if quantize is None else quantize
+    noise = program.noise if noise is None else noise
+    quantize = program.quantize if quantize is None else quantize
     check_source(noise)
     if getattr(sampler.function, "flow_coordinates", None) == "flow":
         raise ValueError(
@@ -253,7 +254,7 @@ def flow_plan(
     sigmas: list[float] | None = None,
     flow_coordinates: str = "auto",
     guidance_interval: GuidanceInterval | None = None,
-    noise: str | None = None,
+    noise: str | NoiseSource | None = None,
     program: str | Program | None = None,
 ) -> SamplingPlan:
     """The plan for a flow-matching model with this diffusers scheduler, whose config alone is read.
@@ -269,7 +270,7 @@ def flow_plan(
         sigma_grid = program.default_grid
     named = program.sampler(find_sampler(comfy_sampler), True)
     sampler = check_sampler(named, sampler_options, sigma_grid, num_inference_steps, more, sigmas=sigmas)
-    noise = noise or program.noise
+    noise = program.noise if noise is None else noise
     check_source(noise)
     coordinates = choose_coordinates(flow_coordinates, sampler, sampler_options)
     schedule = program.flow_schedule(scheduler, size_mu, mu)

@@ -6,6 +6,7 @@ levels in float32; a Brownian tree rounds its times to six digits, so that the l
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,7 +64,7 @@ class Range:
         low, high = float(schedule.sigmas[0]), float(schedule.sigmas[-1])
         return low if self.low is None else self.low, high if self.high is None else self.high
 
-    def _even_times(self, schedule: NoiseSchedule, n: int) -> torch.Tensor:
+    def _even_times(self, schedule: Any, n: int) -> torch.Tensor:
         """n sigmas [n] whose timesteps lie evenly; of FLUX, which Forge gives no timesteps here, even themselves."""
         low, high = (torch.tensor(end) for end in self.ends(schedule))
         if isinstance(schedule, FlowSchedule):

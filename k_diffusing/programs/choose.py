@@ -1,6 +1,7 @@
 """The program of one call."""
 
 from k_diffusing._messages import unknown
+from k_diffusing.noise.sources import NoiseSource
 from k_diffusing.programs.a1111 import A1111, FORGE
 from k_diffusing.programs.comfyui import COMFYUI
 from k_diffusing.programs.records import DIFFUSERS, NOISE_OF_A1111, NOISE_OF_COMFYUI, Program
@@ -9,7 +10,7 @@ PROGRAMS = {"comfyui": COMFYUI, "a1111": A1111, "forge": FORGE}
 _OF_NOISE = {"comfy": NOISE_OF_COMFYUI, "a1111": NOISE_OF_A1111}
 
 
-def find_program(program: str | Program | None, noise: str | None = None) -> Program:
+def find_program(program: str | Program | None, noise: str | NoiseSource | None = None) -> Program:
     """The record of a program.
 
     Args:
@@ -25,7 +26,7 @@ def find_program(program: str | Program | None, noise: str | None = None) -> Pro
     if isinstance(program, Program):
         return program
     if program is None:
-        return _OF_NOISE.get(noise or "", DIFFUSERS)
+        return _OF_NOISE.get(str(noise), DIFFUSERS)
     if not isinstance(program, str):
         raise TypeError(f"program is the name of a program, not {program!r}: {choices}")
     if program not in PROGRAMS:

@@ -12,7 +12,7 @@ from k_diffusing.samplers.records import ALL_SAMPLERS, Sampler
 _PROVIDED = {"model", "x", "sigmas", "sigma_min", "sigma_max", "n", "extra_args", "callback", "disable", "return_info"}
 
 
-def find_sampler(sampler: str | Callable) -> Sampler:
+def find_sampler(sampler: str | Callable | Sampler) -> Sampler:
     """The record for a name or for a callable with k-diffusion's signature.
 
     A name is one here, with or without `sample_`, or one in ComfyUI, A1111 or diffusers; a sigma grid that it implies,

@@ -6,6 +6,7 @@ from numbers import Integral
 import torch
 
 from k_diffusing.noise.choose import noise_streams
+from k_diffusing.noise.sources import NoiseSource
 from k_diffusing.noise.streams import Generators
 from k_diffusing.schedulers.calls import ADAPTIVE, Calls
 from k_diffusing.schedulers.suspended import SuspendedRun
@@ -23,8 +24,8 @@ class Stepper:
         index: the network call that the next step answers; None before the first.
     """
 
-    def __init__(self, calls: Calls, noise: str, device: str | torch.device | None):
-        """noise: the name of the noise source. device: of `timesteps`."""
+    def __init__(self, calls: Calls, noise: str | NoiseSource, device: str | torch.device | None):
+        """noise: the noise source, by its name or as a record. device: of `timesteps`."""
         self.calls, self.noise, self.space = calls, noise, calls.plan.space
         self.levels, timesteps = calls.levels.unbind(), self.space.timestep(calls.levels[:-1])
         self.times, self.timesteps = timesteps.tolist(), timesteps.to(device)
