@@ -3,8 +3,9 @@
 ComfyUI's are those of its KSampler (version 0.29), A1111's those of its web UI 1.10 and of Forge 2.0.1.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+SHARED = "diffusers' takes two or three steps of the sigma grid for one"
 SDE = "DPMSolverMultistepScheduler,algorithm_type=sde-dpmsolver++"
 
 
@@ -17,7 +18,6 @@ class SamplerNames(NamedTuple):
         a1111: The label in A1111's web UI or in Forge.
         diffusers: Scheduler classes with this method, each with the settings that make it so.
         automatic: The sigma grid that A1111's schedule "Automatic" means for it.
-        same_as: The sampler that is this method with the options that follow, or None.
         others: Further spellings.
         note: What differs between the programs.
     """
@@ -27,7 +27,6 @@ class SamplerNames(NamedTuple):
     a1111: tuple[str, ...] = ()
     diffusers: tuple[str, ...] = ()
     automatic: str = "normal"
-    same_as: tuple[str, dict[str, Any]] | None = None
     others: tuple[str, ...] = ()
     note: str = ""
 
@@ -68,14 +67,15 @@ _ROWS = (
     ),
     _comfyui(
         "dpmpp_2m_sde_heun", "DPM++ 2M SDE Heun", diffusers=(f"{SDE},solver_type=heun",), gpu=True,
-        automatic="exponential", same_as=("dpmpp_2m_sde", {"solver_type": "heun"}),
+        automatic="exponential",
     ),
     _comfyui("dpmpp_3m_sde", "DPM++ 3M SDE", gpu=True, automatic="exponential"),
     SamplerNames(
         "ddim", ("ddim",), ("DDIM",), ("DDIMScheduler", "DDIMParallelScheduler"), automatic="ddim_uniform"),
     _comfyui("ddpm", "DDPM", diffusers=("DDPMScheduler", "DDPMParallelScheduler")),
     _comfyui(
-        "uni_pc", "UniPC", diffusers=("UniPCMultistepScheduler",), note='diffusers\' default is solver_type="bh2"',
+        "uni_pc", "UniPC", diffusers=("UniPCMultistepScheduler",),
+        note='diffusers\' defaults are solver_type="bh2", solver_order=2',
     ),
     _comfyui("uni_pc_bh2", diffusers=("UniPCMultistepScheduler,solver_type=bh2",)),
     _comfyui("lcm", "LCM", diffusers=("LCMScheduler", "FlowMatchLCMScheduler")),
@@ -104,7 +104,8 @@ _ROWS = (
     _comfyui("gradient_estimation_cfg_pp"),
     SamplerNames("restart", a1111=("Restart",), automatic="karras"),
     SamplerNames("plms", a1111=("PLMS",), diffusers=("PNDMScheduler",), automatic="ddim_uniform"),
-    SamplerNames("dpmpp_2s", diffusers=("DPMSolverSinglestepScheduler",)),
+    SamplerNames("dpmpp_2s", diffusers=("DPMSolverSinglestepScheduler",), note=SHARED),
+    SamplerNames("dpmpp_3s", diffusers=("DPMSolverSinglestepScheduler,solver_order=3",), note=SHARED),
     SamplerNames("tcd", diffusers=("TCDScheduler",)),
 )  # fmt: skip
 SAMPLER_NAMES = {row.name: row for row in _ROWS}
@@ -112,8 +113,11 @@ SAMPLER_NAMES = {row.name: row for row in _ROWS}
 # defaults, and for UniPC, whose own is bh2, the method that its name alone means.
 METHODS_OF = {
     "DPMSolverMultistepScheduler": {"algorithm_type": "dpmsolver++", "solver_order": 2, "solver_type": "midpoint"},
+    "DPMSolverSinglestepScheduler": {"algorithm_type": "dpmsolver++", "solver_order": 2, "solver_type": "midpoint"},
     "UniPCMultistepScheduler": {"solver_type": "bh1"},
 }
+# The settings of a class that are options here: each with the option's name and the class's default.
+OPTIONS_OF = {"UniPCMultistepScheduler": {"solver_order": ("order", 2)}}
 # Scheduler classes whose step as_sampler does not run: distilled models' own, and a step of unknown kind.
 NOT_RUN = frozenset(
     {"DDIMParallelScheduler", "DDPMParallelScheduler", "IPNDMScheduler", "LCMScheduler", "TCDScheduler"}

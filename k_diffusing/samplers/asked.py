@@ -38,9 +38,9 @@ def asked(sampler: Any, options: Any = None, sigma_grid: Any = None, *explicit: 
     found = find_name(_name_of(sampler))
     grid = find_grid(sigma_grid) if isinstance(sigma_grid, str) else None
     if isinstance(sampler, str):
-        sampler, implied = _here(sampler)
-        if implied and (options is None or isinstance(options, dict)):
-            options = implied | (options or {})
+        sampler = _here(sampler)
+        if found and found.options and (options is None or isinstance(options, dict)):
+            options = found.options | (options or {})
         if found and sigma_grid is None and all(values is None for values in explicit):
             grid = found.grid
     if grid is not None and grid.name == AUTOMATIC:
@@ -60,8 +60,8 @@ def _name_of(sampler: Any) -> str:
     return name if isinstance(name, str) else ""
 
 
-def _here(text: str) -> tuple[str, dict[str, Any]]:
-    """The name here, and the options that are meant. Raises ValueError."""
+def _here(text: str) -> str:
+    """The name here. Raises ValueError."""
     found = find_name(text)
     if found is None:
         raise ValueError(
@@ -69,11 +69,9 @@ def _here(text: str) -> tuple[str, dict[str, Any]]:
             "(each also with the prefix sample_), or pass a function with k-diffusion's signature."
         )
     name = ALIASES.get(found.sampler.name, found.sampler.name)
-    if name not in ALL_FACTS and found.sampler.same_as:
-        return found.sampler.same_as
     if name not in ALL_FACTS:
         raise ValueError(_elsewhere(text, found.sampler))
-    return name, {}
+    return name
 
 
 def _elsewhere(text: str, row: SamplerNames) -> str:

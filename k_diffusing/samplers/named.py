@@ -4,13 +4,14 @@ find_name("DPM++ 2M SDE Karras")   dpmpp_2m_sde, on karras
 find_name("sample_euler_ancestral") and find_name("k_euler_a")   euler_ancestral
 """
 
+import ast
 from collections.abc import Mapping
 from itertools import product
 from typing import Any, NamedTuple
 
 from k_diffusing._messages import nearest
 from k_diffusing.names.grids import GRID_NAMES, GRIDS_BY_SPELLING, GridNames
-from k_diffusing.names.samplers import METHODS_OF, SAMPLER_NAMES, SamplerNames
+from k_diffusing.names.samplers import METHODS_OF, OPTIONS_OF, SAMPLER_NAMES, SamplerNames
 from k_diffusing.names.spelling import by_spelling, spelling
 from k_diffusing.samplers.facts import ALL_FACTS
 
@@ -21,10 +22,12 @@ class Named(NamedTuple):
     Attributes:
         sampler: The sampler's row.
         grid: The sigma grid's that the text ends in, or that a config asks for; None if there is none.
+        options: Of the sampler, that a config asks for.
     """
 
     sampler: SamplerNames
     grid: GridNames | None = None
+    options: dict[str, Any] = {}  # noqa: RUF012 - never changed
 
     @property
     def name(self) -> str:
@@ -46,8 +49,12 @@ _SAMPLERS: dict[str, SamplerNames] = by_spelling(ROWS.values())
 def find_name(text: str) -> Named | None:
     """The sampler that a text names, and the sigma grid if it ends in one; None where it names no sampler.
 
-    Case, spaces, hyphens, underscores, `sample_` or `k_` before it and `_gpu` after it do not matter.
+    Case, spaces, hyphens, underscores, `sample_` or `k_` before it and `_gpu` after it do not matter. A scheduler class
+    of diffusers may have settings after it, each as ",setting=value".
     """
+    if "," in text:
+        name, *settings = text.split(",")
+        return of_scheduler(name, dict(map(_setting, settings)))
     key = spelling(text)
     if row := _sampler(key):
         return Named(row)
@@ -55,6 +62,15 @@ def find_name(text: str) -> Named | None:
         if key.endswith(ending) and (row := _sampler(key.removesuffix(ending))):
             return Named(row, grid)
     return None
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """A setting of a text: its name and its value, a literal if it is one."""
+    name, _, value = text.partition("=")
+    try:
+        return name.strip(), ast.literal_eval(value.strip())
+    except (ValueError, SyntaxError):
+        return name.strip(), value.strip()
 
 
 def _sampler(key: str) -> SamplerNames | None:
@@ -75,13 +91,18 @@ def of_scheduler(class_name: str, config: Mapping[str, Any]) -> Named | None:
     for row in ROWS.values():
         for text in row.diffusers:
             name, *settings = text.split(",")
-            if name == class_name and defaults | dict(setting.split("=") for setting in settings) == method:
-                return Named(row, _grid_of(config))
+            if name == class_name and defaults | dict(map(_setting, settings)) == method:
+                return Named(row, _grid_of(config), _options_of(class_name, config))
     return None
 
 
 def _grid_of(config: Mapping[str, Any]) -> GridNames | None:
     return next((row for row in GRID_NAMES.values() if any(config.get(name) for name in row.diffusers)), None)
+
+
+def _options_of(class_name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    settings = OPTIONS_OF.get(class_name, {}).items()
+    return {option: config.get(setting, default) for setting, (option, default) in settings}
 
 
 def nearest_name(text: str) -> str:

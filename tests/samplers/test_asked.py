@@ -5,8 +5,6 @@ import pytest
 from k_diffusing.samplers.asked import Asked, asked, check_texts
 from samplers_patch import SAMPLERS, find_sampler, k_sampling
 
-HEUN = {"solver_type": "heun"}
-
 
 def euler_karras(model, x, sigmas, extra_args=None, callback=None, disable=None):
     return x
@@ -36,15 +34,12 @@ def test_what_is_asked_for(arguments, meant):
 
 
 def test_options_that_a_name_implies_are_the_users_to_change():
-    sampler, options, _ = asked("DPM++ 2M SDE Heun", {"eta": 0.5})
-    if sampler == "dpmpp_2m_sde":  # unless it has a record of its own
-        assert options == HEUN | {"eta": 0.5}
-        assert asked("dpmpp_2m_sde_heun", {"solver_type": "midpoint"}).options == {"solver_type": "midpoint"}
-        assert asked("dpmpp_2m_sde_heun_gpu", "no dict").options == "no dict"
-        with pytest.raises(ValueError, match="'dpmpp_2m_sde' with sampler_options={'solver_type': 'heun'}"):
-            find_sampler("DPM++ 2M SDE Heun")
-    else:
-        assert (sampler, options) == ("dpmpp_2m_sde_heun", {"eta": 0.5})
+    text = "UniPCMultistepScheduler,solver_type=bh2,use_karras_sigmas=True"
+    assert asked(text) == ("uni_pc_bh2", {"order": 2}, "karras")
+    assert asked(text, {"order": 3, "variant": None}).options == {"order": 3, "variant": None}
+    assert asked(text, "no dict").options == "no dict"  # refused where options are checked
+    with pytest.raises(ValueError, match="is 'uni_pc_bh2' with sampler_options={'order': 2}: ask for these"):
+        find_sampler(text)
 
 
 def test_records_by_names_of_other_programs():

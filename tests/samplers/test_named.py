@@ -13,7 +13,7 @@ from k_diffusing.names.grids import GRID_NAMES, find_grid
 from k_diffusing.names.samplers import NOT_RUN, SAMPLER_NAMES
 from k_diffusing.names.spelling import spelling
 from k_diffusing.names.texts import sampler_text
-from k_diffusing.samplers.named import ROWS, find_name, nearest_name, of_scheduler
+from k_diffusing.samplers.named import ROWS, Named, find_name, nearest_name, of_scheduler
 from samplers_patch import ALL_SAMPLERS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -125,12 +125,15 @@ CONFIGS = [
     ("DPMSolverMultistepScheduler", SDE | {"solver_type": "heun"}, "dpmpp_2m_sde_heun"),
     ("UniPCMultistepScheduler", {"solver_type": "bh2", "use_beta_sigmas": True}, "uni_pc_bh2_beta"),
     ("LMSDiscreteScheduler", {"use_karras_sigmas": False}, "lms"),
+    ("DPMSolverSinglestepScheduler", {"solver_order": 3}, "dpmpp_3s"),
 ]
 
 
 @pytest.mark.parametrize("class_name, config, name", CONFIGS)
 def test_schedulers_with_their_settings(class_name, config, name):
     assert of_scheduler(class_name, config).name == name
+    text = ",".join([class_name, *(f"{setting}={value}" for setting, value in config.items())])
+    assert find_name(text) == of_scheduler(class_name, config)
 
 
 OTHERS = [{"solver_type": "heun"}, {"algorithm_type": "dpmsolver"}, SDE | {"solver_order": 3}]
@@ -149,9 +152,11 @@ def test_schedulers_of_the_table_are_diffusers_and_run_unless_it_says_not():
     for row in SAMPLER_NAMES.values():
         for text in row.diffusers:
             name, *settings = text.split(",")
-            made = getattr(diffusers, name)(**dict(setting.split("=") for setting in settings))
-            if name != "UniPCMultistepScheduler":  # by itself it names the method, whose default there is bh2
-                assert of_scheduler(name, made.config).name == row.name
+            values = dict(setting.split("=") for setting in settings)
+            values = {key: int(value) if value.isdigit() else value for key, value in values.items()}
+            made = getattr(diffusers, name)(**values)
+            if text != "UniPCMultistepScheduler":  # by itself it names the method, whose default there is bh2
+                assert of_scheduler(name, made.config).name == find_name(text).name == row.name
 
 
 def test_every_sampler_here_is_found_by_its_name_and_aliases():
@@ -159,7 +164,7 @@ def test_every_sampler_here_is_found_by_its_name_and_aliases():
         assert find_name(name).name == name
         for alias in record.aliases:
             if alias not in SAMPLER_NAMES:  # else it has a row of its own, with its own names
-                assert find_name(f"{alias} Karras") == (ROWS[name], GRID_NAMES["karras"])
+                assert find_name(f"{alias} Karras") == Named(ROWS[name], GRID_NAMES["karras"])
 
 
 def test_parts_of_a_text():
