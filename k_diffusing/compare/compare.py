@@ -20,6 +20,7 @@ from k_diffusing.compare.sources import Source, find_source, overruled
 from k_diffusing.grids.check import check_grid_choice
 from k_diffusing.model.coordinates import flow_time
 from k_diffusing.model.scheduler_config import is_flow
+from k_diffusing.names.grids import AUTOMATIC, find_grid
 from k_diffusing.noise.interval import Interval
 from k_diffusing.trace.difference import TOLERANCE, Difference, trace_difference
 from k_diffusing.trace.record import Trace
@@ -106,6 +107,8 @@ def compare_samplers(
     """
     if grid not in (None, "scheduler", "own"):
         check_grid_choice(grid)
+        if (named := find_grid(grid)) and named.name == AUTOMATIC:
+            raise ValueError(f"sigma grid {grid} is another for each sampler, and both runs are on one: name that one")
     sources = [find_source(text, pipe.scheduler, own_sigmas=grid == "own") for text in (a, b)]
     grid = grid or _implied_grid(sources)
     if grid == "own":

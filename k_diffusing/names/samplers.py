@@ -13,7 +13,7 @@ class SamplerNames(NamedTuple):
     """A sampler's names.
 
     Attributes:
-        name: Here, and that of ComfyUI's function without `sample_`; None of these for what ComfyUI does not have.
+        name: Here, which is ComfyUI's where it has the sampler.
         comfyui: As ComfyUI's KSampler lists it.
         a1111: The label in A1111's web UI or in Forge.
         diffusers: Scheduler classes with this method, each with the settings that make it so.
@@ -122,5 +122,3 @@ OPTIONS_OF = {"UniPCMultistepScheduler": {"solver_order": ("order", 2)}}
 NOT_RUN = frozenset(
     {"DDIMParallelScheduler", "DDPMParallelScheduler", "IPNDMScheduler", "LCMScheduler", "TCDScheduler"}
 )
-# ComfyUI's samplers that are no function `sample_NAME` of its comfy.k_diffusion.sampling.
-NO_FUNCTION_OF_COMFYUI = frozenset({"ddim", "uni_pc", "uni_pc_bh2"})

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from k_diffusing.names.grids import AUTOMATIC, find_grid
-from k_diffusing.names.samplers import NO_FUNCTION_OF_COMFYUI, NOT_RUN, SamplerNames
+from k_diffusing.names.samplers import NOT_RUN, SamplerNames
 from k_diffusing.names.texts import sampler_text
 from k_diffusing.samplers.facts import ALIASES, ALL_FACTS
 from k_diffusing.samplers.named import find_name, nearest_name
@@ -63,6 +63,8 @@ def _name_of(sampler: Any) -> str:
 def _here(text: str) -> str:
     """The name here. Raises ValueError."""
     found = find_name(text)
+    if found is None and find_grid(text):
+        raise ValueError(f"{text!r} is a sigma grid and no sampler: give it as sigma_grid, or after a sampler's name")
     if found is None:
         raise ValueError(
             f"unknown sampler {text!r}: did you mean {nearest_name(text)!r}? Choose one of {', '.join(ALL_FACTS)} "
@@ -78,17 +80,12 @@ def _elsewhere(text: str, row: SamplerNames) -> str:
     """On a sampler that is known and no function here: what it is, and how it can be had."""
     programs = (("ComfyUI's", row.comfyui), ("A1111's", row.a1111), ("diffusers'", row.diffusers))
     known = ", ".join(f"{owner} {names[0]}" for owner, names in programs if names)
-    ways = []
-    for name, *settings in (text.split(",") for text in row.diffusers):
-        if name not in NOT_RUN:
-            given = "".join(f", {key}={value!r}" for key, value in (one.split("=") for one in settings))
-            ways.append(f"as_sampler({name}.from_config(pipe.scheduler.config{given}))")
-            ways.append(f"{','.join([name, *settings])} on the command line")
-            break
-    if row.comfyui and row.name not in NO_FUNCTION_OF_COMFYUI:
-        ways.append(f"ComfyUI's own function, on the command line comfy:{row.name}")
-    can = f"it can be had as {', or as '.join(ways)}" if ways else "pass a function of your own with its method"
-    return f"{text!r} is no function here ({known}): {can}"
+    ways = [
+        f"it can be had as as_sampler({name}.from_config(pipe.scheduler.config)), or as {name} on the command line"
+        for name in row.diffusers
+        if name not in NOT_RUN
+    ]
+    return f"{text!r} is no function here ({known}): {[*ways, 'pass a function of your own with its method'][0]}"
 
 
 def check_texts(texts: Iterable[str]) -> None:

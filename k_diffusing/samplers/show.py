@@ -21,9 +21,9 @@ Made by `k-diffusing samplers --markdown`. ComfyUI's names are those of version 
 
 ## Samplers
 
-`k-diffusing samplers --names` shows which are functions here; any other is answered with what can be had: diffusers'
-class through `as_sampler`, ComfyUI's own function as `comfy:NAME`. A class has the method with the settings that stand
-after it. "Automatic" is the sigma grid that A1111 takes for the sampler where its schedule says so.
+All of ComfyUI's are functions here; `k-diffusing samplers --names` shows what each is here, and one that is none is
+answered with what can be had. A class has the method with the settings that stand after it. "Automatic" is the sigma
+grid that A1111 takes for the sampler where its schedule says so.
 
 {samplers}
 

@@ -423,6 +423,8 @@ def test_names_of_other_programs_and_their_grids():
 def test_names_that_imply_two_grids():
     with pytest.raises(ValueError, match="Euler Karras is on karras, Euler Beta is on beta: name one sigma grid"):
         run("Euler Karras", "Euler Beta")
+    with pytest.raises(ValueError, match="sigma grid Automatic is another for each sampler"):
+        run("Euler", "DPM++ 2M", grid="Automatic")
 
 
 def test_a_class_of_diffusers_is_the_sampler_and_options_that_its_name_means():

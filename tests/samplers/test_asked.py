@@ -51,11 +51,6 @@ ABSENT = {
     "UniPC": "(ComfyUI's uni_pc, A1111's UniPC, diffusers' UniPCMultistepScheduler): it can be had as "
     "as_sampler(UniPCMultistepScheduler.from_config(pipe.scheduler.config)), or as UniPCMultistepScheduler on the "
     "command line",
-    "uni_pc_bh2": "from_config(pipe.scheduler.config, solver_type='bh2')), or as "
-    "UniPCMultistepScheduler,solver_type=bh2 on the command line",
-    "er_sde": "(ComfyUI's er_sde): it can be had as ComfyUI's own function, on the command line comfy:er_sde",
-    "SASolverScheduler": ", or as SASolverScheduler on the command line, or as ComfyUI's own function, on the command "
-    "line comfy:sa_solver",
     "Restart Karras": "(A1111's Restart): pass a function of your own with its method",
     "TCD": "(diffusers' TCDScheduler): pass a function of your own with its method",
 }
@@ -67,6 +62,11 @@ def test_a_sampler_that_is_no_function_here(text, monkeypatch):
     with pytest.raises(ValueError, match=f"^{text!r} is no function here ") as error:
         asked(text)
     assert str(error.value).endswith(ABSENT[text])
+
+
+def test_a_sigma_grid_in_place_of_a_sampler():
+    with pytest.raises(ValueError, match="'SGM Uniform' is a sigma grid and no sampler: give it as sigma_grid"):
+        asked("SGM Uniform")
 
 
 def test_texts_of_the_command_line():

@@ -13,8 +13,9 @@ from k_diffusing.names.grids import GRID_NAMES, find_grid
 from k_diffusing.names.samplers import NOT_RUN, SAMPLER_NAMES
 from k_diffusing.names.spelling import spelling
 from k_diffusing.names.texts import sampler_text
+from k_diffusing.samplers.asked import asked
 from k_diffusing.samplers.named import ROWS, Named, find_name, nearest_name, of_scheduler
-from samplers_patch import ALL_SAMPLERS
+from samplers_patch import ALL_SAMPLERS, find_sampler
 
 ROOT = Path(__file__).resolve().parents[2]
 # What ComfyUI 0.29's KSampler lists, A1111 1.10 and Forge 2.0.1 by their labels and the aliases beside these.
@@ -61,6 +62,7 @@ def test_no_spelling_is_of_two_rows():
 @pytest.mark.parametrize("name", COMFYUI)
 def test_comfyuis_names(name):
     assert find_name(name).name == find_name(f"sample_{name}").name == name.removesuffix("_gpu")
+    assert find_sampler(name).name == asked(name).sampler  # all of them are functions here
 
 
 @pytest.mark.parametrize("label", A1111)
