@@ -8,7 +8,7 @@ import inspect
 
 import pytest
 import torch
-from stepped_schedulers import fresh, stepped
+from stepped_schedulers import called, fresh, stepped
 from tiny_models import flux_prompt, largest_difference, sdxl_prompt, seeded, tiny_flux, tiny_sdxl
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -279,7 +279,10 @@ def test_a_scheduler_refuses_what_needs_both_answers_of_the_network(name):
 def test_a_scheduler_steps_it(name):
     scheduler = fresh(name)
     assert len(scheduler.timesteps) == evaluation_count(find_sampler(name), torch.tensor([*range(6, -1, -1)]))
-    assert stepped(scheduler).isfinite().all()
+    x, levels = called(scheduler, name)
+    assert torch.equal(scheduler.sigmas, torch.stack([*levels, torch.tensor(0.0)]))
+    # 1e-6: the same float32 operations in the same order
+    assert largest_difference(stepped(scheduler), x) <= 1e-6
 
 
 # Right in distribution, and of the order that the record says.
@@ -296,6 +299,13 @@ def oracles():
 def test_right_in_distribution(oracles, kind, name):
     grid = None if kind == "flow" else "karras"
     assert wasserstein(draw(oracles[kind], name, steps=100, sigma_grid=grid)) <= RIGHT
+
+
+@pytest.mark.parametrize("name", [name for name in QUIET if name in FOR_ANY_MODEL])
+def test_without_noise_it_is_right_on_latents_of_flow_matching(oracles, name):
+    """dx/dt = (x - D) / t there too, as it stands in ComfyUI, where functions get these."""
+    call = {"steps": 100, "flow_coordinates": "flow", "sampler_options": quiet(name)}
+    assert wasserstein(draw(oracles["flow"], name, **call)) <= RIGHT
 
 
 @pytest.mark.parametrize("name", QUIET)

@@ -8,31 +8,13 @@ import threading
 import pytest
 import torch
 from diffusers import DDIMScheduler
-from stepped_schedulers import X, fresh, fresh_from, half_at_3, network, stepped
+from stepped_schedulers import GRID, X, called, fresh, fresh_from, half_at_3, network, stepped
 from their_pipelines import EULER, NOT_ADAPTIVE, SAME, STEPS, TWO_STAGES
 from tiny_models import SDXL_SCHEDULE, largest_difference, seeded
 
-from k_diffusing.grids.choose import discrete_grid
-from k_diffusing.model.scheduler_config import noise_schedule, preconditioning
+from k_diffusing.model.scheduler_config import preconditioning
 from k_diffusing.schedulers.as_scheduler import SamplerScheduler
-from samplers_patch import find_sampler, k_sampling, run_sampler
-
-GRID = discrete_grid(EULER, noise_schedule(EULER), STEPS).sigmas  # that of `fresh`
-
-
-def called(scheduler, sampler, x=X, change=lambda call, x: x, dtype=torch.float32, **options):
-    """The sampler's own result on the same network, and the sigmas it called it at."""
-    row, times, levels = preconditioning(EULER), scheduler.timesteps, []
-
-    def denoiser(x, sigma):
-        call, level = len(levels), sigma.reshape(-1, 1, 1, 1)
-        levels.append(sigma[0])
-        x.copy_(change(call, x))
-        net_input = row.network_input(x.to(dtype), level).to(dtype)
-        return row.denoised(x, network(net_input, times[call]).float(), level)
-
-    grid, x = GRID, x.float().clone()
-    return run_sampler(find_sampler(sampler), denoiser, x, grid, options=options, generator=seeded()), levels
+from samplers_patch import k_sampling
 
 
 @pytest.mark.parametrize("sampler", NOT_ADAPTIVE)

@@ -7,8 +7,10 @@ import torch
 from their_pipelines import EULER, STEPS, random
 from tiny_models import seeded
 
+from k_diffusing.grids.choose import discrete_grid
+from k_diffusing.model.scheduler_config import noise_schedule, preconditioning
 from k_diffusing.schedulers.as_scheduler import SamplerScheduler
-from samplers_patch import k_sampling
+from samplers_patch import find_sampler, k_sampling, run_sampler
 
 X = random(2, 4, 8, 8) * 14
 
@@ -34,6 +36,24 @@ def stepped(scheduler, x=X, change=lambda call, x: x, begin: int = 0) -> torch.T
         output = network(scheduler.scale_model_input(x, t).to(x.dtype), t)
         x = scheduler.step(output, t, x, generator=generator, return_dict=False)[0]
     return x
+
+
+GRID = discrete_grid(EULER, noise_schedule(EULER), STEPS).sigmas  # that of `fresh`
+
+
+def called(scheduler, sampler, x=X, change=lambda call, x: x, dtype=torch.float32, **options):
+    """The sampler's own result on the same network, and the sigmas it called it at."""
+    row, times, levels = preconditioning(EULER), scheduler.timesteps, []
+
+    def denoiser(x, sigma):
+        call, level = len(levels), sigma.reshape(-1, 1, 1, 1)
+        levels.append(sigma[0])
+        x.copy_(change(call, x))
+        net_input = row.network_input(x.to(dtype), level).to(dtype)
+        return row.denoised(x, network(net_input, times[call]).float(), level)
+
+    grid, x = GRID, x.float().clone()
+    return run_sampler(find_sampler(sampler), denoiser, x, grid, options=options, generator=seeded()), levels
 
 
 def half_at_3(call, x):
