@@ -143,12 +143,13 @@ def exponential_adams(
     for i in steps:
         sigma, sigma_next, (correct, predict) = levels[i], levels[i + 1], orders(i)
         here = Estimate(-math.log(sigma), model.begin(i, x, sigmas[i]))
-        if past and correct and (again or sigma_next > 0):
+        if given and correct and (again or sigma_next > 0):
             x = _corrected(x, [here, *past][:correct], past, given, exponent, weights)
             here = Estimate(here.at, model(x, sigmas[i])) if again else here
-        past, goal = [here, *past[: MOST - 1]], target(sigma, sigma_next) if sigma_next > 0 else Target(0.0)
+        past = [here, *past[: MOST - 1]]
+        goal = target(sigma, sigma_next) if sigma_next > 0 else Target(0.0)
         if goal.sigma == 0:
-            x, given = here.denoised, [1.0]
+            x, given = here.denoised, []
         else:
             end = -math.log(sigma_next)
             exponent = (-math.log(goal.sigma) - here.at) / (end - here.at)
@@ -175,8 +176,9 @@ def multistep(
     def orders(step: int) -> tuple[int, int]:
         return 0, min(order, step + 1)
 
-    noise = {"noise_sampler": noise_sampler, "s_noise": s_noise}
-    return exponential_adams(model, x, sigmas, steps, orders, target, weights, **noise)
+    return exponential_adams(
+        model, x, sigmas, steps, orders, target, weights, noise_sampler=noise_sampler, s_noise=s_noise
+    )
 
 
 def _corrected(x, estimates: list[Estimate], past: list[Estimate], given: list[float], exponent: float, weights):

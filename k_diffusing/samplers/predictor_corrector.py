@@ -45,7 +45,7 @@ def _uni_pc(model, x, sigmas, steps, slope: Callable, order: int, lower: bool, v
     levels, n = levels_of(sigmas), len(sigmas) - 1
     if variant == "published":
         order, lower = max(1, min(order, n - 1)), True
-        sigmas = [*sigmas[:-1], levels[-1] or PUBLISHED_END]
+        sigmas = [*levels[:-1], levels[-1] or PUBLISHED_END]
     elif levels[-1] > 0:
         lower = False  # the last step is as good as any
 

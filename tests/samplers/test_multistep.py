@@ -70,6 +70,8 @@ def run(name, sigmas=SIGMAS, **options):
         (("sa_solver", {"eta": 0.0, "corrector_order": 0, "predictor_order": 1}), ("euler", {})),
         (("sa_solver_pece", {"eta": 0.0, "corrector_order": 0, "predictor_order": 1}), ("euler", {})),
         (("uni_pc", {"order": 1, "lower_order_final": False}), ("uni_pc", {"order": 1})),
+        (("sa_solver", {"tau_func": lambda sigma: 1e3, "noise_sampler": noise}), ("lcm", {"noise_sampler": noise})),
+        (("dpmpp_2m_sde_heun", {"eta": 1e6, "noise_sampler": noise}), ("lcm", {"noise_sampler": noise})),
         (("gradient_estimation", {"ge_gamma": 1.0}), ("euler", {})),
         (("gradient_estimation", {"ge_gamma": 1.5}), ("ipndm", {"max_order": 2})),
         (("ipndm_v", {}), ("deis", {"deis_mode": "rhoab", "max_order": 4})),
