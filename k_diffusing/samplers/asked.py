@@ -81,7 +81,7 @@ def _elsewhere(text: str, row: SamplerNames) -> str:
     programs = (("ComfyUI's", row.comfyui), ("A1111's", row.a1111), ("diffusers'", row.diffusers))
     known = ", ".join(f"{owner} {names[0]}" for owner, names in programs if names)
     ways = [
-        f"it can be had as as_sampler({name}.from_config(pipe.scheduler.config)), or as {name} on the command line"
+        f"take as_sampler({name}.from_config(pipe.scheduler.config)), or {name} on the command line"
         for name in row.diffusers
         if name not in NOT_RUN
     ]

@@ -48,8 +48,8 @@ def test_records_by_names_of_other_programs():
 
 
 ABSENT = {
-    "UniPC": "(ComfyUI's uni_pc, A1111's UniPC, diffusers' UniPCMultistepScheduler): it can be had as "
-    "as_sampler(UniPCMultistepScheduler.from_config(pipe.scheduler.config)), or as UniPCMultistepScheduler on the "
+    "UniPC": "(ComfyUI's uni_pc, A1111's UniPC, diffusers' UniPCMultistepScheduler): take "
+    "as_sampler(UniPCMultistepScheduler.from_config(pipe.scheduler.config)), or UniPCMultistepScheduler on the "
     "command line",
     "Restart Karras": "(A1111's Restart): pass a function of your own with its method",
     "TCD": "(diffusers' TCDScheduler): pass a function of your own with its method",
