@@ -115,6 +115,13 @@ def test_unipc_is_sa_solver_without_noise_but_for_its_two_point_weights(order):
     assert 1e-5 < (exact - simple).abs().max() < 0.5
 
 
+def test_a_state_drawn_anew_is_not_corrected():
+    """Nothing of the step that led to it is left there."""
+    options = {"tau_func": lambda sigma: 1e3 if sigma == SIGMAS[1] else 0.0, "noise_sampler": noise}
+    runs = [run("sa_solver", SIGMAS[:3], corrector_order=order, **options) for order in (0, 4)]
+    assert torch.equal(*runs)
+
+
 def test_a_correction_keeps_what_a_callback_changed():
     """A state that is moved where a step begins stays moved: the correction changes weights alone."""
 
