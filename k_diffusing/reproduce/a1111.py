@@ -6,7 +6,7 @@ from k_diffusing.reproduce.emphasis import take_loras
 from k_diffusing.reproduce.infotext import Infotext
 from k_diffusing.reproduce.recipe import Grid, Lora, Prompt, Recipe, Stage
 from k_diffusing.reproduce.values import MAX_SEED, MAX_SIZE, MAX_STEPS, BadFile, brief, real, whole
-from k_diffusing.reproduce.wording import grid_here, sampler_here
+from k_diffusing.reproduce.wording import WEB_UIS, sampler_here
 
 # Fields that change no picture, or say again what another says.
 IDLE = frozenset(
@@ -18,16 +18,13 @@ IDLE = frozenset(
 READ = frozenset(
     {
         "Steps", "Sampler", "Schedule type", "CFG scale", "Distilled CFG Scale", "Seed", "Size", "Model", "VAE",
-        "Denoising strength", "Clip skip", "RNG", "Eta", "ENSD", "Hires upscale", "Hires upscaler", "Hires steps",
+        "Denoising strength", "Clip skip", "Hires upscale", "Hires upscaler", "Hires steps",
         "Hires resize", "Hires prompt", "Hires negative prompt", "Hires sampler", "Hires schedule type",
         "Hires CFG Scale", "Hires Distilled CFG Scale", "Hires checkpoint", "Emphasis",
     }
 )  # fmt: skip
 # What a field that is not done changes.
 EFFECTS = {
-    "ENSD": "adds to the seed of the steps' noise",
-    "Variation seed": "mixes another seed's noise into the initial noise",
-    "Variation seed strength": "mixes another seed's noise into the initial noise",
     "Seed resize from": "takes the initial noise of another size",
     "Face restoration": "changes the picture after it is decoded",
     "Tiling": "makes the network's convolutions wrap around",
@@ -40,9 +37,6 @@ EFFECTS = {
     "Init image hash": "begins with a picture that is not in this file",
     "Conditional mask weight": "conditions on a mask",
     "Mask blur": "keeps the part outside of a mask as it was",
-    "Schedule max sigma": "changes the ends of the sigmas",
-    "Schedule min sigma": "changes the ends of the sigmas",
-    "Schedule rho": "changes how the sigmas are spaced",
     "Sigma churn": "adds noise in the steps",
     "Pad conds": "pads the shorter prompt",
     "NGMS": "leaves the negative prompt out below a sigma",
@@ -51,11 +45,15 @@ EFFECTS = {
     "Diffusion in Low Bits": "holds the network's weights in fewer bits, which rounds them",
     "FP8 weight": "holds the network's weights in fewer bits, which rounds them",
     "Noise Schedule": "changes the noise schedule",
-    "Beta schedule alpha": "changes the sigmas",
-    "Beta schedule beta": "changes the sigmas",
-    "SGM noise multiplier": "scales the initial noise",
 }
-NOISE = {"CPU": "cpu", "NV": "philox"}
+# Settings that are the program's own, and are handed to `programs.a1111.a1111_of` as they are.
+SETTINGS = frozenset(
+    {
+        "Schedule min sigma", "Schedule max sigma", "Schedule rho", "Beta schedule alpha", "Beta schedule beta",
+        "Discard penultimate sigma", "SGM noise multiplier", "Downcast alphas_cumprod", "Eta", "RNG", "ENSD",
+        "Variation seed", "Variation seed strength",
+    }
+)  # fmt: skip
 
 
 def read_parameters(text: Infotext) -> Recipe:
@@ -83,7 +81,7 @@ def read_parameters(text: Infotext) -> Recipe:
     _sampler(recipe, stage, fields.get("Sampler", "Euler"), fields.get("Schedule type"))
     _size(recipe, fields)
     _model(recipe, stage, fields)
-    _noise(recipe, fields)
+    _settings(recipe, fields)
     _hires(recipe, stage, fields)
     _rest(recipe, fields)
     return recipe
@@ -95,8 +93,8 @@ def _program(version: str) -> tuple[str, str | None]:
         return "parameters of ComfyUI's picture", "comfyui"
     if version.startswith("k-diffusing"):
         return f"parameters of {version}", None
-    named = f" {version}" if version else ""
-    return f"parameters of {'Forge' if re.match('f[0-9]', version) else 'A1111'}{named}", "a1111"
+    forge = re.match("f[0-9]", version) is not None
+    return f"parameters of {'Forge' if forge else 'A1111'} {version}".rstrip(), "forge" if forge else "a1111"
 
 
 def _numbers(recipe: Recipe, stage: Stage, fields: dict[str, str]) -> None:
@@ -109,8 +107,6 @@ def _numbers(recipe: Recipe, stage: Stage, fields: dict[str, str]) -> None:
         scale = real(fields["Distilled CFG Scale"], "Distilled CFG Scale", 0)
         stage.prompt.guidance, recipe.family = scale, "flux"
         stage.where["guidance"] = "Distilled CFG Scale"
-    if "Eta" in fields:
-        stage.told("Eta", sampler_options={"eta": real(fields["Eta"], "Eta", 0)})
     for name in ("Steps", "Seed"):
         if name not in fields:
             recipe.lacks("parameters", f"{name} is not in it")
@@ -120,12 +116,15 @@ def _sampler(recipe: Recipe, stage: Stage, sampler: str, schedule: str | None) -
     """The sampler and the sigma grid, which older versions have in the sampler's name."""
     here = sampler_here(sampler)
     stage.told("Sampler", sampler=sampler)
-    named = schedule if schedule and schedule.lower() != "automatic" else None
     stage.told("Schedule type" if schedule else "Sampler", scheduler=schedule)
-    if named is not None:
-        stage.grid = Grid(grid_here(named) or named)
-    elif here.grid or recipe.program is not None:  # in a picture of ours it is the model's own
-        stage.grid = Grid(here.grid or here.automatic)
+    if schedule:
+        stage.grid = Grid(schedule)
+    elif here.grid:
+        stage.grid = Grid(here.grid)
+    elif recipe.program in WEB_UIS:
+        stage.grid = Grid("uniform")  # before version 1.9, which names its schedule types
+    elif recipe.program == "comfyui":
+        recipe.lacks("Sampler", "the scheduler is not told")
     stage.where["grid"] = stage.where["scheduler"]
 
 
@@ -146,22 +145,24 @@ def _model(recipe: Recipe, stage: Stage, fields: dict[str, str]) -> None:
         recipe.family = "flux"
     if "Clip skip" in fields:
         skip = whole(fields["Clip skip"], "Clip skip", 0, 24)
-        if skip > 2 and recipe.family == "sdxl":
+        if skip > 2 and recipe.family == "sdxl" and recipe.program == "forge":
             stage.told("Clip skip", clip_layer=skip)
         else:
-            recipe.notes.append(f"Clip skip {skip}: SDXL and FLUX take the layer that they were trained with")
+            recipe.notes.append(f"Clip skip {skip}: the layer taken is the one that the network was trained with")
 
 
-def _noise(recipe: Recipe, fields: dict[str, str]) -> None:
-    source = fields.get("RNG", "GPU")
-    if source in NOISE:
-        recipe.keywords["noise"] = NOISE[source]
-        recipe.where["noise"] = "RNG"
-    elif recipe.program == "a1111":
+def _settings(recipe: Recipe, fields: dict[str, str]) -> None:
+    """The program's own, and where noise is drawn."""
+    given = {name: value for name, value in fields.items() if name in SETTINGS}
+    if recipe.program == "a1111":
+        recipe.settings = given
+        recipe.where |= {name: name for name in given}
+    else:
+        for name, value in given.items():
+            recipe.lacks(f"{name}: {brief(value, 30)}", "is a setting of A1111 that is not done for others")
+    if fields.get("RNG", "GPU") == "GPU" and recipe.program is not None:
         recipe.notes.append('RNG is GPU, as always unless it is told: noise is drawn on --device; "cuda" is theirs')
-    if fields.get("ENSD", "0") not in ("0", "0.0"):
-        recipe.lacks("ENSD", EFFECTS["ENSD"])
-    if fields.get("Emphasis", "Original") not in ("Original", "Ignore"):
+    if fields.get("Emphasis", "Original") != "Original":
         recipe.lacks("Emphasis", "weighs the prompt's words in another way")
 
 
@@ -188,6 +189,6 @@ def _hires(recipe: Recipe, stage: Stage, fields: dict[str, str]) -> None:
 
 def _rest(recipe: Recipe, fields: dict[str, str]) -> None:
     for name, value in fields.items():
-        if name in IDLE or name in READ or re.fullmatch(r"(Hires )?Module \d+", name):
+        if name in IDLE | READ | SETTINGS or re.fullmatch(r"(Hires )?Module \d+", name):
             continue
         recipe.lacks(f"{name}: {brief(value, 30)}", EFFECTS.get(name, "is not known here: it may change the picture"))

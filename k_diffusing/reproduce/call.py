@@ -31,6 +31,7 @@ class Call:
         one_stream: The seed of a generator for the whole batch.
         scheduler: What is changed of the config of the pipeline's scheduler.
         whole_grid: Whether no sigma is dropped, where the program does so for this sampler elsewhere.
+        settings: Of A1111, by its names for them, where they are not its own.
         goes_on: Whether it begins with the latents of the call before.
         last: Whether it ends in a picture.
     """
@@ -42,6 +43,7 @@ class Call:
     one_stream: int | None = None
     scheduler: dict[str, Any] = field(default_factory=dict)
     whole_grid: bool = False
+    settings: dict[str, str] = field(default_factory=dict)
     goes_on: bool = False
     last: bool = True
 
@@ -64,7 +66,7 @@ def _call(recipe: Recipe, i: int, stage: Stage, family: str) -> Call:
     keywords["comfy_sampler"] = here.sampler if here and here.sampler else stage.sampler
     options = {**(here.options if here else {}), **stage.sampler_options}
     function = stage.grid if stage.grid and grid_function(stage.grid) else None
-    named = None if function or stage.grid is None else grid_here(stage.grid.name) or stage.grid.name
+    named = None if function or stage.grid is None else grid_here(stage.grid.name, recipe.program) or stage.grid.name
     keywords |= {"sampler_options": options or None, "sigma_grid": named, "program": recipe.program}
     one_stream = recipe.batch > 1
     keywords |= {"num_images_per_prompt": recipe.batch if one_stream else None}
@@ -81,7 +83,7 @@ def _call(recipe: Recipe, i: int, stage: Stage, family: str) -> Call:
     return Call(
         {name: value for name, value in keywords.items() if value is not None},
         prompts, function, recipe.image if i == 0 else None, stage.seed if one_stream else None, _scheduler(stage),
-        stage.custom and here is not None and here.sampler in DROPPING, i > 0, last,
+        stage.custom and here is not None and here.sampler in DROPPING, recipe.settings, i > 0, last,
     )  # fmt: skip
 
 

@@ -88,6 +88,8 @@ def read_encoders(reading: Reading, stage: Stage, found: Found) -> None:
             stage.models += [name for name in names if name and name not in stage.models]
             if reading.text(node, "type") == "flux":
                 reading.recipe.told(node.label, family="flux")
+            if node.kind == "CLIPLoader":
+                reading.recipe.lacks(node.label, "is one text encoder, where SDXL and FLUX.1 have two: another network")
         elif node.kind == "CLIPSetLastLayer":
             if stage.clip_layer is None:
                 layer = reading.whole(node, "stop_at_clip_layer", -24, -1)

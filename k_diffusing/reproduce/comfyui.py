@@ -29,10 +29,11 @@ def read_workflow(graph: Graph, source: str, output: str | None = None) -> Recip
     _latents(reading, found)
     if not recipe.stages:
         raise BadFile(f"no sampler leads to node {node.label}, so that nothing tells how its picture was made")
-    if any("flux" in name.lower() for stage in recipe.stages for name in stage.models):
+    names = [name.lower() for stage in recipe.stages for name in stage.models]
+    if any("flux" in name for name in names) or any(stage.shift for stage in recipe.stages):
         recipe.family = "flux"
-    if any(stage.shift for stage in recipe.stages):
-        recipe.family = "flux"
+    if recipe.family == "sdxl" and not any("xl" in name for name in names):
+        recipe.notes.append("nothing tells which network it is: it is taken to be SDXL's")
     return recipe
 
 

@@ -42,7 +42,7 @@ def encode_prompts(
         pipe: An SDXL or FLUX pipeline.
         prompt: With weights, as the program reads them.
         negative_prompt: The same; None for no negative prompt.
-        program: "comfyui" or "a1111". FLUX's prompts are encoded as ComfyUI does it.
+        program: "comfyui", "a1111" or "forge". FLUX's prompts are encoded as ComfyUI does it.
         prompt_2: For the second text encoder; the same prompt if left out.
         negative_prompt_2: The same of the negative prompt.
         zero_negative: Whether zeros stand in for the negative prompt's embeddings.
@@ -200,4 +200,4 @@ def _a1111_chunks(tokenizer, text: str) -> list[list[Token]]:
     return chunks if chunks[-1] or len(chunks) == 1 else chunks[:-1]
 
 
-WEIGHTED = {"comfyui": _comfyui, "a1111": _a1111}
+WEIGHTED = {"comfyui": _comfyui, "a1111": _a1111, "forge": _a1111}

@@ -42,32 +42,44 @@ class Graph:
 
     nodes: dict[str, Node]
 
-    def source(self, value: Any) -> tuple[Node, int] | None:
-        """The node that a link comes from, past reroutes; None for what is no link, or leads nowhere.
+    def end(self, value: Any) -> Any:
+        """Where a link leads past reroutes, switches and primitives: a Link, or a value; what is no link is itself.
 
         Raises:
-            BadFile: Reroutes lead in a circle.
+            BadFile: They lead in a circle.
         """
         passed = set()
-        while isinstance(value, Link):
-            node = self.nodes.get(value.node)
-            if node is None:
-                return None
-            if node.kind != "Reroute":
-                return node, value.slot
+        while isinstance(value, Link) and (node := self.nodes.get(value.node)):
             if node.id in passed:
                 raise BadFile(f"node {node.label}: its links lead in a circle")
             passed.add(node.id)
-            value = next((one for one in node.inputs.values() if isinstance(one, Link)), None)
-        return None
+            if node.kind in nodes.PRIMITIVES:
+                return node.inputs.get("value", nodes.default(node.kind, "value"))
+            if node.kind == "Reroute":
+                value = next((one for one in node.inputs.values() if isinstance(one, Link)), None)
+            elif (side := self._switched(node)) is not None:
+                value = node.inputs.get(side)
+            else:
+                return value
+        return value
+
+    def _switched(self, node: Node) -> str | None:
+        """The input that a switch passes on; None if it is no switch, or its setting is computed."""
+        setting = node.inputs.get("switch")
+        if isinstance(setting, Link) and (found := self.nodes.get(setting.node)) and found.kind in nodes.PRIMITIVES:
+            setting = found.inputs.get("value")
+        if node.kind != "ComfySwitchNode" or not isinstance(setting, bool):
+            return None
+        return "on_true" if setting else "on_false"
+
+    def source(self, value: Any) -> tuple[Node, int] | None:
+        """The node that a link comes from, and which of its outputs; None for what is no link, or leads nowhere."""
+        end = self.end(value)
+        return (self.nodes[end.node], end.slot) if isinstance(end, Link) and end.node in self.nodes else None
 
     def value(self, node: Node, name: str) -> Any:
         """An input's value: the node's own, that of a primitive, the default; a Link if another node computes it."""
-        value = node.inputs.get(name, nodes.default(node.kind, name))
-        found = self.source(value)
-        if found and found[0].kind in nodes.PRIMITIVES:
-            return found[0].inputs.get("value", nodes.default(found[0].kind, "value"))
-        return value
+        return self.end(node.inputs.get(name, nodes.default(node.kind, name)))
 
 
 def api_graph(content: dict[str, Any]) -> Graph:

@@ -3,7 +3,7 @@
 from k_diffusing.reproduce.call import grid_function
 from k_diffusing.reproduce.emphasis import BREAK, Prompted, read_a1111, read_comfyui
 from k_diffusing.reproduce.recipe import Prompt, Recipe, Stage
-from k_diffusing.reproduce.wording import grid_here, sampler_here
+from k_diffusing.reproduce.wording import WEB_UIS, grid_here, sampler_here
 
 MARKS = {"AND": "runs the network once for each of several prompts", "BREAK": ""}
 
@@ -29,7 +29,7 @@ def _sampler(recipe: Recipe, stage: Stage) -> None:
         recipe.lacks(where, f"its sampler {name!r} is not one of ours")
     if name and name.endswith("_gpu"):
         recipe.lacks(where, f"{name!r} draws its tree of noise on the GPU, where ours is on the CPU")
-    if stage.grid and not grid_function(stage.grid) and grid_here(stage.grid.name) is None:
+    if stage.grid and not grid_function(stage.grid) and grid_here(stage.grid.name, recipe.program) is None:
         recipe.lacks(stage.where.get("grid", where), f"its sigma grid {stage.grid.name!r} is not one of ours")
 
 
@@ -43,10 +43,10 @@ def _prompt(recipe: Recipe, prompt: Prompt) -> None:
             if mark != BREAK.text:
                 effect = MARKS.get(mark, f"{mark} in it stands for more than its letters")
                 recipe.lacks(prompt.where, effect)
-        if read.weighted and recipe.program == "a1111" and recipe.family == "flux":
+        if read.weighted and recipe.program in WEB_UIS and recipe.family == "flux":
             recipe.lacks(prompt.where, "weights of words are not applied to T5's embeddings as Forge does it")
 
 
 def read_prompt_text(program: str | None, text: str) -> Prompted:
     """A prompt's words and weights, as the program reads them."""
-    return (read_a1111 if program == "a1111" else read_comfyui)(text)
+    return (read_a1111 if program in WEB_UIS else read_comfyui)(text)

@@ -27,7 +27,7 @@ def read_own(texts: dict[str, str], width: int, height: int) -> Recipe:
         BadFile: A value cannot be.
     """
     said = {name: value for name, value in texts.items() if value != NONE}
-    recipe = Recipe(f"text of k-diffusing {texts[MARK][:40]}", said.get("program"), model=said.get("model"))
+    recipe = Recipe(f"text of k-diffusing {texts[MARK][:40]}", None, model=said.get("model"))
     recipe.told("the picture", width=width, height=height)
     stage = Stage(where={"stage": "text"}, prompt=Prompt(said.get("prompt"), where="prompt"))
     stage.negative = Prompt(said["negative_prompt"], where="negative_prompt") if "negative_prompt" in said else None

@@ -123,6 +123,7 @@ class Recipe:
     Attributes:
         source: What it was read from: "ComfyUI's workflow, API form", "parameters of A1111 v1.10.1", ...
         program: As our `program=` takes it; None for diffusers' conventions.
+        settings: Of the program, by the names that A1111's text has for them.
         stages: The runs of a sampler, the first one first.
         width: Of the picture, in pixels. None if it is not known.
         height: The same.
@@ -139,6 +140,7 @@ class Recipe:
 
     source: str
     program: str | None
+    settings: dict[str, str] = field(default_factory=dict)
     stages: list[Stage] = field(default_factory=list)
     width: int | None = None
     height: int | None = None

@@ -12,6 +12,8 @@ from PIL import Image, ImageChops, ImageStat
 from k_diffusing._k_diffusion import k_sampling
 from k_diffusing.compare.sources import find_source
 from k_diffusing.grids.named import SIGMA_GRIDS
+from k_diffusing.programs.a1111 import a1111_of
+from k_diffusing.programs.choose import find_program
 from k_diffusing.reproduce.call import K_GRIDS, Call, calls_of
 from k_diffusing.reproduce.encode import encode_prompts
 from k_diffusing.reproduce.recipe import Grid, Lora, Recipe
@@ -91,9 +93,9 @@ def keywords_of(call: Call, pipe, image: Image.Image | None = None, latents: Any
         keywords["image"] = image
     if call.goes_on:
         keywords["latents"] = latents
+    if call.settings:
+        keywords["program"] = a1111_of(call.settings)
     if call.whole_grid:
-        from k_diffusing.programs.choose import find_program
-
         keywords["program"] = dataclasses.replace(find_program("comfyui"), drops_penultimate=frozenset())
     return keywords
 

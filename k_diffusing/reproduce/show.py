@@ -69,7 +69,7 @@ def _stage_values(recipe: Recipe, stage: Stage) -> dict[str, Any]:
         "steps": stage.steps,
         "sampler": _renamed(stage.sampler, None if recipe.ours else stage.sampler and sampler_here(stage.sampler)[0]),
         "sampler options": ", ".join(f"{name}={value}" for name, value in stage.sampler_options.items()) or None,
-        "sigma grid": _grid(stage),
+        "sigma grid": _grid(recipe, stage),
         "cfg": None if stage.cfg is None else f"{stage.cfg:g}",
         "guidance": None if stage.prompt.guidance is None else f"{stage.prompt.guidance:g}, distilled",
         "denoise": stage.denoise,
@@ -88,13 +88,13 @@ def _renamed(theirs: str | None, ours: str | None) -> str | None:
     return theirs if ours in (None, theirs) else f"{theirs} (ours: {ours})"
 
 
-def _grid(stage: Stage) -> str | None:
+def _grid(recipe: Recipe, stage: Stage) -> str | None:
     if stage.grid is None:
         return stage.scheduler
     if stage.grid.name == "sigmas":
         return ", ".join(f"{sigma:g}" for sigma in stage.grid.options["sigmas"])
     numbers = ", ".join(f"{name} {value:g}" for name, value in stage.grid.options.items() if value is not None)
-    name = _renamed(stage.scheduler or stage.grid.name, grid_here(stage.grid.name)) or stage.grid.name
+    name = _renamed(stage.scheduler or stage.grid.name, grid_here(stage.grid.name, recipe.program)) or stage.grid.name
     return f"{name}, {numbers}" if numbers else name
 
 
@@ -117,7 +117,9 @@ def recipe_rows(recipe: Recipe) -> list[Row]:
     size = None if recipe.width is None else f"{recipe.width} x {recipe.height}"
     values = {"width": ("size", size), "batch": ("batch", recipe.batch if recipe.batch > 1 else None)}
     values |= {"image": ("begins with", recipe.image), "mask": ("mask", recipe.mask)}
-    values |= {name: (name, value) for name, value in recipe.keywords.items()} | {"model": ("model", recipe.model)}
+    values |= {name: (name, value) for name, value in (recipe.settings | recipe.keywords).items()} | {
+        "model": ("model", recipe.model)
+    }
     return [(name, str(value), recipe.where.get(key, "")) for key, (name, value) in values.items() if value is not None]
 
 
@@ -155,6 +157,7 @@ def python(recipe: Recipe, model: str | None = None, family: str | None = None) 
         "dataclasses.": "import dataclasses\n", "Image.open": "from PIL import Image\n",
         "SIGMA_GRIDS": "from k_diffusing import SIGMA_GRIDS\n",
         "encode_prompts(": "from k_diffusing import encode_prompts\n",
+        "a1111_of(": "from k_diffusing.programs.a1111 import a1111_of\n",
         "find_program(": "from k_diffusing.programs.choose import find_program\n",
     }  # fmt: skip
     needed = "".join(line for word, line in imports.items() if word in text)
@@ -186,6 +189,8 @@ def _python_call(call: Call) -> str:
     keywords = {key: repr(value) for key, value in call.keywords.items()}
     if call.whole_grid:
         keywords["program"] = 'dataclasses.replace(find_program("comfyui"), drops_penultimate=frozenset())'
+    if call.settings:
+        keywords["program"] = f"a1111_of({call.settings})"
     if call.grid:
         keywords["sigma_grid"] = str(grid_function(call.grid))
     if call.one_stream is not None:

@@ -12,28 +12,24 @@ from k_diffusing.reproduce.values import MAX_NUMBER, MAX_SEED, MAX_STEPS, real
 
 KSAMPLERS = ("KSampler", "KSamplerAdvanced")
 SAMPLERS = (*KSAMPLERS, "SamplerCustom", "SamplerCustomAdvanced")
-# Nodes that are one sampler with its options: the sampler's name in ComfyUI.
+# Nodes that are one sampler: its name in ComfyUI, and the options that it is given.
 SAMPLER_NODES = {
-    "SamplerEulerAncestral": "euler_ancestral",
-    "SamplerLMS": "lms",
-    "SamplerDPMPP_2S_Ancestral": "dpmpp_2s_ancestral",
-    "SamplerDPMPP_SDE": "dpmpp_sde",
-    "SamplerDPMPP_2M_SDE": "dpmpp_2m_sde",
-    "SamplerDPMPP_3M_SDE": "dpmpp_3m_sde",
-    "SamplerDPMAdaptative": "dpm_adaptive",
-}
-OPTIONS = {
-    "SamplerEulerAncestral": ("eta", "s_noise"),
-    "SamplerLMS": ("order",),
-    "SamplerDPMPP_2S_Ancestral": ("eta", "s_noise"),
-    "SamplerDPMPP_SDE": ("eta", "s_noise", "r"),
-    "SamplerDPMPP_2M_SDE": ("eta", "s_noise", "solver_type"),
-    "SamplerDPMPP_3M_SDE": ("eta", "s_noise"),
+    "SamplerEulerAncestral": ("euler_ancestral", ("eta", "s_noise")),
+    "SamplerEulerAncestralCFGPP": ("euler_ancestral_cfg_pp", ("eta", "s_noise")),
+    "SamplerLMS": ("lms", ("order",)),
+    "SamplerLCM": ("lcm", ("s_noise", "s_noise_end", "noise_clip_std")),
+    "SamplerDPMPP_2S_Ancestral": ("dpmpp_2s_ancestral", ("eta", "s_noise")),
+    "SamplerDPMPP_SDE": ("dpmpp_sde", ("eta", "s_noise", "r")),
+    "SamplerDPMPP_2M_SDE": ("dpmpp_2m_sde", ("eta", "s_noise", "solver_type")),
+    "SamplerDPMPP_3M_SDE": ("dpmpp_3m_sde", ("eta", "s_noise")),
+    "SamplerSEEDS2": ("seeds_2", ("eta", "s_noise", "r", "solver_type")),
+    "SamplerER_SDE": ("er_sde", ("s_noise", "max_stage")),
     "SamplerDPMAdaptative": (
-        "order", "rtol", "atol", "h_init", "pcoeff", "icoeff", "dcoeff", "accept_safety", "eta", "s_noise",
+        "dpm_adaptive",
+        ("order", "rtol", "atol", "h_init", "pcoeff", "icoeff", "dcoeff", "accept_safety", "eta", "s_noise"),
     ),
-}  # fmt: skip
-WHOLE, TEXT = ("order",), ("solver_type",)
+}
+WHOLE, TEXT = ("order", "max_stage"), ("solver_type",)
 # Nodes that are a sigma grid with its numbers: the grid's name here.
 GRID_NODES = {
     "KarrasScheduler": ("karras", ("sigma_max", "sigma_min", "rho")),
@@ -136,9 +132,12 @@ def _sampler(reading: Reading, stage: Stage, found: Found) -> None:
     if node is not None and node.kind == "KSamplerSelect":
         stage.told(node.label, sampler=reading.text(node, "sampler_name"))
     elif node is not None and node.kind in SAMPLER_NODES:
-        options = {name: _option(reading, node, name) for name in OPTIONS[node.kind]}
+        name, wanted = SAMPLER_NODES[node.kind]
+        options = {option: _option(reading, node, option) for option in wanted}
         on_gpu = "_gpu" if default(node.kind, "noise_device") and reading.text(node, "noise_device") == "gpu" else ""
-        stage.told(node.label, sampler=SAMPLER_NODES[node.kind] + on_gpu, sampler_options=options)
+        stage.told(node.label, sampler=name + on_gpu, sampler_options=options)
+        if name == "er_sde" and (kind := reading.text(node, "solver_type")) != "ER-SDE":
+            reading.recipe.lacks(node.label, f"its solver_type is {kind!r}, and ours is ER-SDE")
     else:
         reading.recipe.lacks(node.label if node else stage.where["stage"], "its sampler is not known here")
 

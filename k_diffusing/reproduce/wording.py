@@ -6,6 +6,9 @@ from k_diffusing.names.grids import AUTOMATIC, find_grid
 from k_diffusing.samplers.asked import asked
 from k_diffusing.samplers.named import find_name
 
+WEB_UIS = ("a1111", "forge")  # by the names of their programs
+OF_WEB_UIS = ("automatic", "uniform", "align_your_steps", "ddim")  # grids that these alone have, or have in their way
+
 
 class Here(NamedTuple):
     """A sampler that a name of another program stands for.
@@ -36,7 +39,10 @@ def sampler_here(name: str) -> Here:
     return Here(here.sampler, here.options or {}, grid, found.sampler.automatic)
 
 
-def grid_here(name: str) -> str | None:
-    """The sigma grid of a name in any program; None if there is none here."""
+def grid_here(name: str, program: str | None = None) -> str | None:
+    """The sigma grid of a name in any program, as it is called for the one given; None if there is none here."""
+    own = "_".join(name.lower().split())
+    if program in WEB_UIS and own in OF_WEB_UIS:
+        return own
     row = find_grid(name)
     return row.name if row and row.here and row.name != AUTOMATIC else None

@@ -4,10 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from k_diffusing.reproduce.a1111 import SETTINGS as SETTINGS_OF_A1111
 from k_diffusing.reproduce.a1111 import read_parameters
 from k_diffusing.reproduce.call import calls_of
 from k_diffusing.reproduce.infotext import is_infotext, read_infotext, write_infotext
 from k_diffusing.reproduce.limits import note_limits
+from k_diffusing.reproduce.show import python
 from k_diffusing.reproduce.values import BadFile
 
 SETTINGS = (
@@ -51,8 +53,8 @@ def test_values_in_quotes():
     [
         ("DPM++ 2M Karras", "dpmpp_2m", "karras"),
         ("DPM++ 2S a Karras", "dpmpp_2s_ancestral", "karras"),
-        ("DPM2 a", "dpm_2_ancestral", None),
-        ("Euler a", "euler_ancestral", "normal"),
+        ("DPM2 a", "dpm_2_ancestral", "uniform"),
+        ("Euler a", "euler_ancestral", "uniform"),
         ("DPM++ 3M SDE Exponential", "dpmpp_3m_sde", "exponential"),
     ],
 )
@@ -60,7 +62,7 @@ def test_older_names_have_the_grid_in_them(sampler, ours, grid):
     recipe = recipe_of(f"Steps: 20, Sampler: {sampler}, CFG scale: 7, Seed: 5, Size: 64x64")
     [call] = calls_of(recipe)
     assert recipe.complete and call.keywords["comfy_sampler"] == ours
-    assert grid is None or call.keywords["sigma_grid"] == grid
+    assert call.keywords["sigma_grid"] == grid
 
 
 def test_flux_of_forge():
@@ -80,7 +82,7 @@ def test_loras_stand_in_the_prompt():
     assert "lora" not in recipe.stages[0].prompt.text
 
 
-@pytest.mark.parametrize("field", ["ADetailer model: x.pt", "Variation seed: 3", "Tiling: True", "ENSD: 31337"])
+@pytest.mark.parametrize("field", ["ADetailer model: x.pt", "Tiling: True", "NGMS: 0.5"])
 def test_what_is_not_done_is_named(field):
     recipe = recipe_of(f"{SETTINGS}, {field}")
     [gap] = recipe.gaps
@@ -101,9 +103,26 @@ def test_img2img_is_named():
     assert recipe.stages[0].denoise == 0.6 and "not in this file" in recipe.gaps[0].effect
 
 
-def test_sources_of_noise():
-    assert recipe_of(f"{SETTINGS}, RNG: CPU").keywords == {"noise": "cpu"}
-    assert recipe_of(f"{SETTINGS}, RNG: NV").keywords == {"noise": "philox"}
+def test_settings_of_the_program():
+    given = {"ENSD": "31337", "RNG": "CPU", "Eta": "0.5", "Variation seed": "3", "Schedule rho": "5.0"}
+    recipe = recipe_of(", ".join([SETTINGS, *(f"{name}: {value}" for name, value in given.items())]))
+    [call] = calls_of(recipe)
+    assert recipe.complete and call.settings == given
+    assert "program=a1111_of({'ENSD': '31337'," in python(recipe)
+    recipe = recipe_of(SETTINGS.replace("v1.10.1", "f2.0.1") + ", ENSD: 31337")
+    assert recipe.program == "forge" and recipe.gaps[0].where == "ENSD: '31337'"
+
+
+def test_settings_are_those_that_the_program_reads():
+    from k_diffusing.programs.a1111 import INFOTEXT
+
+    assert set(INFOTEXT) == SETTINGS_OF_A1111
+
+
+@pytest.mark.parametrize("schedule", ["Automatic", "Uniform", "SGM Uniform", "Align Your Steps", "DDIM", "Beta"])
+def test_schedule_types(schedule):
+    recipe = recipe_of(SETTINGS.replace("Karras", schedule))
+    assert recipe.complete and calls_of(recipe)[0].keywords["sigma_grid"] == schedule.lower().replace(" ", "_")
 
 
 def test_marks_of_a_prompt():

@@ -7,6 +7,9 @@ from workflows import change, flux, node, sdxl, write_json
 
 from k_diffusing import read_recipe
 from k_diffusing.reproduce.call import calls_of
+from k_diffusing.reproduce.stages import SAMPLER_NODES
+from k_diffusing.samplers.find import find_sampler
+from k_diffusing.samplers.options import check_options
 
 
 @pytest.fixture
@@ -132,6 +135,19 @@ def test_a_sampler_with_its_options(read):
     assert call["sampler_options"] == {"eta": 0.5, "s_noise": 1.1, "solver_type": "heun"}
 
 
+@pytest.mark.parametrize("kind", SAMPLER_NODES)
+def test_every_node_of_a_sampler_names_one_of_ours_with_its_options(read, kind):
+    device = {"noise_device": "cpu"} if "SDE" in kind and "DPMPP" in kind else {}
+    recipe = read(flux(n8=node(kind, **device)))
+    call = keywords(recipe)
+    assert recipe.complete
+    check_options(find_sampler(call["comfy_sampler"]), call["sampler_options"])  # raises for one that it has not
+
+
+def test_an_er_sde_of_another_kind(read):
+    assert "'ODE'" in read(flux(n8=node("SamplerER_SDE", solver_type="ODE"))).gaps[0].effect
+
+
 def test_noise_of_the_gpu_is_told(read):
     recipe = read(change(sdxl(), "3", sampler_name="dpmpp_sde_gpu"))
     assert keywords(recipe)["comfy_sampler"] == "dpmpp_sde"
@@ -177,6 +193,24 @@ def test_values_of_primitives_and_past_reroutes(read):
     )
     recipe = read(change(workflow, "3", seed=("21", 0), model=("22", 0)))
     assert recipe.complete and recipe.stages[0].seed == 77 and recipe.stages[0].models == ["xl.safetensors"]
+
+
+@pytest.mark.parametrize("setting", [True, False])
+def test_switches(read, setting):
+    switch = {"on_true": ("20", 0), "on_false": ("5", 0)}
+    larger = node("EmptyLatentImage", width=256, height=128, batch_size=1)
+    primitive = {"n22": node("PrimitiveBoolean", value=setting)}
+    for told in (setting, ("22", 0)):
+        workflow = sdxl(n20=larger, n21=node("ComfySwitchNode", switch=told, **switch), **primitive)
+        recipe = read(change(workflow, "3", latent_image=("21", 0)))
+        assert recipe.complete and recipe.width == (256 if setting else 128)
+
+
+def test_another_network_is_named(read):
+    workflow = sdxl(n20=node("CLIPLoader", clip_name="qwen.safetensors"))
+    assert "another network" in read(change(workflow, "6", clip=("20", 0))).gaps[0].effect
+    recipe = read(change(sdxl(), "4", ckpt_name="v1-5-pruned.safetensors"))
+    assert "nothing tells which network" in recipe.notes[0]
 
 
 UNKNOWN = {
