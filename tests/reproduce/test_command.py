@@ -10,6 +10,7 @@ from workflows import change, flux, node, sdxl, write_json, write_picture
 
 from k_diffusing import Trace, __version__, encode_prompts, models, read_recipe, render_recipe
 from k_diffusing.cli import main
+from k_diffusing.programs.a1111 import a1111
 from k_diffusing.render import families
 from k_diffusing.reproduce.call import calls_of
 from k_diffusing.reproduce.page import page
@@ -135,6 +136,36 @@ def test_a_workflow_is_rendered(reproduce, tmp_path, model):
     path = write_picture(tmp_path / "b.png", expected, prompt=json.dumps(workflow))
     code, out, _ = reproduce(path, "--model", model)
     assert code == 0 and "the same in every pixel" in out and (tmp_path / "again" / "b-again.html").is_file()
+
+
+SCHEDULES = ["Automatic", "Uniform", "Karras", "Align Your Steps", "SGM Uniform", "DDIM", "Beta", "KL Optimal"]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_text_of_a1111_is_rendered(reproduce, tmp_path, schedule):
+    """The picture of the call by hand, with the settings that the text tells."""
+    settings = (
+        f"Steps: 3, Sampler: DPM++ 2M SDE, Schedule type: {schedule}, CFG scale: 5, Seed: 7, Size: 128x128, ENSD: 3"
+    )
+    (tmp_path / "a.txt").write_text(f"{TEXT}\nNegative prompt: blurry\n{settings}")
+    pipe = models.load("demo")
+    expected = pipe(
+        **encode_prompts(pipe, TEXT, "blurry", program="a1111"), width=128, height=128, seeds=7, guidance_scale=5.0,
+        num_inference_steps=3, comfy_sampler="dpmpp_2m_sde", sigma_grid=schedule, program=a1111(ensd=3),
+    ).images[0]  # fmt: skip
+    code, _, _ = reproduce(tmp_path / "a.txt", "--model", "demo")
+    assert code == 0 and apart(Image.open(tmp_path / "again" / "a-again.png"), expected).most == 0
+
+
+def test_a_text_of_forge_on_flux_is_rendered(reproduce, tmp_path):
+    settings = "Steps: 3, Sampler: Euler, Schedule type: Simple, CFG scale: 1, Distilled CFG Scale: 2.5, Seed: 7"
+    (tmp_path / "a.txt").write_text(f"a small white ring\n{settings}, Size: 128x128, Version: f2.0.1v1.10.1")
+    expected = models.load("demo-flux")(
+        "a small white ring", width=128, height=128, seeds=7, guidance_scale=2.5, true_cfg_scale=1.0,
+        num_inference_steps=3, comfy_sampler="euler", sigma_grid="simple", program="forge",
+    ).images[0]  # fmt: skip
+    code, _, _ = reproduce(tmp_path / "a.txt", "--model", "demo-flux")
+    assert code == 0 and apart(Image.open(tmp_path / "again" / "a-again.png"), expected).most == 0
 
 
 def test_a_batch_from_one_seed(reproduce, tmp_path):

@@ -1,6 +1,6 @@
 """Prompts encoded as other programs do it, on the demo models' text encoders.
 
-ComfyUI's own code, given the same encoders, returns the same embeddings to 0.0, weights and long prompts included.
+ComfyUI's own code and Forge's, given the same encoders, return the same to 0.0, weights and long prompts included.
 """
 
 import pytest
