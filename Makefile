@@ -43,6 +43,7 @@ figures: samples
 	$(BIN)/python benchmarks/samplers_evaluations.py
 	$(BIN)/python benchmarks/convergence.py
 	$(BIN)/python benchmarks/caption_adherence.py
+	$(BIN)/python benchmarks/sampler_figures.py
 
 mutants: $(VENV)/.installed
 	nice $(BIN)/python benchmarks/mutants.py $(PARTS)
