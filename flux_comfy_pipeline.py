@@ -17,12 +17,15 @@ from diffusers.pipelines.flux.pipeline_output import FluxPipelineOutput
 from diffusers.utils.torch_utils import get_module_execution_device
 
 from k_diffusing.arguments import check_callback, count_images, diffusers_arguments, warn_of_bounds
+from k_diffusing.grids.part import Part
+from k_diffusing.images import check_images, clean_latents, latent_mask, size_of
 from k_diffusing.model.guidance import GuidanceInterval
 from k_diffusing.noise.check import check_noise
 from k_diffusing.noise.choose import noise_streams
 from k_diffusing.noise.streams import Streams
 from k_diffusing.observing import StepCallbacks
-from k_diffusing.plan import SamplingPlan, flow_plan
+from k_diffusing.plan import SamplingPlan
+from k_diffusing.planning import flow_plan
 from k_diffusing.programs.choose import find_program
 from k_diffusing.programs.records import Program
 from k_diffusing.prompts.flux import Prompt, check_shapes, conditioning
@@ -79,6 +82,13 @@ class FluxPipeline(diffusers.FluxPipeline):
         batch_guidance: bool = False,
         noise: str | None = None,
         program: str | Program | None = None,
+        image: PipelineImageInput | None = None,
+        mask_image: PipelineImageInput | None = None,
+        denoise: float | None = None,
+        start_step: int | None = None,
+        end_step: int | None = None,
+        add_noise: bool = True,
+        return_with_leftover_noise: bool = False,
         mu: float | None = None,
         seeds: int | list[int] | None = None,
         trace: Trace | None = None,
@@ -111,6 +121,13 @@ class FluxPipeline(diffusers.FluxPipeline):
                 (`k_diffusing.NOISE_SOURCES`); None: the program's, without one "torch".
             program: "comfyui", "a1111", "forge", or a record such as a1111(ensd=31337): the picture of that program
                 from the same settings, in everything that these arguments leave open; None: diffusers' conventions.
+            image: a picture to start from, or its latents [B, channels, h, w] in the network's scale: noise is added to
+                them, as by ComfyUI's KSampler.
+            mask_image: where the image is made anew, white or 1; elsewhere every network call sees the image noised.
+            denoise: below 1 only the last steps are taken, those of a grid of num_inference_steps / denoise.
+            start_step, end_step: the first step to take, and the one to end before, counted from 0.
+            add_noise: False: latents are what a run with return_with_leftover_noise=True, and an end_step, has left.
+            return_with_leftover_noise: False: where end_step ends a run early, its last step leads to no noise.
             max_sequence_length: as in diffusers; the usual 512 is ComfyUI's 256 with program="comfyui".
             mu: the log of flow time's shift, in place of that for the size of the image or of the program's.
             seeds: in place of generator: one for each image, or one that stands for itself, itself + 1, ...
@@ -134,6 +151,7 @@ class FluxPipeline(diffusers.FluxPipeline):
         if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
         side: int = self.default_sample_size * self.vae_scale_factor
+        height, width = size_of(image, height, width)
         size = height, width = height or side, width or side
         self.check_inputs(
             prompt, prompt_2, height, width, negative_prompt, negative_prompt_2, prompt_embeds, negative_prompt_embeds,
@@ -144,8 +162,10 @@ class FluxPipeline(diffusers.FluxPipeline):
         plan = self.plan(
             comfy_sampler, sampler_options, sigma_grid, num_inference_steps, sigmas=sigmas, height=height, width=width,
             latents=latents, flow_coordinates=flow_coordinates, guidance_interval=guidance_interval, noise=noise,
-            program=program, mu=mu,
+            program=program, mu=mu, denoise=denoise, start_step=start_step, end_step=end_step,
+            return_with_leftover_noise=return_with_leftover_noise,
         )  # fmt: skip
+        check_images(image, mask_image, add_noise, latents)
         check_callback(plan.sampler, callback_on_step_end)
         shape = latent_shape(self, images, height, width)
         check_noise(plan.noise, generator, seeds, images, elements=math.prod(shape[1:]))
@@ -168,8 +188,13 @@ class FluxPipeline(diffusers.FluxPipeline):
 
         # 3. The state at the first noise level: unit noise, whatever that level is.
         streams = noise_streams(plan.noise, generator, seeds, images, self._execution_device)
-        initial = initial_latents(self, latents, streams, shape, told.dtype) * plan.initial_scale
-        x = plan.space.state(initial, plan.sigmas[0])
+        drawn = initial_latents(self, latents, streams, shape, told.dtype) if add_noise or latents is not None else None
+        device, pack = self._execution_device, lambda unpacked: self._pack_latents(unpacked, *unpacked.shape)
+        clean = None if image is None else pack(clean_latents(self, image, shape, device))
+        initial = plan.start(drawn, clean, add_noise)
+        x, kept = plan.space.state(initial, plan.sigmas[0]), None
+        if mask_image is not None:
+            kept = plan.kept(pack(latent_mask(mask_image, shape, device)), clean, drawn, add_noise)
         callbacks = StepCallbacks(told.tensors, callback_on_step_end, callback_on_step_end_tensor_inputs)
         run, levels = SamplingRun(self, plan, x, told.dtype, callbacks, trace, size), plan.levels(x)
 
@@ -185,20 +210,23 @@ class FluxPipeline(diffusers.FluxPipeline):
             return uncond + true_cfg_scale * (velocity - uncond), velocity, uncond
 
         velocity, returns_velocity = None, plan.coordinates == "velocity"
-        lean = plan.derivative_is_enough and not run.shows_denoised
+        lean = plan.derivative_is_enough and not run.shows_denoised and kept is None
 
         def denoiser(x, sigma, model_options=None, seed=None):
             nonlocal velocity
             at = levels.at(sigma, x, run.position.level)
-            latents = plan.space.latents(x, at.sigma)
+            state = x if kept is None else kept.before(x, at.sigma)
+            latents = plan.space.latents(state, at.sigma)
             # What the first network call sees makes no round trip through the coordinates, so it is diffusers' own.
-            net_input = (initial if run.at_start(x) else latents).to(told.dtype)
+            net_input = (initial if kept is None and run.at_start(x) else latents).to(told.dtype)
             velocity, *pair = network(net_input, at.timestep, at.guided)
             if lean:
                 return run.evaluated(x, sigma, at, net_input, velocity)
             denoised = latents - at.time * velocity
             if model_options:
-                denoised = after_guidance(model_options, x, sigma, denoised, *(latents - at.time * v for v in pair))
+                pair = (latents - at.time * velocity for velocity in pair)
+                denoised = after_guidance(model_options, state, sigma, denoised, *pair)
+            denoised = denoised if kept is None else kept.after(denoised)
             return run.evaluated(x, sigma, at, net_input, denoised, velocity if returns_velocity else denoised)
 
         def derivative(x, sigma, denoised):
@@ -206,12 +234,12 @@ class FluxPipeline(diffusers.FluxPipeline):
             return denoised if returns_velocity else velocity
 
         # 5. Sample, decode.
-        pack = {"unpacked_shape": shape, "pack": lambda drawn: self._pack_latents(drawn, *drawn.shape)}
+        patched = plan.patches_to_d and kept is None  # what is kept of an image changes the derivative too
         with run:
             run.end(run_sampler(
                 plan.sampler, plan.model(denoiser), x, plan.sigmas, options=plan.options,
-                noise=functools.partial(streams.step_noise, **pack, time=plan.space.time),
-                derivative=derivative if plan.patches_to_d else None, observer=run, watch_noise=run.watch_noise,
+                noise=functools.partial(streams.step_noise, unpacked_shape=shape, pack=pack, time=plan.space.time),
+                derivative=derivative if patched else None, observer=run, watch_noise=run.watch_noise,
             ))  # fmt: skip
         self._current_timestep, final = None, run.latents
         image: Any = final.to(told.dtype) if output_type == "latent" else self.decode(final, height, width, output_type)
@@ -224,6 +252,8 @@ class FluxPipeline(diffusers.FluxPipeline):
         height: int | None = None, width: int | None = None, latents: torch.Tensor | None = None,
         flow_coordinates: str = "auto", guidance_interval: GuidanceInterval | None = None, noise: str | None = None,
         program: str | Program | None = None, mu: float | None = None,
+        denoise: float | None = None, start_step: int | None = None, end_step: int | None = None,
+        return_with_leftover_noise: bool = False,
     ) -> SamplingPlan:  # fmt: skip
         """What a call with these arguments would do, without running a model; it prints as a table.
 
@@ -234,6 +264,7 @@ class FluxPipeline(diffusers.FluxPipeline):
             self.scheduler, comfy_sampler, sampler_options, sigma_grid, num_inference_steps,
             size_mu=dynamic_shift(self, height, width, latents), mu=mu, sigmas=sigmas,
             flow_coordinates=flow_coordinates, guidance_interval=guidance_interval, noise=noise, program=program,
+            part=Part(denoise, start_step, end_step, return_with_leftover_noise),
         )  # fmt: skip
 
     @torch.no_grad()

@@ -17,11 +17,14 @@ from diffusers.utils import deprecate, logging
 from diffusers.utils.torch_utils import get_module_execution_device
 
 from k_diffusing.arguments import check_callback, count_images, diffusers_arguments, warn_of_bounds
+from k_diffusing.grids.part import Part
+from k_diffusing.images import check_images, clean_latents, latent_mask, size_of
 from k_diffusing.model.guidance import GuidanceInterval
 from k_diffusing.noise.check import check_noise
 from k_diffusing.noise.choose import noise_streams
 from k_diffusing.observing import StepCallbacks
-from k_diffusing.plan import SamplingPlan, discrete_plan
+from k_diffusing.plan import SamplingPlan
+from k_diffusing.planning import discrete_plan
 from k_diffusing.programs.records import Program
 from k_diffusing.prompts.sdxl import conditioning
 from k_diffusing.run import SamplingRun
@@ -35,7 +38,7 @@ logger = logging.get_logger(f"diffusers.{__name__}")  # under diffusers' verbosi
 class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
     """diffusers' `StableDiffusionXLPipeline`, with the sampling algorithm given as a function.
 
-    Everything of diffusers' class works as it does there; `__call__` takes ten more keywords.
+    Everything of diffusers' class works as it does there; `__call__` takes more keywords.
     """
 
     _callback_tensor_inputs = [*diffusers.StableDiffusionXLPipeline._callback_tensor_inputs, "denoised"]
@@ -86,6 +89,13 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         batch_guidance: bool = True,
         noise: str | None = None,
         program: str | Program | None = None,
+        image: PipelineImageInput | None = None,
+        mask_image: PipelineImageInput | None = None,
+        denoise: float | None = None,
+        start_step: int | None = None,
+        end_step: int | None = None,
+        add_noise: bool = True,
+        return_with_leftover_noise: bool = False,
         seeds: int | list[int] | None = None,
         trace: Trace | None = None,
         callback: Callable | None = None,
@@ -112,6 +122,13 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
                 (`k_diffusing.NOISE_SOURCES`); None: the program's, without one "torch".
             program: "comfyui", "a1111", "forge", or a record such as a1111(ensd=31337): the picture of that program
                 from the same settings, in everything that these arguments leave open; None: diffusers' conventions.
+            image: a picture to start from, or its latents [B, channels, h, w] in the network's scale: noise is added to
+                them, as by ComfyUI's KSampler.
+            mask_image: where the image is made anew, white or 1; elsewhere every network call sees the image noised.
+            denoise: below 1 only the last steps are taken, those of a grid of num_inference_steps / denoise.
+            start_step, end_step: the first step to take, and the one to end before, counted from 0.
+            add_noise: False: latents are what a run with return_with_leftover_noise=True, and an end_step, has left.
+            return_with_leftover_noise: False: where end_step ends a run early, its last step leads to no noise.
             seeds: in place of generator: one for each image, or one that stands for itself, itself + 1, ...
             trace: a `k_diffusing.Trace` that takes note of every network call, draw of noise and step.
             callback, callback_steps: deprecated in diffusers; use callback_on_step_end.
@@ -132,6 +149,7 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
         side: int = self.default_sample_size * self.vae_scale_factor
+        height, width = size_of(image, height, width)
         height, width = height or side, width or side
         self.check_inputs(
             prompt, prompt_2, height, width, callback_steps, negative_prompt, negative_prompt_2, prompt_embeds,
@@ -142,8 +160,10 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         plan = self.plan(
             comfy_sampler, sampler_options, sigma_grid, num_inference_steps, timesteps=timesteps, sigmas=sigmas,
             denoising_end=denoising_end, quantize=quantize, guidance_interval=guidance_interval, noise=noise,
-            program=program,
+            program=program, denoise=denoise, start_step=start_step, end_step=end_step,
+            return_with_leftover_noise=return_with_leftover_noise,
         )  # fmt: skip
+        check_images(image, mask_image, add_noise, latents)
         check_callback(plan.sampler, callback_on_step_end, callback)
         shape = (self.unet.config.in_channels, height // self.vae_scale_factor, width // self.vae_scale_factor)
         check_noise(plan.noise, generator, seeds, images, elements=math.prod(shape))
@@ -169,8 +189,14 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
 
         # 3. The state at the first noise level.
         streams = noise_streams(plan.noise, generator, seeds, images, device)
-        initial = streams.initial((images, *shape), device, told.dtype) if latents is None else latents
-        x = initial.to(device, torch.promote_types(initial.dtype, torch.float32)) * plan.initial_scale
+        shape = (images, *shape)
+        drawn = streams.initial(shape, device, told.dtype) if latents is None and add_noise else latents
+        drawn = None if drawn is None else drawn.to(device, torch.promote_types(drawn.dtype, torch.float32))
+        clean = None if image is None else clean_latents(self, image, shape, device)
+        x = plan.start(drawn, clean, add_noise)
+        kept = (
+            None if mask_image is None else plan.kept(latent_mask(mask_image, shape, device), clean, drawn, add_noise)
+        )
         callbacks = StepCallbacks(
             told.tensors, callback_on_step_end, callback_on_step_end_tensor_inputs, callback, callback_steps
         )  # fmt: skip
@@ -192,12 +218,14 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
 
         def denoiser(x, sigma, model_options=None, seed=None):
             at = levels.at(sigma, x, run.position.level)
-            net_input = plan.space.network_input(plan.space.latents(x, at.sigma), at.sigma).to(told.dtype)
+            state = x if kept is None else kept.before(x, at.sigma)
+            net_input = plan.space.network_input(plan.space.latents(state, at.sigma), at.sigma).to(told.dtype)
             output, *pair = network(net_input, at.timestep, at.guided)
-            denoised = plan.space.denoised(x, output, at.sigma)
+            denoised = plan.space.denoised(state, output, at.sigma)
             if model_options:
-                pair = (plan.space.denoised(x, output, at.sigma) for output in pair)
-                denoised = after_guidance(model_options, x, sigma, denoised, *pair)
+                pair = (plan.space.denoised(state, output, at.sigma) for output in pair)
+                denoised = after_guidance(model_options, state, sigma, denoised, *pair)
+            denoised = denoised if kept is None else kept.after(denoised)
             return run.evaluated(x, sigma, at, net_input, denoised)
 
         # 5. Sample, decode.
@@ -217,6 +245,8 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         timesteps: list[int] | None = None, sigmas: list[float] | None = None, denoising_end: float | None = None,
         quantize: bool | None = None, guidance_interval: GuidanceInterval | None = None, noise: str | None = None,
         program: str | Program | None = None,
+        denoise: float | None = None, start_step: int | None = None, end_step: int | None = None,
+        return_with_leftover_noise: bool = False,
     ) -> SamplingPlan:  # fmt: skip
         """What a call with these arguments would do, without running a model; it prints as a table.
 
@@ -225,7 +255,7 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         return discrete_plan(
             self.scheduler, comfy_sampler, sampler_options, sigma_grid, num_inference_steps, timesteps=timesteps,
             sigmas=sigmas, denoising_end=denoising_end, quantize=quantize, guidance_interval=guidance_interval,
-            noise=noise, program=program,
+            noise=noise, program=program, part=Part(denoise, start_step, end_step, return_with_leftover_noise),
         )  # fmt: skip
 
     @torch.no_grad()

@@ -5,27 +5,18 @@ print(pipe.plan("dpmpp_2m", sigma_grid="karras", num_inference_steps=12))
 
 import html
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 
-from k_diffusing.arguments import check_sampler
-from k_diffusing.grids.choose import SigmaGrid, discrete_grid, flow_grid, over_the_model
-from k_diffusing.model.coordinates import FLOW_COORDINATES
-from k_diffusing.model.guidance import GuidanceInterval, guidance_at
-from k_diffusing.model.scheduler_config import preconditioning
-from k_diffusing.noise.check import check_source
+from k_diffusing.images import Kept
 from k_diffusing.noise.sources import NoiseSource
-from k_diffusing.programs.choose import find_program
 from k_diffusing.programs.records import DIFFUSERS, Program
-from k_diffusing.samplers.asked import asked
 from k_diffusing.samplers.comfyui import ComfyModel
-from k_diffusing.samplers.find import find_sampler
-from k_diffusing.samplers.options import choose_coordinates
 from k_diffusing.samplers.records import Sampler
 from k_diffusing.samplers.steps import evaluation_count, step_count
-from k_diffusing.spaces import LatentSpace, discrete_space, flow_space
+from k_diffusing.spaces import LatentSpace
 
 
 class Level(NamedTuple):
@@ -53,6 +44,7 @@ class SamplingPlan:
         guided: (time 0-dim or [B]) -> whether the network is guided there.
         noise: the noise source, by its name or as a record.
         initial_scale: what unit noise is multiplied by; on flow models it makes latents, else the state at sigmas[0].
+        image_scale: the same where the noise is added to an image.
         program: whose conventions these are.
     """
 
@@ -63,6 +55,7 @@ class SamplingPlan:
     guided: Callable[[torch.Tensor], bool]
     noise: str | NoiseSource
     initial_scale: torch.Tensor | float = 1.0
+    image_scale: torch.Tensor | float = 1.0
     program: Program = DIFFUSERS
 
     @property
@@ -103,6 +96,41 @@ class SamplingPlan:
     def evaluations(self) -> int | None:
         """Network evaluations to come, where a guided pair counts as one; None where they are not known."""
         return evaluation_count(self.sampler, self.sigmas)
+
+    def start(
+        self, noise: torch.Tensor | None, clean: torch.Tensor | None = None, add_noise: bool = True
+    ) -> torch.Tensor:
+        """What a run begins with: on flow models the latents at sigmas[0], else the sampler's state there.
+
+        Args:
+            noise: Unit noise, [B, ...]; without add_noise what an earlier run left, as `result` gives it, or None.
+            clean: The latents of an image, or None.
+            add_noise: Whether noise is added to the image; or else the run goes on from what an earlier one left.
+        """
+        sigma, space = self.sigmas[0], self.space
+        if not add_noise:
+            left: Any = clean if noise is None else noise
+            if self.program.hands_on_ve:
+                return space.remains(sigma) * left
+            return left if space.flow else space.state(left, sigma)
+        if clean is None:
+            return noise * self.initial_scale
+        return noise * self.image_scale + space.remains(sigma) * clean
+
+    def kept(self, mask: torch.Tensor, clean: torch.Tensor, noise: torch.Tensor | None, add_noise: bool) -> Kept:
+        """The part of an image that stays, all shaped as latents; without add_noise it is shown with none."""
+        unit = noise if add_noise and noise is not None else torch.zeros_like(clean)
+        return Kept(mask, clean, lambda sigma: self.space.state(self.space.noised(clean, unit, sigma), sigma))
+
+    def result(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """What a run that ends with the state x [B, ...] at sigma hands on: the scheduler's latents there.
+
+        ComfyUI's are x0 + sigma eps, on flow models too.
+        """
+        latents = self.space.latents(x, sigma)
+        if not self.program.hands_on_ve or float(sigma) == 0:
+            return latents
+        return latents / self.space.remains(sigma) if self.space.flow else x
 
     def guides(self, scale: float) -> bool:
         """Whether the network is called with the negative prompt at this guidance scale.
@@ -174,116 +202,3 @@ class Levels(NamedTuple):
             return self.grid[index]
         time, shape = self.space.time(sigma), (-1, *[1] * (x.ndim - 1))
         return Level(sigma.reshape(shape), time.reshape(shape), self.space.timestep(sigma), self.guided(time))
-
-
-def discrete_plan(
-    scheduler,
-    comfy_sampler: str | Callable,
-    sampler_options: dict[str, Any] | None,
-    sigma_grid: str | Callable | None,
-    num_inference_steps: int,
-    *,
-    timesteps: list[int] | None = None,
-    sigmas: list[float] | None = None,
-    denoising_end: float | None = None,
-    quantize: bool | None = None,
-    guidance_interval: GuidanceInterval | None = None,
-    noise: str | NoiseSource | None = None,
-    program: str | Program | None = None,
-) -> SamplingPlan:
-    """The plan for an epsilon, v or sample model with this diffusers scheduler, whose config alone is read.
-
-    quantize, noise, sigma_grid: None leaves them to the program.
-
-    Raises ValueError or TypeError for input that cannot be right, with the value, the reason and the choices.
-    """
-    program, explicit = find_program(program, noise), {"timesteps": timesteps, "sigmas": sigmas}
-    more, own = program.grid_names, program.own_grid(sigma_grid)
-    comfy_sampler, sampler_options, sigma_grid = asked(comfy_sampler, sampler_options, sigma_grid, timesteps, sigmas)
-    sigma_grid = own or sigma_grid
-    if sigma_grid is None and timesteps is None and sigmas is None:
-        sigma_grid = program.default_grid
-    named = program.sampler(find_sampler(comfy_sampler), False)
-    sampler = check_sampler(named, sampler_options, sigma_grid, num_inference_steps, more, **explicit)
-    noise = program.noise if noise is None else noise
-    quantize = program.quantize if quantize is None else quantize
-    check_source(noise)
-    if getattr(sampler.function, "flow_coordinates", None) == "flow":
-        raise ValueError(
-            f"{sampler.name} integrates flow matching, which SDXL is not: take a scheduler with betas, such as "
-            "UniPCMultistepScheduler.from_config(pipe.scheduler.config), without use_flow_sigmas"
-        )
-    schedule = program.noise_schedule(scheduler)
-    guided = guidance_at(guidance_interval, schedule)
-    grid_scheduler, drop = sampler.grid_scheduler or scheduler, program.drops(sampler.name)
-    chosen = program.grid(sigma_grid, sampler.name)
-    grid = discrete_grid(grid_scheduler, schedule, num_inference_steps, chosen, timesteps, sigmas, drop)
-    scale = program.initial_scale(grid.initial_scale, grid.sigmas[0], schedule.sigmas[-1])
-    if program.whole_range and sampler.takes == "sigma_range":
-        grid = grid._replace(sigmas=over_the_model(schedule, num_inference_steps), timesteps=None)
-    space = discrete_space(schedule, preconditioning(scheduler), grid._replace(initial_scale=scale), quantize)
-    levels = grid.sigmas[: _steps_before(denoising_end, scheduler, schedule, grid) + 1]
-    if quantize:
-        space.timestep(levels)  # raises where timesteps are not integers
-    options = program.options(sampler, schedule) | (sampler_options or {})
-    return SamplingPlan(sampler, options, levels, space, guided, noise, scale, program)
-
-
-def _steps_before(denoising_end: float | None, scheduler, schedule, grid: SigmaGrid) -> int:
-    """How many steps of the grid to take: those whose timestep is in the part before `denoising_end`."""
-    steps = len(grid.sigmas) - 1
-    if not isinstance(denoising_end, float) or not 0 < denoising_end < 1:
-        return steps
-    timesteps = schedule.timestep(grid.sigmas[:-1]) if grid.timesteps is None else grid.timesteps
-    train = scheduler.config.num_train_timesteps
-    steps = int((timesteps >= round(train - denoising_end * train)).sum())
-    if steps == 0:
-        raise ValueError(f"denoising_end={denoising_end} leaves no step to take on a grid of {len(timesteps)} steps")
-    return steps
-
-
-def flow_plan(
-    scheduler,
-    comfy_sampler: str | Callable,
-    sampler_options: dict[str, Any] | None,
-    sigma_grid: str | Callable | None,
-    num_inference_steps: int,
-    *,
-    size_mu: float | None = None,
-    mu: float | None = None,
-    sigmas: list[float] | None = None,
-    flow_coordinates: str = "auto",
-    guidance_interval: GuidanceInterval | None = None,
-    noise: str | NoiseSource | None = None,
-    program: str | Program | None = None,
-) -> SamplingPlan:
-    """The plan for a flow-matching model with this diffusers scheduler, whose config alone is read.
-
-    size_mu: the log of the dynamic time shift for the size of the image. mu: the user's own in its place, or in that of
-    the program's. noise, sigma_grid: None leaves them to the program. Raises as discrete_plan does.
-    """
-    program = find_program(program, noise)
-    more, own = program.grid_names, program.own_grid(sigma_grid)
-    comfy_sampler, sampler_options, sigma_grid = asked(comfy_sampler, sampler_options, sigma_grid, sigmas)
-    sigma_grid = own or sigma_grid
-    if sigma_grid is None and sigmas is None:
-        sigma_grid = program.default_grid
-    named = program.sampler(find_sampler(comfy_sampler), True)
-    sampler = check_sampler(named, sampler_options, sigma_grid, num_inference_steps, more, sigmas=sigmas)
-    noise = program.noise if noise is None else noise
-    check_source(noise)
-    coordinates = choose_coordinates(flow_coordinates, sampler, sampler_options)
-    schedule = program.flow_schedule(scheduler, size_mu, mu)
-    guided = guidance_at(guidance_interval, schedule)
-    grid_scheduler, drop = sampler.grid_scheduler or scheduler, program.drops(sampler.name)
-    chosen, used_mu = program.grid(sigma_grid, sampler.name), size_mu if mu is None else mu
-    times = flow_grid(grid_scheduler, schedule, num_inference_steps, chosen, sigmas, used_mu, drop).sigmas
-    first = times[0]
-    if program.whole_range and sampler.takes == "sigma_range":
-        times = over_the_model(schedule, num_inference_steps)
-    levels = FLOW_COORDINATES[coordinates].sigmas(times)
-    told = replace(schedule, train_steps=scheduler.config.num_train_timesteps)
-    space = flow_space(told, coordinates)
-    scale = program.flow_scale(first)
-    options = program.options(sampler, schedule) | (sampler_options or {})
-    return SamplingPlan(sampler, options, levels, space, guided, noise, scale, program)

@@ -102,7 +102,7 @@ class SamplingRun:
             self.trace.end(x, sigma)
         self.finite.note_result(self.position.step, self.sigma, x)
         self.finite.look()
-        self.latents = self.plan.space.latents(x, sigma)
+        self.latents = self.plan.result(x, sigma)
 
     @property
     def shows_denoised(self) -> bool:

@@ -29,6 +29,8 @@ class LatentSpace:
         state: x from latents, at sigma. latents: latents from x.
         network_input: what the network is given of latents.
         denoised: the clean sample, from (x, the network's output, sigma).
+        flow: whether it is a flow model's.
+        remains: the part of clean latents that is left beside the noise, at a sigma.
         noised: latents from (clean sample, unit noise, sigma).
         levels: the noise schedule, as functions of ComfyUI want it.
     """
@@ -41,6 +43,8 @@ class LatentSpace:
     latents: Change
     network_input: Change
     denoised: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+    flow: bool
+    remains: Callable[[torch.Tensor], torch.Tensor | float]
     noised: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
     levels: Levels
 
@@ -67,6 +71,8 @@ def discrete_space(
         latents=lambda x, sigma: x / vp_scale(sigma) if scaled else x,
         network_input=lambda latents, sigma: latents if scaled else row.network_input(latents, sigma),
         denoised=row.denoised,
+        flow=False,
+        remains=lambda sigma: 1.0,
         noised=lambda clean, noise, sigma: (clean + noise * sigma) / (vp_scale(sigma) if scaled else 1),
         levels=model_sampling(Levels(schedule), flow=False),
     )
@@ -85,6 +91,8 @@ def flow_space(schedule: FlowSchedule, chosen: str) -> LatentSpace:
         latents=coordinates.latents,
         network_input=lambda latents, sigma: latents,
         denoised=lambda x, output, sigma: coordinates.latents(x, sigma) - time(sigma) * output,
+        flow=True,
+        remains=lambda sigma: 1 - time(sigma),
         noised=lambda clean, noise, sigma: time(sigma) * noise + (1 - time(sigma)) * clean,
         levels=model_sampling(Levels(schedule, noise_level if ve else (lambda t: t)), flow=not ve),
     )

@@ -95,5 +95,6 @@ COMFYUI = replace(
     options=options,
     guides=lambda scale: not math.isclose(scale, 1.0),
     empty_negative="",
+    hands_on_ve=True,
     prompt_tokens=256,
 )

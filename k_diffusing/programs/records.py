@@ -53,6 +53,8 @@ class Program:
         options: What it gives to a sampler besides the user's options, from the record and the noise schedule.
         guides: Whether it calls the network with the negative prompt, from the guidance scale.
         empty_negative: What it takes for the negative prompt where the user gives none.
+        hands_on_ve: Whether a run that ends early leaves x0 + sigma eps, also of a flow model, and one that adds no
+            noise takes that.
         prompt_tokens: To how many tokens it pads the T5 prompt of FLUX.
     """
 
@@ -72,6 +74,7 @@ class Program:
     options: Callable[[Sampler, Any], dict[str, Any]] = lambda sampler, schedule: {}
     guides: Callable[[float], bool] = lambda scale: scale > 1
     empty_negative: str | None = None
+    hands_on_ve: bool = False
     prompt_tokens: int = 512
 
     def drops(self, sampler: str) -> bool:

@@ -8,7 +8,8 @@ import torch
 from k_diffusing.arguments import warn_of_grid
 from k_diffusing.grids.check import check_sigmas
 from k_diffusing.model.scheduler_config import fresh_scheduler, is_flow, shifts_dynamically
-from k_diffusing.plan import SamplingPlan, discrete_plan, flow_plan
+from k_diffusing.plan import SamplingPlan
+from k_diffusing.planning import discrete_plan, flow_plan
 from k_diffusing.programs.choose import find_program
 from k_diffusing.schedulers.as_sampler import SchedulerSampler
 from k_diffusing.schedulers.config import Settings

@@ -1,0 +1,151 @@
+"""The plan of one call, from a diffusers scheduler and the user's choices."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from k_diffusing.arguments import check_sampler
+from k_diffusing.grids.choose import SigmaGrid, discrete_grid, flow_grid, over_the_model
+from k_diffusing.grids.part import WHOLE, Part
+from k_diffusing.model.coordinates import FLOW_COORDINATES
+from k_diffusing.model.guidance import GuidanceInterval, guidance_at
+from k_diffusing.model.scheduler_config import preconditioning
+from k_diffusing.noise.check import check_source
+from k_diffusing.noise.sources import NoiseSource
+from k_diffusing.plan import SamplingPlan
+from k_diffusing.programs.choose import find_program
+from k_diffusing.programs.records import Program
+from k_diffusing.samplers.asked import asked
+from k_diffusing.samplers.find import find_sampler
+from k_diffusing.samplers.options import choose_coordinates
+from k_diffusing.spaces import discrete_space, flow_space
+
+
+def discrete_plan(
+    scheduler,
+    comfy_sampler: str | Callable,
+    sampler_options: dict[str, Any] | None,
+    sigma_grid: str | Callable | None,
+    num_inference_steps: int,
+    *,
+    timesteps: list[int] | None = None,
+    sigmas: list[float] | None = None,
+    denoising_end: float | None = None,
+    quantize: bool | None = None,
+    guidance_interval: GuidanceInterval | None = None,
+    noise: str | NoiseSource | None = None,
+    program: str | Program | None = None,
+    part: Part = WHOLE,
+) -> SamplingPlan:
+    """The plan for an epsilon, v or sample model with this diffusers scheduler, whose config alone is read.
+
+    quantize, noise, sigma_grid: None leaves them to the program. part: which steps are taken.
+
+    Raises ValueError or TypeError for input that cannot be right, with the value, the reason and the choices.
+    """
+    program, explicit = find_program(program, noise), {"timesteps": timesteps, "sigmas": sigmas}
+    more, own = program.grid_names, program.own_grid(sigma_grid)
+    comfy_sampler, sampler_options, sigma_grid = asked(comfy_sampler, sampler_options, sigma_grid, timesteps, sigmas)
+    sigma_grid = own or sigma_grid
+    if sigma_grid is None and timesteps is None and sigmas is None:
+        sigma_grid = program.default_grid
+    named = program.sampler(find_sampler(comfy_sampler), False)
+    sampler = check_sampler(named, sampler_options, sigma_grid, num_inference_steps, more, **explicit)
+    noise = program.noise if noise is None else noise
+    quantize = program.quantize if quantize is None else quantize
+    check_source(noise)
+    if getattr(sampler.function, "flow_coordinates", None) == "flow":
+        raise ValueError(
+            f"{sampler.name} integrates flow matching, which SDXL is not: take a scheduler with betas, such as "
+            "UniPCMultistepScheduler.from_config(pipe.scheduler.config), without use_flow_sigmas"
+        )
+    schedule = program.noise_schedule(scheduler)
+    guided = guidance_at(guidance_interval, schedule)
+    grid_scheduler, drop = sampler.grid_scheduler or scheduler, program.drops(sampler.name)
+    check_part(part, **explicit)
+    chosen, steps = program.grid(sigma_grid, sampler.name), part.grid_steps(num_inference_steps)
+    grid = part.of(discrete_grid(grid_scheduler, schedule, steps, chosen, timesteps, sigmas, drop), num_inference_steps)
+    image_scale = program.initial_scale(grid.sigmas[0], grid.sigmas[0], schedule.sigmas[-1])
+    scale = program.initial_scale(grid.initial_scale, grid.sigmas[0], schedule.sigmas[-1])
+    scale = scale if part.from_the_top else image_scale
+    if program.whole_range and sampler.takes == "sigma_range":
+        grid = grid._replace(sigmas=over_the_model(schedule, num_inference_steps), timesteps=None)
+    space = discrete_space(schedule, preconditioning(scheduler), grid._replace(initial_scale=scale), quantize)
+    levels = grid.sigmas[: _steps_before(denoising_end, scheduler, schedule, grid) + 1]
+    if quantize:
+        space.timestep(levels)  # raises where timesteps are not integers
+    options = program.options(sampler, schedule) | (sampler_options or {})
+    return SamplingPlan(sampler, options, levels, space, guided, noise, scale, image_scale, program)
+
+
+def check_part(part: Part, **explicit) -> None:
+    """Raise ValueError for a part by `denoise` of the user's own sigmas or timesteps."""
+    given = [name for name, values in explicit.items() if values is not None]
+    if given and not part.all_noise:
+        raise ValueError(f"denoise={part.denoise} makes a grid longer, which {given[0]}= leaves no room for: cut it")
+
+
+def _steps_before(denoising_end: float | None, scheduler, schedule, grid: SigmaGrid) -> int:
+    """How many steps of the grid to take: those whose timestep is in the part before `denoising_end`."""
+    steps = len(grid.sigmas) - 1
+    if not isinstance(denoising_end, float) or not 0 < denoising_end < 1:
+        return steps
+    timesteps = schedule.timestep(grid.sigmas[:-1]) if grid.timesteps is None else grid.timesteps
+    train = scheduler.config.num_train_timesteps
+    steps = int((timesteps >= round(train - denoising_end * train)).sum())
+    if steps == 0:
+        raise ValueError(f"denoising_end={denoising_end} leaves no step to take on a grid of {len(timesteps)} steps")
+    return steps
+
+
+def flow_plan(
+    scheduler,
+    comfy_sampler: str | Callable,
+    sampler_options: dict[str, Any] | None,
+    sigma_grid: str | Callable | None,
+    num_inference_steps: int,
+    *,
+    size_mu: float | None = None,
+    mu: float | None = None,
+    sigmas: list[float] | None = None,
+    flow_coordinates: str = "auto",
+    guidance_interval: GuidanceInterval | None = None,
+    noise: str | NoiseSource | None = None,
+    program: str | Program | None = None,
+    part: Part = WHOLE,
+) -> SamplingPlan:
+    """The plan for a flow-matching model with this diffusers scheduler, whose config alone is read.
+
+    size_mu: the log of the dynamic time shift for the size of the image. mu: the user's own in its place, or in that of
+    the program's. noise, sigma_grid: None leaves them to the program. part: which steps are taken. Raises as
+    discrete_plan does.
+    """
+    program = find_program(program, noise)
+    more, own = program.grid_names, program.own_grid(sigma_grid)
+    comfy_sampler, sampler_options, sigma_grid = asked(comfy_sampler, sampler_options, sigma_grid, sigmas)
+    sigma_grid = own or sigma_grid
+    if sigma_grid is None and sigmas is None:
+        sigma_grid = program.default_grid
+    named = program.sampler(find_sampler(comfy_sampler), True)
+    sampler = check_sampler(named, sampler_options, sigma_grid, num_inference_steps, more, sigmas=sigmas)
+    noise = program.noise if noise is None else noise
+    check_source(noise)
+    coordinates = choose_coordinates(flow_coordinates, sampler, sampler_options)
+    schedule = program.flow_schedule(scheduler, size_mu, mu)
+    guided = guidance_at(guidance_interval, schedule)
+    grid_scheduler, drop = sampler.grid_scheduler or scheduler, program.drops(sampler.name)
+    chosen, used_mu = program.grid(sigma_grid, sampler.name), size_mu if mu is None else mu
+    check_part(part, sigmas=sigmas)
+    grid = flow_grid(
+        grid_scheduler, schedule, part.grid_steps(num_inference_steps), chosen, sigmas, used_mu, drop
+    )  # fmt: skip
+    times = part.of(grid, num_inference_steps).sigmas
+    first = times[0]
+    if program.whole_range and sampler.takes == "sigma_range":
+        times = over_the_model(schedule, num_inference_steps)
+    levels = FLOW_COORDINATES[coordinates].sigmas(times)
+    told = replace(schedule, train_steps=scheduler.config.num_train_timesteps)
+    space = flow_space(told, coordinates)
+    scale = program.flow_scale(first) if part.from_the_top else first
+    options = program.options(sampler, schedule) | (sampler_options or {})
+    return SamplingPlan(sampler, options, levels, space, guided, noise, scale, first, program)
