@@ -68,7 +68,7 @@ def discrete_plan(
     image_scale = program.initial_scale(grid.sigmas[0], grid.sigmas[0], schedule.sigmas[-1])
     scale = program.initial_scale(grid.initial_scale, grid.sigmas[0], schedule.sigmas[-1])
     scale = scale if part.from_the_top else image_scale
-    if program.whole_range and sampler.takes == "sigma_range":
+    if program.whole_range and sampler.takes == "sigma_range" and part.from_the_top:
         grid = grid._replace(sigmas=over_the_model(schedule, num_inference_steps), timesteps=None)
     space = discrete_space(schedule, preconditioning(scheduler), grid._replace(initial_scale=scale), quantize)
     levels = grid.sigmas[: _steps_before(denoising_end, scheduler, schedule, grid) + 1]
@@ -141,11 +141,12 @@ def flow_plan(
     )  # fmt: skip
     times = part.of(grid, num_inference_steps).sigmas
     first = times[0]
-    if program.whole_range and sampler.takes == "sigma_range":
+    if program.whole_range and sampler.takes == "sigma_range" and part.from_the_top:
         times = over_the_model(schedule, num_inference_steps)
     levels = FLOW_COORDINATES[coordinates].sigmas(times)
     told = replace(schedule, train_steps=scheduler.config.num_train_timesteps)
     space = flow_space(told, coordinates)
-    scale = program.flow_scale(first) if part.from_the_top else first
+    image_scale = space.time(levels[0])
+    scale = program.flow_scale(first) if part.from_the_top else image_scale
     options = program.options(sampler, schedule) | (sampler_options or {})
-    return SamplingPlan(sampler, options, levels, space, guided, noise, scale, first, program)
+    return SamplingPlan(sampler, options, levels, space, guided, noise, scale, image_scale, program)
