@@ -7,7 +7,7 @@ from typing import Any
 
 from k_diffusing.samplers.cfg_pp_facts import CFG_PP
 from k_diffusing.samplers.multistep_facts import MULTISTEP
-from k_diffusing.samplers.noise_facts import ANCESTRAL, ER_SDE, FEW_STEP
+from k_diffusing.samplers.noise_facts import ANCESTRAL, ER_SDE, FEW_STEP, RESTART
 from k_diffusing.samplers.stages_facts import RUNGE_KUTTA, SINGLESTEP
 
 # k_diffusion's own.
@@ -47,7 +47,9 @@ FACTS: dict[str, dict[str, Any]] = {
         "sigma_grid": "karras", "measured": 2, "aliases": ("dpmpp_3m_sde_gpu",),
     },
 }  # fmt: skip
-OUR_FACTS: dict[str, dict[str, Any]] = MULTISTEP | SINGLESTEP | ER_SDE | ANCESTRAL | FEW_STEP | RUNGE_KUTTA | CFG_PP
+OUR_FACTS: dict[str, dict[str, Any]] = (
+    MULTISTEP | SINGLESTEP | ER_SDE | ANCESTRAL | FEW_STEP | RUNGE_KUTTA | RESTART | CFG_PP
+)
 ALL_FACTS = FACTS | OUR_FACTS
 ALIASES = {alias: name for name, facts in ALL_FACTS.items() for alias in facts.get("aliases", ())}
 # The ten to begin with: what ComfyUI's published workflows use, most used first, and what is asked for most elsewhere.
@@ -62,7 +64,7 @@ def row(name: str) -> tuple[str, ...]:
     """A sampler's cells of COLUMNS."""
     facts = ALL_FACTS[name]
     order = f"{facts['order']} ({facts['measured']:g})" if "measured" in facts else str(facts["order"])
-    evaluations, sigmas = str(facts["nfe_per_step"]), "any"
+    evaluations, sigmas = str(facts["nfe_per_step"] or "varies"), "any"
     if facts.get("takes") == "sigma_range":
         evaluations += " a trial" if facts.get("adaptive") else " (n in all)"
         sigmas = "a range"

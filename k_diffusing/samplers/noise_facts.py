@@ -21,3 +21,9 @@ FEW_STEP: dict[str, dict[str, Any]] = {
     "lcm": _FEW | {"noiseless": None, "sources": ("Luo et al. 2023, arXiv 2310.04378",)},
     "tcd": _FEW | {"twin": "euler", "sources": ("Zheng et al. 2024, arXiv 2402.19159",)},
 }
+RESTART: dict[str, dict[str, Any]] = {
+    "restart": _ALL | {
+        "order": 2, "nfe_per_step": None, "noiseless": None, "family": "restart", "module": "restart",
+        "sources": ("Xu et al. 2023, arXiv 2306.14878",),
+    },
+}  # fmt: skip

@@ -1,6 +1,6 @@
 """What the samplers take for their options: kinds, ranges and choices."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 from numbers import Integral, Real
 from typing import Any, NamedTuple
@@ -46,6 +46,11 @@ RULES = {
     "s_noise_end": Rule((Real, type(None)), lambda value: value is None or 0 <= value < inf, "None or at least 0"),
     "noise_clip_std": NOT_NEGATIVE,
     "schedule": Rule(str, lambda value: value in ("scaled_linear", "flow"), "'scaled_linear' or 'flow'"),
+    "segments": Rule(
+        Sequence,
+        lambda value: all(len(one) == 4 and one[0] >= 1 and one[1] >= 0 and 0 < one[2] < one[3] for one in value),
+        "a list of (steps, times, low, high), with low and high the sigmas of a stretch",
+    ),
     "lower_order_final": TRUTH,
     "tau_func": Rule((Callable, type(None)), lambda value: True, "a function sigma -> tau, or None"),
     "predictor_order": ONE_TO_FOUR,

@@ -13,7 +13,7 @@ from k_diffusing.oracle.mixture import MIXTURE, wasserstein
 from k_diffusing.oracle.order import ode_error, slope
 from k_diffusing.samplers.er_sde import default_noise_scaler
 from k_diffusing.schedulers.as_sampler import as_sampler
-from samplers_patch import find_sampler, run_sampler
+from samplers_patch import check_options, find_sampler, run_sampler
 
 SIGMAS = torch.tensor([14.6, 6.0, 2.4, 1.1, 0.5, 0.2, 0.05, 0.0], dtype=torch.float64)
 SAME = 1e-12  # of states up to 30 in float64: the same numbers added up in another order
@@ -116,6 +116,46 @@ def test_er_sde_adds_no_noise_where_its_scale_leaves_none():
     draws = []
     run("er_sde", noise_scaler=lambda sigma: sigma, noise_sampler=lambda *_: draws.append(1) or torch.zeros(1))
     assert draws == []
+
+
+# Restart.
+
+
+@pytest.mark.parametrize("segments", [[], [(3, 2, 0.5, 20.0)], [(3, 0, 0.5, 2.0)]])
+def test_without_a_segment_restart_is_heun(segments):
+    """None, one that begins above the grid, one that is never gone again."""
+    assert largest_difference(run("restart", segments=segments), run("heun")) < SAME
+
+
+@pytest.mark.parametrize("low", [0.5, 0.45])
+def test_a_segment_is_gone_again_from_where_noise_leads(low):
+    """By Heun's method from 2.0 to the level of the grid that is nearest, twice, and on from there."""
+    noise, calls = drawn(), []
+
+    def counted(x, sigma):
+        calls.append(1)
+        return denoiser(x, sigma)
+
+    ours = run("restart", model=counted, segments=[(3, 2, low, 2.0)], noise_sampler=drawn(), s_noise=0.9)
+    at = SIGMAS.tolist().index(0.5)
+    stretch = ((2.0 ** (1 / 7) + (0.5 ** (1 / 7) - 2.0 ** (1 / 7)) * torch.arange(4).double() / 3) ** 7).clamp(0.5, 2.0)
+    x = run("heun", SIGMAS[: at + 1])
+    for _ in range(2):
+        x = run("heun", stretch, x + 0.9 * (4.0 - 0.25) ** 0.5 * noise(0.5, 2.0))
+    assert largest_difference(ours, run("heun", SIGMAS[at:], x)) < 1e-11  # of levels rounded otherwise
+    assert len(calls) == 13 + 2 * 2 * 3
+
+
+def test_a_segment_below_the_grid_ends_at_its_last_level():
+    x = run("restart", torch.tensor([5.0, 1.0]), segments=[(1, 1, 0.1, 2.0)], noise_sampler=lambda *_: torch.zeros(1))
+    grid = torch.tensor([2.0, 1.0])
+    assert largest_difference(x, run("heun", grid, run("heun", torch.tensor([5.0, 1.0])))) < SAME
+
+
+@pytest.mark.parametrize("segments", [[(3, 2, 0.5)], [(0, 2, 0.5, 2.0)], [(3, 2, 2.0, 0.5)]])
+def test_segments_that_cannot_be_are_refused(segments):
+    with pytest.raises(ValueError, match="restart cannot run with segments="):
+        check_options(find_sampler("restart"), {"segments": segments})
 
 
 # Few steps.

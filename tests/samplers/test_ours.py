@@ -128,7 +128,8 @@ def test_records_tell_the_evaluations(name, grid):
         return denoiser(x, sigma)
 
     run_sampler(find_sampler(name), counted, start(), grid, generator=seeded())
-    assert len(calls) == evaluation_count(find_sampler(name), grid)
+    told = evaluation_count(find_sampler(name), grid)
+    assert len(calls) == told or (told is None and OUR_SAMPLERS[name].nfe_per_step is None)
 
 
 @every
@@ -278,7 +279,8 @@ def test_a_scheduler_refuses_what_needs_both_answers_of_the_network(name):
 @pytest.mark.parametrize("name", [name for name, record in OUR_SAMPLERS.items() if not record.uses_uncond])
 def test_a_scheduler_steps_it(name):
     scheduler = fresh(name)
-    assert len(scheduler.timesteps) == evaluation_count(find_sampler(name), torch.tensor([*range(6, -1, -1)]))
+    told = evaluation_count(find_sampler(name), torch.tensor([*range(6, -1, -1)]))
+    assert len(scheduler.timesteps) == told or (told is None and OUR_SAMPLERS[name].nfe_per_step is None)
     x, levels = called(scheduler, name)
     assert torch.equal(scheduler.sigmas, torch.stack([*levels, torch.tensor(0.0)]))
     # 1e-6: the same float32 operations in the same order
