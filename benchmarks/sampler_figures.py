@@ -27,7 +27,7 @@ from samplers_patch import ALL_SAMPLERS  # noqa: E402
 DATA, PAGE = ROOT / "docs" / "samplers.json", ROOT / "docs" / "samplers.md"
 STEPS, ORDER_STEPS = (15, 30, 100), (80, 160)
 # The sections of the page that have a table.
-FAMILIES = ("k_diffusion", "multistep", "singlestep", "Runge-Kutta", "ER-SDE", "ancestral", "few steps")
+FAMILIES = ("k_diffusion", "multistep", "singlestep", "Runge-Kutta", "ER-SDE", "ancestral", "restart", "few steps")
 HEAD = ["", "evaluations a step", "order", "measured", *(f"SDXL, {n}" for n in STEPS), *(f"FLUX, {n}" for n in STEPS)]
 
 
@@ -63,7 +63,7 @@ def table(data: dict, family: str) -> str:
         record, found = ALL_SAMPLERS[name], data[name]
         order = "" if found["order"] is None else f"{found['order']:.2f}"
         distances = [f"{w1:.3f}" for model in ("sdxl", "flux") for w1 in found["w1"][model]]
-        rows.append([name, str(record.nfe_per_step), str(record.order), order, *distances])
+        rows.append([name, str(record.nfe_per_step or "varies"), str(record.order), order, *distances])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

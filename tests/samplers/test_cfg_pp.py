@@ -8,6 +8,7 @@ import torch
 from tiny_models import flux_prompt, largest_difference, sdxl_prompt, seeded, tiny_flux, tiny_sdxl
 
 from flux_comfy_pipeline import FluxPipeline
+from k_diffusing.oracle.order import ode_error
 from k_diffusing.samplers.comfyui import after_guidance
 from samplers_patch import OUR_SAMPLERS, find_sampler, run_sampler
 from sdxl_comfy_pipeline import StableDiffusionXLPipeline
@@ -86,6 +87,22 @@ def test_two_stages_use_the_unguided_estimate_of_the_first(variant):
     expected = t / s * (x + first - taken) + (1 - t / s) * second
     ours = run("dpmpp_2s_ancestral_cfg_pp", guided, grid, eta=0.0, variant=variant)
     assert largest_difference(ours, expected) < SAME
+
+
+@pytest.mark.parametrize("variant, right", [(None, True), ("published", False)])
+def test_the_published_two_stages_stay_wrong_however_small_the_step(variant, right):
+    """Without guidance, where what it should be is known: the first estimate less the second is of the step's order."""
+
+    def unguided(model, x, sigmas, extra_args=None, callback=None, disable=None):
+        def hooked(x, sigma, model_options=None):
+            denoised = model(x, sigma)
+            return after_guidance(model_options or {}, x, sigma, denoised, denoised, denoised)
+
+        sampler = find_sampler("dpmpp_2s_ancestral_cfg_pp").function
+        return sampler(hooked, x, sigmas, {"model_options": {}}, disable=True, eta=0.0, variant=variant)
+
+    coarse, fine = (ode_error(unguided, n) for n in (80, 160))
+    assert (fine < coarse / 3) if right else (fine > 0.2)  # of points that are 1 apart
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -6,6 +6,7 @@ test_ours.py has what every sampler keeps.
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, FlowMatchLCMScheduler, LCMScheduler, TCDScheduler
+from operations import Operations
 from tiny_models import SDXL_SCHEDULE, largest_difference, seeded
 
 from k_diffusing.oracle.closed_form import training_sigmas
@@ -150,6 +151,18 @@ def test_a_segment_below_the_grid_ends_at_its_last_level():
     x = run("restart", torch.tensor([5.0, 1.0]), segments=[(1, 1, 0.1, 2.0)], noise_sampler=lambda *_: torch.zeros(1))
     grid = torch.tensor([2.0, 1.0])
     assert largest_difference(x, run("heun", grid, run("heun", torch.tensor([5.0, 1.0])))) < SAME
+
+
+def test_an_evaluation_of_restart_takes_no_more_operations_than_of_heun():
+    def operations(name, **options) -> float:
+        calls = []
+        with Operations() as counted:
+            find_sampler(name).function(
+                lambda x, sigma: calls.append(1) or x, start(), SIGMAS, disable=True, **options
+            )  # fmt: skip
+        return counted.count / len(calls)
+
+    assert operations("restart", segments=[(3, 2, 0.5, 2.0)], noise_sampler=drawn()) <= operations("heun")
 
 
 @pytest.mark.parametrize("segments", [[(3, 2, 0.5)], [(0, 2, 0.5, 2.0)], [(3, 2, 2.0, 0.5)]])
