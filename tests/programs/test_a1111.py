@@ -12,7 +12,7 @@ from diffusers import EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
 from flux_comfy_pipeline import FluxPipeline
 from k_diffusing.noise.a1111 import a1111_noise
 from k_diffusing.noise.choose import noise_streams
-from k_diffusing.plan import discrete_plan, flow_plan
+from k_diffusing.planning import discrete_plan, flow_plan
 from k_diffusing.programs.a1111 import a1111, a1111_of
 from sdxl_comfy_pipeline import StableDiffusionXLPipeline
 
