@@ -72,10 +72,7 @@ def _call(recipe: Recipe, i: int, stage: Stage, family: str) -> Call:
     keywords |= {"num_images_per_prompt": recipe.batch if one_stream else None}
     keywords |= {"seeds": None if one_stream or stage.seed is None else [stage.seed], **_part(stage)}
     keywords |= {"mu": flux_mu(stage.shift)} if family == "flux" else {}
-    if family == "sdxl":
-        keywords |= stage.prompt.sizes
-        if stage.negative is not None:
-            keywords |= {f"negative_{name}": size for name, size in stage.negative.sizes.items()}
+    keywords |= _sizes(recipe, stage) if family == "sdxl" else {}
     keywords |= recipe.keywords
     last = i == len(recipe.stages) - 1
     if not last:
@@ -85,6 +82,15 @@ def _call(recipe: Recipe, i: int, stage: Stage, family: str) -> Call:
         prompts, function, recipe.image if i == 0 else None, stage.seed if one_stream else None, _scheduler(stage),
         stage.custom and here is not None and here.sampler in DROPPING, recipe.settings, i > 0, last,
     )  # fmt: skip
+
+
+def _sizes(recipe: Recipe, stage: Stage) -> dict[str, Any]:
+    """The sizes that SDXL is told, where they are not the picture's; diffusers takes the prompt's for both."""
+    told = stage.negative.sizes if stage.negative else {}
+    if stage.prompt.sizes and not told:
+        own = (recipe.height, recipe.width)
+        told = {"original_size": own, "crops_coords_top_left": (0, 0), "target_size": own}
+    return {**stage.prompt.sizes, **{f"negative_{name}": size for name, size in told.items()}}
 
 
 def _guidance(stage: Stage, family: str) -> dict[str, float | None]:

@@ -82,7 +82,6 @@ def _vae(reading: Reading, node: Node) -> None:
     found = reading.follow(node, "vae")
     if found and found[0].kind == "VAELoader":
         name = reading.text(found[0], "vae_name")
-        reading.recipe.told(found[0].label, keywords=reading.recipe.keywords)
         reading.recipe.notes.append(f"VAE: {brief(name)} of node {found[0].label}; ours is the one of --model")
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from PIL import Image
 
 from k_diffusing._files import write_png, write_whole
+from k_diffusing.models import pipeline_name
 from k_diffusing.reproduce.files import Found, read_file
 from k_diffusing.reproduce.page import page
 from k_diffusing.reproduce.read import recipe_of
 from k_diffusing.reproduce.recipe import Recipe
-from k_diffusing.reproduce.show import adapter_name, gaps_text, python, table
+from k_diffusing.reproduce.show import NETWORKS, adapter_name, gaps_text, python, table
 from k_diffusing.reproduce.values import BadFile
 
 Say = Callable[[str], None]
@@ -35,17 +36,11 @@ def run(args: argparse.Namespace, load: Callable, say: Say) -> int:
     found = read_file(args.file)
     recipe = recipe_of(found, args.node)
     files = _lora_files(args.lora, recipe)
-    if args.model:
-        _note_missing(recipe, files)
-        begun = _image(args, recipe)
     say(table(recipe))
-    say(f"\n{python(recipe, args.model)}\n")
     if args.model:
-        from k_diffusing.reproduce.rendering import check_known
-
-        check_known(recipe)
-        args.output.mkdir(parents=True, exist_ok=True)  # fails before the model runs
-        _render(args, found, recipe, files, begun, load, say)
+        _render(args, found, recipe, files, load, say)
+    else:
+        say(f"\n{python(recipe)}\n")
     if recipe.complete:
         say("all of it was understood")
         return 0
@@ -92,29 +87,49 @@ def _image(args: argparse.Namespace, recipe: Recipe) -> Image.Image | None:
     return picture
 
 
-def _render(
-    args: argparse.Namespace, found: Found, recipe: Recipe, files: dict[str, Path], begun: Image.Image | None,
-    load: Callable, say: Say,
-) -> None:  # fmt: skip
-    from k_diffusing.reproduce.rendering import apart, render_recipe
+def _family(model: str, recipe: Recipe) -> str:
+    """The family of the weights; that the file is of another one is noted. Raises ValueError for no weights of ours."""
+    family = "flux" if pipeline_name(model) == "FluxPipeline" else "sdxl"
+    if family != recipe.family:
+        recipe.lacks(
+            f"--model {model}", f"is {NETWORKS[family]}'s, and the picture seems to be {NETWORKS[recipe.family]}'s"
+        )
+    return family
 
+
+def _render(
+    args: argparse.Namespace, found: Found, recipe: Recipe, files: dict[str, Path], load: Callable, say: Say
+) -> None:
+    from k_diffusing.reproduce.rendering import check_known, render_recipe
+
+    _note_missing(recipe, files)
+    begun = _image(args, recipe)
+    text = python(recipe, args.model, _family(args.model, recipe))
+    say(f"\n{text}\n")
+    check_known(recipe)
+    args.output.mkdir(parents=True, exist_ok=True)  # fails before the model runs
     pictures = render_recipe(recipe, load(args), image=begun, loras=files)
-    stem = args.output / re.sub(r"[^\w.=+-]+", "_", args.file.stem)[-160:]
+    stem = args.output / (re.sub(r"[^\w.=+-]+", "_", args.file.stem)[-160:] + "-again")
     for i, picture in enumerate(pictures):
-        path = stem.with_name(f"{stem.name}-again{f'-{i + 1}' if len(pictures) > 1 else ''}.png")
+        path = stem.with_name(f"{stem.name}{f'-{i + 1}' if len(pictures) > 1 else ''}.png")
         write_png(picture, path, {})
         say(f"wrote {path}")
-    if found.picture is None:
-        return
-    alike = [picture for picture in pictures if picture.size == found.picture.size]
+    if found.picture is not None:
+        _compare(found.picture, pictures, recipe, found.name, stem.with_name(f"{stem.name}.html"), text, say)
+
+
+def _compare(
+    theirs: Image.Image, pictures: list[Image.Image], recipe: Recipe, name: str, path: Path, text: str, say: Say
+) -> None:
+    """Write the page, of the nearest picture of a batch, and say the difference."""
+    from k_diffusing.reproduce.rendering import apart
+
+    alike = [picture for picture in pictures if picture.size == theirs.size]
     if not alike:
-        say(f"{found.name} is {found.picture.width} x {found.picture.height}: of another size, and not compared")
+        say(f"{name} is {theirs.width} x {theirs.height}: of another size, and not compared")
         return
-    theirs = found.picture
     nearest = min(alike, key=lambda picture: apart(theirs, picture).mean)
     difference = str(apart(theirs, nearest))
-    path = stem.with_name(f"{stem.name}-again.html")
-    text = page(recipe, found.name, theirs, nearest, difference, python(recipe, args.model))
-    write_whole(path, text.encode("utf-8", "backslashreplace"))
+    write_whole(path, page(recipe, name, theirs, nearest, difference, text).encode("utf-8", "backslashreplace"))
     say(f"wrote {path}")
-    say(f"{found.name} and the picture rendered here: {difference}")
+    say(f"{name} and the picture rendered here: {difference}")

@@ -32,7 +32,7 @@ class Prompted(NamedTuple):
 
     Attributes:
         words: Its parts in order, as they are encoded: no brackets or weights are left in them.
-        marks: What else is in it that changes the picture: "BREAK", "AND", "[a:b:0.5]", "embedding:name", ...
+        marks: What else is in it that changes the picture: "AND", "[a:b:0.5]", "embedding:name", ...
     """
 
     words: list[Words]
@@ -154,7 +154,7 @@ def _joined(weights: list[list]) -> list[Words]:
 
 
 def _a1111_marks(prompt: str) -> list[str]:
-    marks = [mark for mark in ("BREAK", "AND") if re.search(rf"\b{mark}\b", prompt)]
+    marks = ["AND"] if re.search(r"\bAND\b", prompt) else []  # BREAK is one of the words
     marks += re.findall(r"\[[^\[\]|:]{0,80}(?::[^\[\]|:]{0,80})?:\s*[.\d]+\s*\]", prompt)  # [a:b:0.5], [a:0.5]
     marks += re.findall(r"\[[^\[\]:]{0,80}\|[^\[\]:]{0,80}\]", prompt)  # [a|b]
     return marks + HYPERNET.findall(prompt)

@@ -1,11 +1,9 @@
 """What a recipe asks for and is not to be had here: noted in it, before anything is rendered."""
 
 from k_diffusing.reproduce.call import grid_function
-from k_diffusing.reproduce.emphasis import BREAK, Prompted, read_a1111, read_comfyui
+from k_diffusing.reproduce.emphasis import Prompted, read_a1111, read_comfyui
 from k_diffusing.reproduce.recipe import Prompt, Recipe, Stage
 from k_diffusing.reproduce.wording import WEB_UIS, grid_here, sampler_here
-
-MARKS = {"AND": "runs the network once for each of several prompts", "BREAK": ""}
 
 
 def note_limits(recipe: Recipe) -> None:
@@ -17,10 +15,18 @@ def note_limits(recipe: Recipe) -> None:
                 _prompt(recipe, prompt)
         if stage.zsnr and recipe.family == "flux":
             recipe.lacks(stage.where["zsnr"], "is about noise schedules of SDXL's kind")
-        if stage.models and stage.models[:1] != recipe.stages[0].models[:1]:
-            recipe.lacks(stage.where["stage"], f"runs another network, {stage.models[0]!r}: --model is one for all")
-    if recipe.mask and not recipe.gaps:
-        recipe.lacks(recipe.where["mask"], "keeps the part outside of a mask as it was")
+        if stage.prompt.zeroed:
+            recipe.lacks(stage.prompt.where, "its prompt is zeros in place of embeddings")
+        _as_the_first(recipe, stage)
+
+
+def _as_the_first(recipe: Recipe, stage: Stage) -> None:
+    """What all stages have in common, since one pipeline runs them."""
+    first, where = recipe.stages[0], stage.where["stage"]
+    if stage.models and stage.models[:1] != first.models[:1]:
+        recipe.lacks(where, f"runs another network, {stage.models[0]!r}: --model is one for all")
+    if stage.loras != first.loras:
+        recipe.lacks(where, "has other LoRAs than the first stage")
 
 
 def _sampler(recipe: Recipe, stage: Stage) -> None:
@@ -34,17 +40,17 @@ def _sampler(recipe: Recipe, stage: Stage) -> None:
 
 
 def _prompt(recipe: Recipe, prompt: Prompt) -> None:
-    texts = [text for text in (prompt.text, prompt.text_2) if text]
-    if recipe.program is None:
-        return
-    for text in texts:
+    for text in filter(None, (prompt.text, prompt.text_2)):
         read = read_prompt_text(recipe.program, text)
-        for mark in read.marks:
-            if mark != BREAK.text:
-                effect = MARKS.get(mark, f"{mark} in it stands for more than its letters")
-                recipe.lacks(prompt.where, effect)
-        if read.weighted and recipe.program in WEB_UIS and recipe.family == "flux":
+        for mark in read.marks if recipe.program else ():
+            recipe.lacks(prompt.where, f"{mark} in it stands for more than its letters")
+        if read.weighted and recipe.program and not weights_applied(recipe):
             recipe.lacks(prompt.where, "weights of words are not applied to T5's embeddings as Forge does it")
+
+
+def weights_applied(recipe: Recipe) -> bool:
+    """Whether the weights that a prompt gives its words are applied as the program does it."""
+    return not (recipe.program in WEB_UIS and recipe.family == "flux")
 
 
 def read_prompt_text(program: str | None, text: str) -> Prompted:

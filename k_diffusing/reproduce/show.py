@@ -5,12 +5,13 @@ import textwrap
 from typing import Any
 
 from k_diffusing.reproduce.call import Call, calls_of, flux_mu, grid_function
-from k_diffusing.reproduce.limits import read_prompt_text
+from k_diffusing.reproduce.limits import read_prompt_text, weights_applied
 from k_diffusing.reproduce.recipe import Lora, Prompt, Recipe, Stage
 from k_diffusing.reproduce.wording import grid_here, sampler_here
 
 WIDTH = 100
 NAMES, WHERE = 19, 26  # the widths of the table's first and last column
+NETWORKS = {"sdxl": "SDXL", "flux": "FLUX"}
 LONGEST = 1200  # letters of a value that are shown
 
 Row = tuple[str, str, str]  # what, its value, where it was read
@@ -18,7 +19,7 @@ Row = tuple[str, str, str]  # what, its value, where it was read
 
 def table(recipe: Recipe) -> str:
     """What was understood, in lines of WIDTH letters at most."""
-    lines = [f"{printable(recipe.source)}: {'SDXL' if recipe.family == 'sdxl' else 'FLUX'}"]
+    lines = [f"{printable(recipe.source)}: {NETWORKS[recipe.family]}"]
     for i, stage in enumerate(recipe.stages):
         if len(recipe.stages) > 1:
             lines.append(f"\nstage {i + 1} of {len(recipe.stages)}: {printable(stage.where['stage'])}")
@@ -107,7 +108,7 @@ def _prompt_rows(recipe: Recipe, name: str, prompt: Prompt) -> list[Row]:
         weighted = read_prompt_text(recipe.program, text).weighted if text and recipe.program else []
         if weighted:
             told = ", ".join(f"{one.text.strip()!r} {one.weight:.4g}" for one in weighted)
-            rows.append(("weights", told, "applied, as the program does"))
+            rows.append(("weights", told, "applied" if weights_applied(recipe) else "not applied"))
     rows += [(label.replace("_", " "), str(value), prompt.where) for label, value in prompt.sizes.items()]
     return rows
 
@@ -117,9 +118,8 @@ def recipe_rows(recipe: Recipe) -> list[Row]:
     size = None if recipe.width is None else f"{recipe.width} x {recipe.height}"
     values = {"width": ("size", size), "batch": ("batch", recipe.batch if recipe.batch > 1 else None)}
     values |= {"image": ("begins with", recipe.image), "mask": ("mask", recipe.mask)}
-    values |= {name: (name, value) for name, value in (recipe.settings | recipe.keywords).items()} | {
-        "model": ("model", recipe.model)
-    }
+    values |= {name: (name, value) for name, value in (recipe.settings | recipe.keywords).items()}
+    values["model"] = ("model", recipe.model)
     return [(name, str(value), recipe.where.get(key, "")) for key, (name, value) in values.items() if value is not None]
 
 

@@ -9,7 +9,7 @@ from k_diffusing.reproduce.a1111 import read_parameters
 from k_diffusing.reproduce.call import calls_of
 from k_diffusing.reproduce.infotext import is_infotext, read_infotext, write_infotext
 from k_diffusing.reproduce.limits import note_limits
-from k_diffusing.reproduce.show import python
+from k_diffusing.reproduce.show import python, table
 from k_diffusing.reproduce.values import BadFile
 
 SETTINGS = (
@@ -128,6 +128,9 @@ def test_schedule_types(schedule):
 def test_marks_of_a_prompt():
     recipe = recipe_of(prompt="a cat AND a dog, [red:blue:0.5], [a|b]")
     assert len(recipe.gaps) == 3 and all(gap.where == "prompt" for gap in recipe.gaps)
+    assert recipe_of(prompt="a cat BREAK (a dog:1.2)").complete
+    forge = recipe_of(f"{SETTINGS}, Distilled CFG Scale: 3", prompt="(a dog:1.2)")
+    assert "not applied" in forge.gaps[0].effect and "not applied" in table(forge)
 
 
 @pytest.mark.parametrize("field", ["Steps: many", "Steps: 0", "Seed: -1", "Size: big", "CFG scale: nan", "Size: 9x9"])

@@ -168,6 +168,12 @@ def test_a_text_of_forge_on_flux_is_rendered(reproduce, tmp_path):
     assert code == 0 and apart(Image.open(tmp_path / "again" / "a-again.png"), expected).most == 0
 
 
+def test_weights_of_another_network(reproduce, tmp_path):
+    code, out, _ = reproduce(write_json(tmp_path / "a.json", change(sdxl(), "3", steps=1)), "--model", "demo-flux")
+    assert code == 1 and "--model demo-flux: is FLUX's, and the picture seems to be SDXL's" in out
+    assert "true_cfg_scale=4.5" in out and (tmp_path / "again" / "a-again.png").is_file()
+
+
 def test_a_batch_from_one_seed(reproduce, tmp_path):
     workflow = change(sdxl(), "5", batch_size=2)
     code, out, _ = reproduce(write_json(tmp_path / "a.json", workflow), "--model", "demo")

@@ -61,6 +61,7 @@ def test_both_prompts_of_flux_and_sdxl(read):
     assert (call["prompt"], call["prompt_2"]) == ("square", "a square")
     assert call["original_size"] == (512, 640) and call["crops_coords_top_left"] == (2, 1)
     assert call["target_size"] == (128, 256)
+    assert call["negative_original_size"] == call["negative_target_size"] == (128, 128)  # the picture's, as there
 
 
 def test_a_negative_prompt_of_zeros(read):
