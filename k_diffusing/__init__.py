@@ -14,6 +14,7 @@ _HOMES = {
     "ALL_SAMPLERS": "samplers.records",
     "NOISE_SOURCES": "noise.sources",
     "OUR_SAMPLERS": "samplers.records",
+    "PROGRAMS": "programs.choose",
     "SAMPLERS": "samplers.records",
     "SIGMA_GRIDS": "grids.named",
     "SamplerScheduler": "schedulers.as_scheduler",

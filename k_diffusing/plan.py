@@ -12,6 +12,7 @@ import torch
 
 from k_diffusing.images import Kept
 from k_diffusing.noise.sources import NoiseSource
+from k_diffusing.programs.choose import PROGRAMS
 from k_diffusing.programs.records import DIFFUSERS, Program
 from k_diffusing.samplers.comfyui import ComfyModel
 from k_diffusing.samplers.records import Sampler
@@ -186,7 +187,9 @@ class SamplingPlan:
         counts = ((self.steps, "steps"), (self.evaluations, "network evaluations"))
         known = [f"{count} {name}" for count, name in counts if count is not None] or ["as many steps as it takes"]
         options = "".join(f", {name}={value!r}" for name, value in self.options.items())
-        return f"{self.sampler.name}{options}: {', '.join(known)}, coordinates {self.coordinates}, noise {self.noise}"
+        whose = [f"program {name}" for name, program in PROGRAMS.items() if program is self.program]
+        told = [*known, *whose, f"coordinates {self.coordinates}", f"noise {self.noise}"]
+        return f"{self.sampler.name}{options}: {', '.join(told)}"
 
 
 class Levels(NamedTuple):

@@ -98,6 +98,12 @@ def test_flow_time_is_shifted_by_the_size(silent):
     assert torch.equal(plan(latents=torch.zeros(1, 16, 16)).sigmas, plan(height=16, width=16).sigmas)
 
 
+def test_a_title_tells_the_program(silent):
+    title = str(silent["flux"].plan("euler", program="comfyui")).split("\n")[0]
+    assert title == "euler: 28 steps, 28 network evaluations, program comfyui, coordinates flow, noise comfy"
+    assert "program" not in str(silent["flux"].plan("euler", noise="comfy")).split("\n")[0]
+
+
 @pytest.mark.parametrize("model", PROMPTS)
 def test_table_in_a_terminal(silent, model):
     plan = silent[model].plan("dpmpp_2m_sde", {"eta": 0.5}, "karras", 4, guidance_interval=(0.3, 1.0), noise="cpu")

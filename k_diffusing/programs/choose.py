@@ -1,6 +1,6 @@
 """The program of one call."""
 
-from k_diffusing._messages import unknown
+from k_diffusing.names.programs import check_program_name
 from k_diffusing.noise.sources import NoiseSource
 from k_diffusing.programs.a1111 import A1111, FORGE
 from k_diffusing.programs.comfyui import COMFYUI
@@ -22,13 +22,9 @@ def find_program(program: str | Program | None, noise: str | NoiseSource | None 
         TypeError: It is no name.
         ValueError: There is no such program.
     """
-    choices = f"choose one of {', '.join(PROGRAMS)}, or None for diffusers' conventions"
     if isinstance(program, Program):
         return program
     if program is None:
         return _OF_NOISE.get(str(noise), DIFFUSERS)
-    if not isinstance(program, str):
-        raise TypeError(f"program is the name of a program, not {program!r}: {choices}")
-    if program not in PROGRAMS:
-        raise ValueError(f"{unknown('program', program, PROGRAMS)} Or {choices}")
+    check_program_name(program)
     return PROGRAMS[program]

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from k_diffusing.names.grids import AUTOMATIC, find_grid
+from k_diffusing.names.programs import check_program_name
 from k_diffusing.names.samplers import NOT_RUN, SamplerNames
 from k_diffusing.names.texts import sampler_text
 from k_diffusing.samplers.facts import ALIASES, ALL_FACTS
@@ -89,7 +90,13 @@ def _elsewhere(text: str, row: SamplerNames) -> str:
 
 
 def check_texts(texts: Iterable[str]) -> None:
-    """Raise ValueError for a sampler that a word of the command line misspells; whoever runs it checks the rest."""
-    for kind, name, _ in map(sampler_text, texts):
+    """Raise ValueError for a sampler or a program that a word of the command line misspells.
+
+    Whoever runs it checks the rest.
+    """
+    for kind, name, settings in map(sampler_text, texts):
         if kind == "k":
             _here(name)
+        values = dict(setting.replace(" ", "").partition("=")[::2] for setting in settings)
+        if values.get("program", "None") != "None":
+            check_program_name(values["program"].strip("'\""))
