@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from k_diffusing._messages import SAMPLER_FORMS
+from k_diffusing.names.programs import PROGRAM_NAMES
 from k_diffusing.render.launch import say_line
 from k_diffusing.samplers.asked import check_texts
 
@@ -79,7 +80,9 @@ def compare(argv: list[str]) -> int:
     grids = "scheduler (its grid for both), own (each its own), or karras, simple, ...; that of the names if left out"
     add("--sigma-grid", "--grid", dest="grid", metavar="NAME", help=grids)
     add("--seed", type=int, default=0)
-    add("--noise", default="torch", metavar="NAME", help="torch, cpu, philox, comfy, a1111 or brownian_tree, for both")
+    noise = "torch, cpu, philox, comfy, a1111 or brownian_tree, for both; the program's, or torch, if left out"
+    add("--noise", metavar="NAME", help=noise)
+    add("--program", choices=PROGRAM_NAMES, help="run both as that program does; of one: SAMPLER,program=NAME")
     add("--tolerance", type=float, help="of |a - b| / |a|; default 5e-4")
     for name in ("guidance-scale", "true-cfg-scale"):
         add(f"--{name}", type=float)
@@ -134,7 +137,10 @@ def _call_keywords(args: argparse.Namespace) -> dict[str, Any]:
     from k_diffusing.models import DEMOS, REAL_PROMPT
 
     call = DEMOS[args.model].keywords if args.model in DEMOS else {"prompt": REAL_PROMPT}
-    call |= {"noise": args.noise}
+    if args.program:
+        call["program"] = args.program
+    if args.noise or not args.program:
+        call["noise"] = args.noise or "torch"
     for name in ("prompt", "guidance_scale", "true_cfg_scale", "height", "width"):
         if getattr(args, name) not in (None, ""):
             call[name] = getattr(args, name)
@@ -168,6 +174,7 @@ def judge(argv: list[str]) -> int:
     parser.add_argument("--model", choices=("sdxl", "flux"), default="sdxl", help="the closed-form model")
     order = "exit code 1 for an order of accuracy below N - 0.25"
     parser.add_argument("--order", type=float, metavar="N", help=order)
+    parser.add_argument("--program", choices=PROGRAM_NAMES, help="judge what that program runs by a sampler's name")
     return _told(_judge, parser.parse_args(argv))
 
 
@@ -182,7 +189,7 @@ def _judge(args: argparse.Namespace) -> int:
     torch.set_num_threads(1)  # fastest for networks this small
     judgements = []
     for text in args.samplers:
-        judgements.append(judge(text, args.model))
+        judgements.append(judge(text, args.model, args.program))
         say_line(judgements[-1].verdict)
     low = [] if args.order is None else [one for one in judgements if not one.reaches(args.order)]
     for one in low:

@@ -18,10 +18,10 @@ from k_diffusing.compare.failure import sampler_errors
 from k_diffusing.compare.shared_noise import SharedNoise
 from k_diffusing.compare.sources import Source, find_source, overruled
 from k_diffusing.grids.check import check_grid_choice
-from k_diffusing.model.coordinates import flow_time
 from k_diffusing.model.scheduler_config import is_flow
 from k_diffusing.names.grids import AUTOMATIC, find_grid
 from k_diffusing.noise.interval import Interval
+from k_diffusing.plan import SamplingPlan
 from k_diffusing.trace.difference import TOLERANCE, Difference, trace_difference
 from k_diffusing.trace.record import Trace
 
@@ -114,7 +114,7 @@ def compare_samplers(
     if grid == "own":
         grids = [source.sigma_grid for source in sources]
     else:
-        grids = [_shared_grid(pipe, None if grid == "scheduler" else grid, call, steps)] * 2
+        grids = [_shared_grid(pipe, sources, None if grid == "scheduler" else grid, call, steps)] * 2
     _plan(pipe, sources[1], call, grids[1], steps)  # raises before a runs
     first = Trace(tensors=True)
     pictures = [_run(pipe, sources[0], call, grids[0], steps, seed, first)]
@@ -142,11 +142,11 @@ def _implied_grid(sources: list[Source]) -> str:
     return next(iter(implied), "scheduler")
 
 
-def _plan(pipe, source: Source, call: dict[str, Any], sigma_grid, steps: int) -> None:
-    """Raise ValueError or TypeError, as the source's run would before its network is called."""
+def _plan(pipe, source: Source, call: dict[str, Any], sigma_grid, steps: int) -> SamplingPlan:
+    """What the source's run will do. Raises ValueError or TypeError, as it would before its network is called."""
     known = inspect.signature(pipe.plan).parameters
     keywords = {name: value for name, value in {**call, **source.keywords}.items() if name in known}
-    pipe.plan(source.sampler, source.options, sigma_grid, steps, **keywords)
+    return pipe.plan(source.sampler, source.options, sigma_grid, steps, **keywords)
 
 
 def _run(pipe, source: Source, call: dict[str, Any], sigma_grid, steps: int, seed: int, trace: Trace):
@@ -155,9 +155,9 @@ def _run(pipe, source: Source, call: dict[str, Any], sigma_grid, steps: int, see
     output_type = call.pop("output_type", "pil")
     with sampler_errors(source.label, source.sampler, trace):
         latents = pipe(
-            **call, **source.keywords, num_inference_steps=steps, comfy_sampler=source.sampler, sigma_grid=sigma_grid,
-            sampler_options=source.options, generator=torch.Generator("cpu").manual_seed(seed), trace=trace,
-            output_type="latent",
+            **{**call, **source.keywords}, num_inference_steps=steps, comfy_sampler=source.sampler,
+            sigma_grid=sigma_grid, sampler_options=source.options,
+            generator=torch.Generator("cpu").manual_seed(seed), trace=trace, output_type="latent",
         ).images  # fmt: skip
     return (latents if output_type == "latent" else pipe.decode(latents, *(trace.size or ()), output_type))[0]
 
@@ -182,13 +182,24 @@ def _grid_notes(sources: list[Source], scheduler, traces: tuple[Trace, Trace]) -
     return notes
 
 
-def _shared_grid(pipe, sigma_grid, call: dict[str, Any], steps: int):
-    """A grid that both runs can start from.
+def _shared_grid(pipe, sources: list[Source], sigma_grid, call: dict[str, Any], steps: int):
+    """A grid that both runs can start from, of the program of both if there is one.
 
-    On flow models that is the one VE coordinates have, whose first time is less than 1.
+    On flow models that is the one VE coordinates have, whose first time is less than 1, if either run has them.
     """
+    shared = {name: call[name] for name in ("height", "width", "latents", "program") if name in call}
     if not is_flow(pipe.scheduler):
-        return sigma_grid
-    size = {name: call.get(name) for name in ("height", "width", "latents")}
-    sigmas = pipe.plan("euler", None, sigma_grid, steps, flow_coordinates="ve", **size).sigmas
-    return lambda schedule, n: flow_time(sigmas)
+        if not any("program" in source.keywords for source in sources):
+            return sigma_grid
+        program = shared.get("program")
+        return lambda schedule, n: pipe.plan("euler", None, sigma_grid, n, program=program).sigmas
+    in_time = "program" in call and all(
+        _plan(pipe, source, call, sigma_grid, steps).coordinates == "flow" for source in sources
+    )
+    shared["flow_coordinates"] = "flow" if in_time else "ve"
+
+    def grid(schedule, n: int) -> torch.Tensor:
+        plan = pipe.plan("euler", None, sigma_grid, n, **shared)
+        return plan.space.time(plan.sigmas)
+
+    return grid

@@ -6,6 +6,7 @@ diffusers:UniPCMultistepScheduler  a scheduler, made from the config of the pipe
 diffusers:EulerDiscreteScheduler,timestep_spacing=trailing
 comfy:er_sde                       a function of ComfyUI's comfy.k_diffusion.sampling, from the user's own install
 path/to/file.py:my_sampler         a function in a file
+k:lms,program=comfyui              a sampler as another program runs it
 dpmpp_2m, UniPCMultistepScheduler  a name alone is one of k_diffusion's, or of diffusers if it ends in Scheduler
 DPM++ 2M Karras                    a name in another program, with the sigma grid that it implies
 """
@@ -35,7 +36,7 @@ from k_diffusing.samplers.options import check_options
 from k_diffusing.samplers.records import Sampler
 from k_diffusing.schedulers.as_sampler import as_sampler
 
-PIPELINE_KEYWORDS = ("flow_coordinates", "quantize")
+PIPELINE_KEYWORDS = ("flow_coordinates", "program", "quantize")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from k_diffusing.compare.sources import find_source
 from k_diffusing.oracle.closed_form import draw, oracle_flux, oracle_sdxl
 from k_diffusing.oracle.mixture import wasserstein
 from k_diffusing.oracle.order import order
+from k_diffusing.programs.choose import find_program
+from k_diffusing.samplers.find import find_sampler
 from k_diffusing.trace.record import Trace
 
 ORACLES = ("sdxl", "flux")
@@ -71,12 +73,14 @@ class Judgement:
         return f"{self.label} on {self.model}: {word} in distribution (W1 {figures}); {order}"
 
 
-def judge(sampler: str | Callable, model: str = "sdxl") -> Judgement:
+def judge(sampler: str | Callable, model: str = "sdxl", program: str | None = None) -> Judgement:
     """Make both measurements of a sampler.
 
     Args:
         sampler: as `compare.sources.find_source` takes it.
         model: the closed-form model, "sdxl" or "flux".
+        program: whose sampler of that name is meant, with its noise and noise levels; "program" among the sampler's
+            own options wins.
 
     Raises:
         ValueError: another model, or a name that is no sampler's.
@@ -87,7 +91,7 @@ def judge(sampler: str | Callable, model: str = "sdxl") -> Judgement:
         raise ValueError(f"unknown closed-form model {model!r}: choose one of {', '.join(ORACLES)}")
     pipe = oracle_sdxl() if model == "sdxl" else oracle_flux()
     source = find_source(sampler, pipe.scheduler)
-    keywords = {"sampler_options": source.options, **source.keywords}
+    keywords = {"sampler_options": source.options, "program": program, **source.keywords}
     if source.sigma_grid or model == "sdxl":
         keywords["sigma_grid"] = source.sigma_grid or "karras"
     trace, distances = Trace(), []
@@ -95,7 +99,8 @@ def judge(sampler: str | Callable, model: str = "sdxl") -> Judgement:
         with sampler_errors(source.label, source.sampler, trace):
             distances.append(wasserstein(draw(pipe, source.sampler, steps=n, trace=trace, **keywords)))
     try:
-        measured, note = order(source.sampler, source.options, trace.coordinates), ""
+        run = find_program(keywords["program"]).sampler(find_sampler(source.sampler), model == "flux")
+        measured, note = order(run, source.options, trace.coordinates), ""
     except Exception as error:  # a sampler may need a grid that ends at 0, whatever it then raises
         measured, note = None, str(error) or type(error).__name__
     return Judgement(source.label, model, tuple(distances), measured, note, len(trace.calls) / STEPS[-1])

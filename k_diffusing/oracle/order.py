@@ -18,17 +18,18 @@ from k_diffusing.oracle.mixture import Mixture
 from k_diffusing.samplers.call import run_sampler
 from k_diffusing.samplers.comfyui import ComfyModel, Levels, model_sampling
 from k_diffusing.samplers.find import find_sampler
+from k_diffusing.samplers.records import Sampler
 
 ORDER_STEPS = (80, 160)
 SMOOTH = Mixture(weights=(0.4, 0.6), means=(-1.0, 0.8), widths=(0.5, 0.6))  # resolved by the steps used here
 SIGMA_MIN, SIGMA_MAX = 0.1, 10.0
 
 
-def order(sampler: str | Callable, options: dict[str, Any] | None = None, coordinates: str = "ve") -> float:
+def order(sampler: str | Callable | Sampler, options: dict[str, Any] | None = None, coordinates: str = "ve") -> float:
     """Measure the order of accuracy of a sampler that adds no noise.
 
     Args:
-        sampler: a name, or a function with k-diffusion's signature.
+        sampler: a name, a function with k-diffusion's signature, or a record.
         options: of the sampler.
         coordinates: those in which it runs, "ve" or "flow".
 
@@ -54,7 +55,7 @@ def slope(errors: tuple[float, float], steps: tuple[int, int]) -> float:
 
 
 def ode_error(
-    sampler: str | Callable, steps: int, options: dict[str, Any] | None = None, coordinates: str = "ve",
+    sampler: str | Callable | Sampler, steps: int, options: dict[str, Any] | None = None, coordinates: str = "ve",
     sigma_max: float = SIGMA_MAX, seed: int = 0,
 ) -> float:  # fmt: skip
     """The largest error of a sampler's result; arguments as those of `solve`."""
@@ -63,7 +64,7 @@ def ode_error(
 
 
 def solve(
-    sampler: str | Callable, steps: int, options: dict[str, Any] | None = None, coordinates: str = "ve",
+    sampler: str | Callable | Sampler, steps: int, options: dict[str, Any] | None = None, coordinates: str = "ve",
     sigma_max: float = SIGMA_MAX, seed: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """Run a sampler down the ODE, from 19 points: the quantiles 0.05 to 0.95 at sigma_max.

@@ -133,3 +133,23 @@ def test_a_folder_that_cannot_be_written(compare, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert compare(["euler", "heun", "--output", str(tmp_path / "file" / "folder")]) == 2
     assert "file" in capsys.readouterr().err
+
+
+def test_a_program_of_both_runs_and_of_one(compare, tmp_path, capsys):
+    options = ["--steps", "3", "--output", str(tmp_path)]
+    assert compare(["k:lms", "k:lms", *options, "--program", "comfyui"]) == 0
+    [found] = [json.loads(path.read_text(encoding="utf-8")) for path in tmp_path.glob("*.json")]
+    assert found["call"]["program"] == "comfyui" and "noise" not in found["call"]  # which is the program's
+    assert found["rows"][0]["timestep"] == [999.0, 999.0]  # of its "simple", where SDXL's config has 958
+    capsys.readouterr()
+    assert compare(["k:lms", "k:lms,program=comfyui", *options]) == 1
+    assert "initial noise scale" in capsys.readouterr().out
+    assert compare(["k:lms", "k:lms,program=comfui", *options]) == 2
+    assert "did you mean 'comfyui'" in capsys.readouterr().err
+
+
+def test_one_grid_for_a_program_and_for_diffusers(compare, tmp_path):
+    """Without a grid's name, that of the pipeline's scheduler is both runs' grid."""
+    assert compare(["k:euler", "k:euler,program=comfyui", "--steps", "3", "--output", str(tmp_path)]) == 1
+    [found] = [json.loads(path.read_text(encoding="utf-8")) for path in tmp_path.glob("*.json")]
+    assert all(a == b for a, b in (row["sigma"] for row in found["rows"]))

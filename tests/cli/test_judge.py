@@ -41,3 +41,10 @@ def test_an_order_that_cannot_be_asked_for(capsys):
 def test_a_sampler_that_fails_before_the_judge(tmp_path, capsys):
     assert judge([own(tmp_path, "    return None\n")]) == 3
     assert "returned None" in capsys.readouterr().err
+
+
+def test_a_sampler_as_a_program_runs_it(capsys):
+    """By its own name euler_ancestral runs on x0 + sigma eps; ComfyUI has another, on the latents."""
+    assert judge(["euler_ancestral", "euler_ancestral,program=comfyui", "--model", "flux"]) == 0
+    assert len({line.split(": ", 1)[1] for line in capsys.readouterr().out.splitlines()}) == 2
+    assert judge(["lms", "--program", "comfyui", "--order", "2"]) == 0

@@ -88,3 +88,9 @@ def test_an_unknown_command(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["compere"])
     assert "compare" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("argv", [["compare", "euler", "euler,program=a111"], ["judge", "euler,program='comfui'"]])
+def test_a_misspelt_program_needs_no_torch(argv):
+    done = subprocess.run([sys.executable, "-c", WITHOUT.format(argv)], capture_output=True, text=True)
+    assert done.returncode == 2 and "did you mean" in done.stderr and "Traceback" not in done.stderr
