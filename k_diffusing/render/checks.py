@@ -61,6 +61,7 @@ def check_names(script: Script, args: argparse.Namespace) -> None:
     """Find the samplers and check what else has a name or a range. Raises ValueError or TypeError."""
     from k_diffusing.grids.check import check_grid_choice, check_steps
     from k_diffusing.noise.check import check_noise
+    from k_diffusing.programs.choose import find_program
     from k_diffusing.samplers.find import find_sampler, sampler_options
     from k_diffusing.samplers.options import check_options
 
@@ -70,7 +71,7 @@ def check_names(script: Script, args: argparse.Namespace) -> None:
     for steps in args.steps or ():
         check_steps(steps)
     for seed in args.seeds:
-        check_noise(args.noise, None, seed, images=1)
+        check_noise(args.noise or find_program(args.program).noise, None, seed, images=1)
     for eta, source in product(args.eta or (), args.sources.values()):
         if "eta" in sampler_options(find_sampler(source.sampler)):
             check_options(find_sampler(source.sampler), {"eta": eta, **source.options})

@@ -110,7 +110,8 @@ def run(script: Script, args: argparse.Namespace, real: str) -> int:
     Returns:
         The exit code: 0, 1 (something failed), 2 (bad input), 130 (Ctrl-C).
     """
-    if script.guidance == "true_cfg_scale" and args.negative_prompt and max(args.true_cfg_scale) <= 1:
+    unguided = script.guidance == "true_cfg_scale" and max(args.true_cfg_scale) <= 1 and args.program is None
+    if unguided and args.negative_prompt:
         say_line("error: --negative-prompt counts only with true CFG: give --true-cfg-scale 4, say", file=sys.stderr)
         return 2
     if "model" not in args.changed and is_main():

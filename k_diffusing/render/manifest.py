@@ -14,7 +14,7 @@ from k_diffusing.render.weights import model_identity
 from k_diffusing.render.words import shown
 
 PACKAGES = ("torch", "diffusers", "transformers", "k-diffusion")
-SETTINGS = ("negative_prompt", "height", "width", "noise", "dtype", "device", "reference")
+SETTINGS = ("negative_prompt", "height", "width", "noise", "program", "dtype", "device", "reference")
 SCRIPT_SETTINGS = ("flow_coordinates", "max_sequence_length")  # of test_flux.py alone
 
 
@@ -28,6 +28,8 @@ def asked(args: argparse.Namespace) -> dict[str, Any]:
     axes |= {axis.option: "default" for axis in AXES.values() if axis.own and axis.option not in axes}
     settings = {name: getattr(args, name) for name in (*SETTINGS, *SCRIPT_SETTINGS) if hasattr(args, name)}
     settings["device"] = args.device and args.device.split(":")[0]
+    if args.program is None:  # as manifests have it that were made before there were programs
+        del settings["program"]
     made = {"model": model_identity(args.model), "axes": axes, "settings": settings, "versions": versions()}
     files = contents(args.sampler_texts)
     return made | {"sampler_files": files} if files else made

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from k_diffusing._messages import SAMPLER_FORMS
 from k_diffusing.models import weights
+from k_diffusing.names.programs import PROGRAM_NAMES
 from k_diffusing.render.axes import AXES, Axes, Axis
 from k_diffusing.render.cells import Cell, Solver
 from k_diffusing.render.manifest import SCRIPT_SETTINGS, SETTINGS
@@ -55,7 +56,9 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--height", type=int)
     add("--width", type=int)
-    add("--noise", default="torch", metavar="NAME", help="torch, cpu, philox, comfy, a1111 or brownian_tree")
+    noise = "torch, cpu, philox, comfy, a1111 or brownian_tree; the program's, or torch, if left out"
+    add("--noise", metavar="NAME", help=noise)
+    add("--program", choices=PROGRAM_NAMES, help="the pictures of that program, from the same settings")
     add("--dtype", choices=("float32", "float16", "bfloat16"))
     add("--device", help="cpu, cuda, cuda:1, mps, ...")
     add("--offload", action="store_true", help="keep on the device only the part of the model that is at work")
@@ -80,9 +83,9 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None, demo: dict, r
     Raises:
         SystemExit: A word cannot be; argparse has said so.
     """
-    model = parser.parse_args(argv).model
-    is_demo = model is None or os.path.realpath(model) == os.path.realpath(demo["model"])
-    parser.set_defaults(**(demo if is_demo else real))
+    first = parser.parse_args(argv)
+    is_demo = first.model is None or os.path.realpath(first.model) == os.path.realpath(demo["model"])
+    parser.set_defaults(**(demo if is_demo else real), noise=None if first.program else "torch")
     args = parser.parse_args(argv)
     if args.prompt_file is not None:
         args.prompt = read_prompts(parser, args.prompt_file)

@@ -16,21 +16,25 @@ from k_diffusing.render.errors import BadInput
 from k_diffusing.render.script import Script
 from k_diffusing.render.work import Render, Rendered
 
+FLUX_TOKENS = 512  # of the T5 prompt, where the user says nothing
 KEPT = 256  # prompts whose embeddings are in memory: a large T5's are 4 MB each
 
 
 def renderer(script: Script, args: argparse.Namespace, pipe) -> Render:
     """A function that renders a batch of cells of one recipe."""
-    encode = encoder(script, args, pipe)
+    from k_diffusing.programs.choose import find_program
+
+    encoders = functools.cache(lambda program: encoder(script, args, pipe, program))
     adherence = adherence_of(args.model)
     network, device = getattr(pipe, script.network), pipe._execution_device
     sources = sources_for(args, pipe)
 
     def render_cells(cells: list[Cell]) -> Rendered:
         keywords = keywords_of(script, args, cells, sources.get(cells[0].sampler))
+        encode, guides = encoders(keywords["program"]), find_program(keywords["program"]).guides
         keywords |= gathered([encode(cell.prompt) for cell in cells], device)
         pictures, calls, seconds, network_seconds, memory = render(pipe, network, device, keywords)
-        per_evaluation = script.calls_per_pair if getattr(cells[0], script.guidance) > 1 else 1
+        per_evaluation = script.calls_per_pair if guides(getattr(cells[0], script.guidance)) else 1
         kept = [adherence(cell.prompt, picture) for cell, picture in zip(cells, pictures, strict=True)]
         return Rendered(pictures, calls // per_evaluation, seconds, network_seconds, memory, kept)
 
@@ -52,12 +56,20 @@ def sources_for(args: argparse.Namespace, pipe) -> dict[str, Any]:
     return found
 
 
-def encoder(script: Script, args: argparse.Namespace, pipe) -> Callable[[str], dict[str, Any]]:
+def encoder(script: Script, args: argparse.Namespace, pipe, program: str | None) -> Callable[[str], dict[str, Any]]:
     """A function that encodes a prompt as it is first needed: its embeddings by the pipeline's keywords, on the CPU.
 
-    The negative prompt is encoded with the first one, for all.
+    The negative prompt is encoded with the first one, for all. Empty prompts and lengths are the program's.
     """
-    guided, negative = max(getattr(args, script.guidance)) > 1, {}
+    from k_diffusing.programs.choose import find_program
+
+    whose, negative = find_program(program), {}
+    guided = any(map(whose.guides, getattr(args, script.guidance)))
+    args = argparse.Namespace(**vars(args))
+    if args.negative_prompt is None:
+        args.negative_prompt = whose.empty_negative
+    if getattr(args, "max_sequence_length", None) == FLUX_TOKENS:
+        args.max_sequence_length = whose.prompt_tokens
 
     @functools.lru_cache(KEPT)
     def encode(prompt: str) -> dict[str, Any]:
@@ -83,7 +95,7 @@ def gathered(embeds: list[dict[str, Any]], device) -> dict[str, Any]:
 def keywords_of(script: Script, args: argparse.Namespace, cells: list[Cell], source) -> dict[str, Any]:
     """The pipeline's keywords for cells of one recipe, all but the embeddings; source: None for the reference's."""
     cell = cells[0]
-    keywords = {name: getattr(args, name) for name in ("noise", "height", "width", *script.keywords)}
+    keywords = {name: getattr(args, name) for name in ("noise", "program", "height", "width", *script.keywords)}
     keywords |= {"seeds": [one.seed for one in cells], "num_inference_steps": cell.steps}
     keywords |= {"comfy_sampler": cell.sampler, "guidance_scale": cell.guidance_scale}
     if source is not None:

@@ -18,7 +18,7 @@ from k_diffusing.samplers.named import find_name
 
 # What a picture's text begins with, in this order. What the sampler takes stands beside its name.
 AXES_RECORDED = [axis.field for axis in AXES.values() if not (axis.instead_of or axis.beside_sampler)]
-RECORDED = ("prompt", "negative_prompt", "steps", "seed", "guidance_scale", "noise", "dtype")
+RECORDED = ("prompt", "negative_prompt", "steps", "seed", "guidance_scale", "noise", "program", "dtype")
 NONE, PARAMETERS = "(none)", "parameters"
 RECORDED += (*(field for field in AXES_RECORDED if field not in RECORDED), *SCRIPT_SETTINGS)
 

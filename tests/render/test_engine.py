@@ -288,6 +288,40 @@ def test_true_cfg_axis(flux, tmp_path):
     assert len({pixels(tmp_path / file) for file in lines}) == 2
 
 
+def test_a_program_of_the_whole_grid(sdxl, tmp_path, capsys):
+    assert sdxl("--samplers", "euler", "euler,program=None", "--program", "comfyui") == 0
+    text = text_of(tmp_path / "sdxl-sample_euler.png")
+    assert text["program"] == "comfyui" and "noise" not in text  # which is the program's
+    assert len({pixels(tmp_path / file) for file in results(tmp_path)}) == 2
+    before, _ = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}, capsys.readouterr()
+    assert sdxl("--samplers", "euler", "euler,program=None", "--program", "comfyui") == 0
+    assert "nothing left to do" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+    assert sdxl("--samplers", "euler", "euler,program=None") == 2
+    assert "program: comfyui there, none here" in capsys.readouterr().err
+
+
+def test_a_program_gives_its_own_noise_unless_the_user_does(sdxl, tmp_path):
+    run = {name: ["--samplers", "euler", "--program", "comfyui", "--output", str(tmp_path / name)] for name in "abc"}
+    assert sdxl(*run["a"]) == sdxl(*run["b"], "--noise", "comfy") == sdxl(*run["c"], "--noise", "philox") == 0
+    a, b, c = (pixels(tmp_path / name / "sdxl-sample_euler.png") for name in "abc")
+    assert a == b != c
+    assert text_of(tmp_path / "c" / "sdxl-sample_euler.png")["noise"] == "philox"
+
+
+def test_manifests_without_a_program_are_as_before(sdxl, tmp_path):
+    assert sdxl("--samplers", "euler") == 0
+    assert "program" not in json.loads((tmp_path / "sdxl-manifest.json").read_text(encoding="utf-8"))["settings"]
+    assert "program" not in text_of(tmp_path / "sdxl-sample_euler.png")
+
+
+def test_a_program_guides_below_1(flux, tmp_path):
+    """ComfyUI asks for the negative prompt at any scale but 1, and a pair of answers is one evaluation."""
+    assert flux("--samplers", "euler", "--true-cfg-scale", "0.5", "1", "--program", "comfyui") == 0
+    assert [line["evaluations"] for line in results(tmp_path).values()] == [3, 3]
+    assert len({pixels(tmp_path / file) for file in results(tmp_path)}) == 2
+
+
 def test_evaluations_in_place_of_steps(sdxl, tmp_path):
     assert sdxl("--samplers", *samplers_patch.SAMPLERS, "--evaluations", "6") == 0
     found = {line["sampler"]: line["evaluations"] for line in results(tmp_path).values()}
