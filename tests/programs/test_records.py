@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from k_diffusing.grids.choose import SigmaGrid
+from k_diffusing.names.programs import PROGRAM_NAMES
 from k_diffusing.noise.sources import NOISE_SOURCES
-from k_diffusing.programs.choose import find_program
+from k_diffusing.programs.choose import PROGRAMS, find_program
 from k_diffusing.programs.comfyui import COMFYUI
 from samplers_patch import ALL_SAMPLERS
 
@@ -31,3 +32,7 @@ def test_comfyui_scales_and_grids():
     both = {(noise, name) for noise in ("comfy", "a1111") for name in ("dpm_2", "dpm_2_ancestral")}
     assert dropping == both | {("comfy", "uni_pc"), ("comfy", "uni_pc_bh2")}
     assert COMFYUI.drops("sample_dpm_2") and COMFYUI.drops("sample_unipc")  # its functions
+
+
+def test_names_without_torch_are_those_of_the_records():
+    assert tuple(PROGRAMS) == PROGRAM_NAMES
