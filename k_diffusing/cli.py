@@ -236,6 +236,7 @@ def reproduce(argv: list[str]) -> int:
     add("--model", metavar="NAME", help="render it: demo, demo-flux, a hub name, diffusers folder or .safetensors file")
     add("--lora", action="append", default=[], metavar="NAME=FILE", help="a LoRA of the file's, by its name there")
     add("--image", type=Path, metavar="FILE", help="the picture that it begins with, if not beside FILE")
+    add("--mask", type=Path, metavar="FILE", help="the mask of what is made anew, likewise")
     add("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
     add("--device", default="cpu")
     add("--output", type=Path, default=Path("output/reproduce"), metavar="FOLDER")

@@ -28,6 +28,7 @@ class Call:
             prompts.
         grid: The sigma grid, where it is a function of numbers in the file.
         image: The file of the picture that it begins with.
+        mask: The file, and the channel in it, of the mask of what is made anew.
         one_stream: The seed of a generator for the whole batch.
         scheduler: What is changed of the config of the pipeline's scheduler.
         whole_grid: Whether no sigma is dropped, where the program does so for this sampler elsewhere.
@@ -40,6 +41,7 @@ class Call:
     prompts: dict[str, Any] = field(default_factory=dict)
     grid: Grid | None = None
     image: str | None = None
+    mask: tuple[str, str] | None = None
     one_stream: int | None = None
     scheduler: dict[str, Any] = field(default_factory=dict)
     whole_grid: bool = False
@@ -77,11 +79,20 @@ def _call(recipe: Recipe, i: int, stage: Stage, family: str) -> Call:
     last = i == len(recipe.stages) - 1
     if not last:
         keywords["output_type"] = "latent"
+    mask = (recipe.mask, recipe.mask_channel) if recipe.mask and i == 0 else None
     return Call(
         {name: value for name, value in keywords.items() if value is not None},
-        prompts, function, recipe.image if i == 0 else None, stage.seed if one_stream else None, _scheduler(stage),
-        stage.custom and here is not None and here.sampler in DROPPING, recipe.settings, i > 0, last,
-    )  # fmt: skip
+        prompts,
+        grid=function,
+        image=recipe.image if i == 0 else None,
+        mask=mask,
+        one_stream=stage.seed if one_stream else None,
+        scheduler=_scheduler(stage),
+        whole_grid=stage.custom and here is not None and here.sampler in DROPPING,
+        settings=recipe.settings,
+        goes_on=i > 0,
+        last=last,
+    )
 
 
 def _sizes(recipe: Recipe, stage: Stage) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from k_diffusing.reproduce.recipe import Recipe
 from k_diffusing.reproduce.stages import SAMPLERS, read_stage
 from k_diffusing.reproduce.values import MAX_BATCH, MAX_SIZE, BadFile, brief
 
+CHANNELS = ("alpha", "red", "green", "blue")
 EMPTY = ("EmptyLatentImage", "EmptySD3LatentImage")
 
 
@@ -136,6 +137,12 @@ def _encoded(reading: Reading, node: Node) -> None:
 
 def _mask(reading: Reading, node: Node) -> None:
     found = reading.follow(node, "mask")
-    if found and found[0].kind in ("LoadImage", "LoadImageMask"):
-        reading.recipe.told(found[0].label, mask=reading.text(found[0], "image"))
-    reading.recipe.lacks(node.label, "keeps the part outside of a mask as it was")
+    if found is None or found[0].kind not in ("LoadImage", "LoadImageMask"):
+        reading.recipe.lacks(found[0].label if found else node.label, "makes the mask of what is made anew")
+        return
+    channel = reading.text(found[0], "channel") if found[0].kind == "LoadImageMask" else "alpha"
+    reading.recipe.told(found[0].label, mask=reading.text(found[0], "image"), mask_channel=channel or "alpha")
+    if reading.recipe.mask_channel not in CHANNELS:
+        raise BadFile(f"channel of node {found[0].label} is {brief(channel)}: it is one of {', '.join(CHANNELS)}")
+    if len(reading.recipe.stages) > 1:
+        reading.recipe.lacks(node.label, "keeps the part outside of a mask as it was in every stage")

@@ -9,7 +9,7 @@ from PIL import Image
 
 from k_diffusing._files import write_png, write_whole
 from k_diffusing.models import pipeline_name
-from k_diffusing.reproduce.files import Found, read_file
+from k_diffusing.reproduce.files import Found, read_file, read_image, read_mask
 from k_diffusing.reproduce.page import page
 from k_diffusing.reproduce.read import recipe_of
 from k_diffusing.reproduce.recipe import Recipe
@@ -23,7 +23,7 @@ def run(args: argparse.Namespace, load: Callable, say: Say) -> int:
     """Tell of a file, and render it again if there is a model.
 
     Args:
-        args: The command line: file, node, model, lora, image, output.
+        args: The command line: file, node, model, lora, image, mask, output.
         load: Loads the pipeline.
         say: Is told what comes of it, a line or more at a time.
 
@@ -72,19 +72,20 @@ def _note_missing(recipe: Recipe, files: dict[str, Path]) -> None:
                 recipe.lacks(stage.where["loras"], f"LoRA {lora.name!r} is not applied: give --lora NAME=FILE")
 
 
-def _image(args: argparse.Namespace, recipe: Recipe) -> Image.Image | None:
-    """The picture that is begun with: the one given, or the one of that name beside the file. Raises BadFile."""
-    if recipe.image is None:
-        return None
-    path = args.image or args.file.parent / re.split(r"[/\\]", recipe.image)[-1]
+def _begun_with(args: argparse.Namespace, recipe: Recipe) -> tuple[Image.Image | None, Image.Image | None]:
+    """The picture that is begun with, and the mask. Raises BadFile."""
+    image = recipe.image and read_image(_file(args.image, recipe.image, args.file, "image"))
+    given = args.mask or (args.image if recipe.mask == recipe.image else None)
+    mask = recipe.mask and read_mask(_file(given, recipe.mask, args.file, "mask"), recipe.mask_channel)
+    return image or None, mask or None
+
+
+def _file(given: Path | None, name: str, beside: Path, option: str) -> Path:
+    """The file given, or the one of a name beside another. Raises BadFile."""
+    path = given or beside.parent / re.split(r"[/\\]", name)[-1]
     if not path.is_file():
-        raise BadFile(
-            f"it begins with the picture {recipe.image!r}, which is not beside {args.file}: give --image FILE"
-        )
-    picture = read_file(path).picture
-    if picture is None:
-        raise BadFile(f"--image {path} is no picture")
-    return picture
+        raise BadFile(f"it begins with {name!r}, which is not beside {beside}: give --{option} FILE")
+    return path
 
 
 def _family(model: str, recipe: Recipe) -> str:
@@ -103,12 +104,12 @@ def _render(
     from k_diffusing.reproduce.rendering import check_known, render_recipe
 
     _note_missing(recipe, files)
-    begun = _image(args, recipe)
+    image, mask = _begun_with(args, recipe)
     text = python(recipe, args.model, _family(args.model, recipe))
     say(f"\n{text}\n")
-    check_known(recipe)
+    check_known(recipe, image, mask)
     args.output.mkdir(parents=True, exist_ok=True)  # fails before the model runs
-    pictures = render_recipe(recipe, load(args), image=begun, loras=files)
+    pictures = render_recipe(recipe, load(args), image=image, mask=mask, loras=files)
     stem = args.output / (re.sub(r"[^\w.=+-]+", "_", args.file.stem)[-160:] + "-again")
     for i, picture in enumerate(pictures):
         path = stem.with_name(f"{stem.name}{f'-{i + 1}' if len(pictures) > 1 else ''}.png")

@@ -1,12 +1,14 @@
 """A file as the texts in it: a picture's text chunks and EXIF, or JSON, or plain text. Nothing in it is executed."""
 
+import contextlib
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageOps, PngImagePlugin
 
 from k_diffusing._messages import one_line
 from k_diffusing.reproduce.values import BadFile
@@ -69,18 +71,46 @@ def _text(path: Path, size: int) -> str:
     return content
 
 
-def _picture(path: Path) -> Found:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """A picture, decoded. Raises BadFile, also for what goes wrong inside."""
     try:
-        with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as opened:
-            if opened.width * opened.height > MAX_PIXELS:
-                raise BadFile(f"{path} is {opened.width} x {opened.height}: at most {MAX_PIXELS:,} pixels are read")
-            opened.load()
-            texts = {**_exif_texts(opened), **_chunks(opened)}
-            picture = opened.convert("RGB")
+        with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise BadFile(f"{path} is {picture.width} x {picture.height}: at most {MAX_PIXELS:,} pixels are read")
+            picture.load()
+            yield picture
     except BadFile:
         raise
     except Exception as error:  # Pillow's readers raise whatever a damaged file leads them to
-        raise BadFile(f"{path} is cut short or damaged: {one_line(error)}") from error
+        raise BadFile(f"{path} is no PNG, JPEG or WebP, or is cut short or damaged: {one_line(error)}") from error
+
+
+def read_image(path: Path) -> Image.Image:
+    """A picture to begin with, upright, in RGB. Raises BadFile."""
+    with _opened(path) as picture:
+        return ImageOps.exif_transpose(picture).convert("RGB")
+
+
+def read_mask(path: Path, channel: str) -> Image.Image:
+    """A mask, white where the picture is made anew, from a channel of a picture: alpha, which is turned, or a colour.
+
+    Args:
+        path: The picture.
+        channel: "alpha", "red", "green" or "blue".
+
+    Raises:
+        BadFile: It is no picture.
+    """
+    with _opened(path) as picture:
+        band = ImageOps.exif_transpose(picture).convert("RGBA").getchannel(channel[0].upper())
+    return ImageOps.invert(band) if channel == "alpha" else band
+
+
+def _picture(path: Path) -> Found:
+    with _opened(path) as opened:
+        texts = {**_exif_texts(opened), **_chunks(opened)}
+        picture = opened.convert("RGB")
     long = [name for name, text in texts.items() if len(text) > MAX_TEXT]
     if long:
         raise BadFile(f"{path}: its text {long[0]!r} is longer than {MAX_TEXT:,} letters")

@@ -129,7 +129,8 @@ class Recipe:
         height: The same.
         batch: How many pictures are made at once.
         image: The file of the picture that it begins with.
-        mask: The file of the mask.
+        mask: The file of the mask of what is made anew.
+        mask_channel: Of that file: "alpha", what is transparent; or "red", "green", "blue", what is bright.
         family: "sdxl" or "flux", as far as the file tells.
         keywords: More of the pipeline's keywords, as a picture of ours has them.
         model: The weights, where the file names them so that they can be found.
@@ -147,6 +148,7 @@ class Recipe:
     batch: int = 1
     image: str | None = None
     mask: str | None = None
+    mask_channel: str = "alpha"
     family: str = "sdxl"
     keywords: dict[str, Any] = field(default_factory=dict)
     model: str | None = None

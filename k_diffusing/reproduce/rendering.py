@@ -40,30 +40,48 @@ class Apart(NamedTuple):
 
 
 def render_recipe(
-    recipe: Recipe, pipe, *, image: Image.Image | None = None, loras: Mapping[str, Path] | None = None
-) -> list[Image.Image]:
+    recipe: Recipe, pipe, *, image: Image.Image | None = None, mask: Image.Image | None = None,
+    loras: Mapping[str, Path] | None = None,
+) -> list[Image.Image]:  # fmt: skip
     """The pictures that a recipe makes.
 
     Args:
         recipe: How they are made; what it lacks is left out.
         pipe: An SDXL or FLUX pipeline of ours. Its scheduler and LoRAs are afterwards what they were.
         image: The picture that is begun with, where the recipe names one.
+        mask: White where that is made anew, where the recipe names a mask.
         loras: The files of the LoRAs, by the names that the recipe has for them; those that are not given are left out.
 
     Raises:
         ValueError: Something that a picture cannot be rendered without is not known.
     """
     family = "flux" if hasattr(pipe, "transformer") else "sdxl"
-    check_known(recipe)
+    check_known(recipe, image, mask)
+    size = {} if image is None else {"width": image.width // 8 * 8, "height": image.height // 8 * 8}
     with _scheduler_kept(pipe), _loras(pipe, recipe, loras or {}, family):
         made: Any = None
         for call in calls_of(recipe, family):
-            made = pipe(**keywords_of(call, pipe, image, made)).images
+            keywords = {**size, **keywords_of(call, pipe, image, mask)}
+            if call.goes_on:
+                keywords |= _gone_on(pipe, keywords, made)
+            made = pipe(**keywords).images
     return made
 
 
-def check_known(recipe: Recipe) -> None:
-    """Raise ValueError unless all is known that a picture cannot be rendered without."""
+def _gone_on(pipe, keywords: dict[str, Any], latents: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The latents of the call before: as they are, or a picture's, to which noise is added."""
+    if keywords.get("add_noise") is False:
+        return {"latents": latents}
+    if hasattr(pipe, "transformer"):
+        latents = pipe._unpack_latents(latents, keywords["height"], keywords["width"], pipe.vae_scale_factor)
+    return {"image": latents}
+
+
+def check_known(recipe: Recipe, image: Image.Image | None = None, mask: Image.Image | None = None) -> None:
+    """Raise ValueError unless all is known and given that a picture cannot be rendered without."""
+    for name, file, given in (("image", recipe.image, image), ("mask", recipe.mask, mask)):
+        if file is not None and given is None:
+            raise ValueError(f"{name}= is needed: the recipe has {file!r}")
     for stage in recipe.stages:
         needed = {"the seed": stage.seed, "the number of steps": stage.steps, "the sampler": stage.sampler}
         needed |= {"the width": recipe.width, "the height": recipe.height} if recipe.image is None else {}
@@ -74,7 +92,7 @@ def check_known(recipe: Recipe) -> None:
             raise ValueError(f"{', '.join(unknown)} cannot be read from the file, so that nothing can be rendered")
 
 
-def keywords_of(call: Call, pipe, image: Image.Image | None = None, latents: Any = None) -> dict[str, Any]:
+def keywords_of(call: Call, pipe, image: Image.Image | None = None, mask: Image.Image | None = None) -> dict[str, Any]:
     """The pipeline's keywords for a call; its scheduler is made what the call asks for."""
     keywords = dict(call.keywords)
     if call.scheduler:
@@ -89,10 +107,10 @@ def keywords_of(call: Call, pipe, image: Image.Image | None = None, latents: Any
         keywords["sigma_grid"] = grid_of(call.grid)
     if call.one_stream is not None:
         keywords["generator"] = torch.Generator("cpu").manual_seed(call.one_stream)
-    if call.image and image is not None:
+    if call.image:
         keywords["image"] = image
-    if call.goes_on:
-        keywords["latents"] = latents
+    if call.mask:
+        keywords["mask_image"] = mask
     if call.settings:
         keywords["program"] = a1111_of(call.settings)
     if call.whole_grid:

@@ -155,6 +155,7 @@ def python(recipe: Recipe, model: str | None = None, family: str | None = None) 
     imports = {
         "torch.": "import torch\n", "k_diffusion.sampling": "import k_diffusion.sampling\n",
         "dataclasses.": "import dataclasses\n", "Image.open": "from PIL import Image\n",
+        "ImageOps.": "from PIL import ImageOps\n",
         "SIGMA_GRIDS": "from k_diffusing import SIGMA_GRIDS\n",
         "encode_prompts(": "from k_diffusing import encode_prompts\n",
         "a1111_of(": "from k_diffusing.programs.a1111 import a1111_of\n",
@@ -197,8 +198,11 @@ def _python_call(call: Call) -> str:
         keywords["generator"] = f'torch.Generator("cpu").manual_seed({call.one_stream})'
     if call.image:
         keywords["image"] = f"Image.open({call.image!r})"
+    if call.mask:
+        channel = f"Image.open({call.mask[0]!r}).getchannel({call.mask[1][0].upper()!r})"
+        keywords["mask_image"] = f"ImageOps.invert({channel})" if call.mask[1] == "alpha" else channel
     if call.goes_on:
-        keywords["latents"] = "latents"
+        keywords |= {"latents": "latents"} if call.keywords.get("add_noise") is False else {"image": "latents"}
     lines += [f"    {key}={value}," for key, value in keywords.items()]
     return "\n".join([*lines, ").images[0]" if call.last else ").images"])
 

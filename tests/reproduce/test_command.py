@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from page_elements import HOSTILE, Elements
-from PIL import Image
+from PIL import Image, ImageOps
 from workflows import change, flux, node, sdxl, write_json, write_picture
 
 from k_diffusing import Trace, __version__, encode_prompts, models, read_recipe, render_recipe
@@ -69,6 +69,81 @@ def test_a_picture_to_begin_with_that_is_not_there(reproduce, tmp_path):
     workflow = sdxl(n5=node("VAEEncode", pixels=("20", 0), vae=("4", 2)), n20=node("LoadImage", image="begin.png"))
     code, _, err = reproduce(write_json(tmp_path / "a.json", workflow), "--model", "demo")
     assert code == 2 and "give --image FILE" in err
+
+
+@pytest.fixture(scope="module")
+def demo():
+    return models.load("demo")
+
+
+def test_a_picture_to_begin_with(reproduce, tmp_path, demo):
+    """The picture of the call by hand, beside the workflow or given."""
+    begin = Image.effect_noise((128, 128), 80).convert("RGB")
+    begin.save(tmp_path / "begin.png")
+    workflow = sdxl(n5=node("VAEEncode", pixels=("20", 0), vae=("4", 2)), n20=node("LoadImage", image="in/begin.png"))
+    path = write_json(tmp_path / "a.json", change(workflow, "3", denoise=0.5))
+    call = {"comfy_sampler": "dpmpp_2m", "sigma_grid": "karras", "guidance_scale": 4.5, "num_inference_steps": 6}
+    texts = {"prompt": "a large yellow square", "negative_prompt": "blurry"}
+    expected = demo(**texts, **call, seeds=5, program="comfyui", image=begin, denoise=0.5).images[0]
+    code, out, _ = reproduce(path, "--model", "demo")
+    assert code == 0 and "image=Image.open('in/begin.png')" in out and "denoise=0.5" in out
+    assert apart(Image.open(tmp_path / "again" / "a-again.png"), expected).most == 0
+    (tmp_path / "begin.png").rename(tmp_path / "other.png")
+    assert reproduce(path, "--model", "demo", "--image", tmp_path / "other.png")[0] == 0
+
+
+@pytest.mark.parametrize("channel", ["alpha", "red"])
+def test_a_mask(reproduce, tmp_path, demo, channel):
+    """Its right half is made anew: what is transparent, or red."""
+    anew = Image.new("L", (128, 128), 0)
+    anew.paste(255, (64, 0, 128, 128))
+    begin = Image.new("RGBA", (128, 128), "green")
+    begin.putalpha(ImageOps.invert(anew))
+    begin.save(tmp_path / "begin.png")
+    Image.merge("RGB", [anew] * 3).save(tmp_path / "mask.png")
+    workflow = sdxl(
+        n5=node("SetLatentNoiseMask", samples=("21", 0), mask=("20", 1) if channel == "alpha" else ("22", 0)),
+        n20=node("LoadImage", image="begin.png"),
+        n21=node("VAEEncode", pixels=("20", 0), vae=("4", 2)),
+        n22=node("LoadImageMask", image="mask.png", channel="red"),
+    )
+    code, out, _ = reproduce(write_json(tmp_path / "a.json", workflow), "--model", "demo")
+    call = {"comfy_sampler": "dpmpp_2m", "sigma_grid": "karras", "guidance_scale": 4.5, "num_inference_steps": 6}
+    texts = {"prompt": "a large yellow square", "negative_prompt": "blurry"}
+    begin = begin.convert("RGB")
+    expected = demo(**texts, **call, seeds=5, program="comfyui", image=begin, mask_image=anew).images[0]
+    assert code == 0 and apart(Image.open(tmp_path / "again" / "a-again.png"), expected).most == 0
+
+
+CHAIN = {"steps": 6, "cfg": 4.5, "sampler_name": "euler", "scheduler": "normal", "noise_seed": 5}
+CHAIN |= {"model": ("4", 0), "positive": ("6", 0), "negative": ("7", 0)}
+
+
+def test_two_stages_are_one_run_of_a_sampler_without_noise(tmp_path, demo):
+    first = {"add_noise": "enable", "start_at_step": 0, "end_at_step": 4, "return_with_leftover_noise": "enable"}
+    second = {"add_noise": "disable", "start_at_step": 4, "end_at_step": 99, "return_with_leftover_noise": "disable"}
+    workflow = sdxl(
+        n3=node("KSamplerAdvanced", **CHAIN, **first, latent_image=("5", 0)),
+        n20=node("KSamplerAdvanced", **CHAIN, **second, latent_image=("3", 0)),
+    )
+    recipe = read_recipe(write_json(tmp_path / "a.json", change(workflow, "8", samples=("20", 0))))
+    [two] = render_recipe(recipe, demo)
+    assert recipe.complete and "latents=latents" in python(recipe)
+    whole = change(sdxl(), "3", sampler_name="euler", scheduler="normal")
+    [one] = render_recipe(read_recipe(write_json(tmp_path / "b.json", whole)), demo)
+    assert apart(one, two).most <= 1  # the state is rounded once more between the stages
+
+
+@pytest.mark.parametrize("model", ["demo", "demo-flux"])
+def test_a_second_stage_adds_noise(tmp_path, model):
+    """Latents of the first stage are what the second begins with."""
+    pipe = models.load(model)
+    workflow = sdxl(n20={**sdxl()["3"], "inputs": {**sdxl()["3"]["inputs"], "latent_image": ["3", 0], "denoise": 0.5}})
+    workflow = change(workflow, "8", samples=("20", 0))
+    recipe = read_recipe(write_json(tmp_path / "a.json", workflow))
+    [two] = render_recipe(recipe, pipe)
+    [one] = render_recipe(read_recipe(write_json(tmp_path / "b.json", sdxl())), pipe)
+    assert len(recipe.stages) == 2 and "image=latents" in python(recipe) and 0 < apart(one, two).mean < 60
 
 
 def test_a_seed_that_is_not_known(reproduce, tmp_path):
