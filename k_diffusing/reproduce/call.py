@@ -9,13 +9,8 @@ from k_diffusing.reproduce.wording import grid_here, sampler_here
 SURE = 75  # letters of a prompt that has as many tokens at most: diffusers leaves out what is more
 FLUX_GUIDANCE = 3.5  # ComfyUI's where nothing says it
 DROPPING = ("dpm_2", "dpm_2_ancestral", "uni_pc", "uni_pc_bh2")  # whose grid ComfyUI's KSampler alone shortens
-# Functions of k_diffusion.sampling that make a grid of numbers, with the names of their arguments.
-K_GRIDS = {
-    "karras": ("get_sigmas_karras", ("sigma_min", "sigma_max", "rho")),
-    "exponential": ("get_sigmas_exponential", ("sigma_min", "sigma_max")),
-    "polyexponential": ("get_sigmas_polyexponential", ("sigma_min", "sigma_max", "rho")),
-    "vp": ("get_sigmas_vp", ("beta_d", "beta_min", "eps_s")),
-}
+# Functions of `grids`, for grids whose numbers a file has.
+GRIDS = ("karras", "exponential", "polyexponential", "vp", "beta", "sd_turbo", "listed")
 
 
 @dataclass(frozen=True)
@@ -26,7 +21,7 @@ class Call:
         keywords: Its keywords that are plain values.
         prompts: The keywords of `encode_prompts`, whose result is given besides; empty where the keywords have the
             prompts.
-        grid: The sigma grid, where it is a function of numbers in the file.
+        grid: The sigma grid, where it is a function of `grids` and its numbers.
         image: The file of the picture that it begins with.
         mask: The file, and the channel in it, of the mask of what is made anew.
         one_stream: The seed of a generator for the whole batch.
@@ -67,7 +62,7 @@ def _call(recipe: Recipe, i: int, stage: Stage, family: str) -> Call:
     here = sampler_here(stage.sampler) if stage.sampler and not recipe.ours else None
     keywords["comfy_sampler"] = here.sampler if here and here.sampler else stage.sampler
     options = {**(here.options if here else {}), **stage.sampler_options}
-    function = stage.grid if stage.grid and grid_function(stage.grid) else None
+    function = stage.grid if is_function(stage.grid) else None
     named = None if function or stage.grid is None else grid_here(stage.grid.name, recipe.program) or stage.grid.name
     keywords |= {"sampler_options": options or None, "sigma_grid": named, "program": recipe.program}
     one_stream = recipe.batch > 1
@@ -169,14 +164,6 @@ def flux_mu(shift: dict[str, float]) -> float | None:
     return shift["base_shift"] + slope * (tokens - 256)
 
 
-def grid_function(grid: Grid) -> str | None:
-    """A grid of numbers as the Python of a function (schedule, n) -> sigmas; None for one that is a name alone."""
-    if grid.name == "sigmas":
-        return f"lambda schedule, n: {grid.options['sigmas']}"
-    known = [name for name in K_GRIDS.get(grid.name, ("", ()))[1] if grid.options.get(name) is not None]
-    if known:
-        numbers = ", ".join(f"{name}={grid.options[name]!r}" for name in known)
-        return f"lambda schedule, n: k_diffusion.sampling.{K_GRIDS[grid.name][0]}(n, {numbers})"
-    if grid.name == "beta" and grid.options:
-        return f"lambda schedule, n: SIGMA_GRIDS['beta'](schedule, n, {grid.options['alpha']}, {grid.options['beta']})"
-    return None
+def is_function(grid: Grid | None) -> bool:
+    """Whether a grid is a function of numbers that the file has, and not one of a name alone."""
+    return grid is not None and grid.name in GRIDS and bool(grid.options) and None not in grid.options.values()

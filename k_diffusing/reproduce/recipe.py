@@ -49,8 +49,8 @@ class Grid(NamedTuple):
     """A sigma grid.
 
     Attributes:
-        name: As our `sigma_grid=` has it; "sigmas" for values that are listed.
-        options: Of the function of that name in k_diffusion, where the file gives them; {"sigmas": [...]}.
+        name: As our `sigma_grid=` has it, or as the program has it.
+        options: Of the function of that name in `grids`, where the file has its numbers.
     """
 
     name: str

@@ -3,20 +3,20 @@
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from PIL import Image, ImageChops, ImageStat
 
-from k_diffusing._k_diffusion import k_sampling
 from k_diffusing.compare.sources import find_source
-from k_diffusing.grids.named import SIGMA_GRIDS
 from k_diffusing.programs.a1111 import a1111_of
 from k_diffusing.programs.choose import find_program
-from k_diffusing.reproduce.call import K_GRIDS, Call, calls_of
+from k_diffusing.reproduce import grids
+from k_diffusing.reproduce.call import Call, calls_of
 from k_diffusing.reproduce.encode import encode_prompts
-from k_diffusing.reproduce.recipe import Grid, Lora, Recipe
+from k_diffusing.reproduce.recipe import Lora, Recipe
 from k_diffusing.reproduce.show import adapter_name, adapters
 
 
@@ -104,7 +104,7 @@ def keywords_of(call: Call, pipe, image: Image.Image | None = None, mask: Image.
     if call.prompts:
         keywords |= encode_prompts(pipe, **call.prompts)
     if call.grid:
-        keywords["sigma_grid"] = grid_of(call.grid)
+        keywords["sigma_grid"] = partial(getattr(grids, call.grid.name), **call.grid.options)
     if call.one_stream is not None:
         keywords["generator"] = torch.Generator("cpu").manual_seed(call.one_stream)
     if call.image:
@@ -116,17 +116,6 @@ def keywords_of(call: Call, pipe, image: Image.Image | None = None, mask: Image.
     if call.whole_grid:
         keywords["program"] = dataclasses.replace(find_program("comfyui"), drops_penultimate=frozenset())
     return keywords
-
-
-def grid_of(grid: Grid):
-    """A grid of numbers as the function (schedule, n) -> sigmas that the Python text says."""
-    if grid.name == "sigmas":
-        return lambda schedule, n: grid.options["sigmas"]
-    if grid.name == "beta":
-        return lambda schedule, n: SIGMA_GRIDS["beta"](schedule, n, grid.options["alpha"], grid.options["beta"])
-    name, known = K_GRIDS[grid.name]
-    numbers = {one: grid.options[one] for one in known if grid.options.get(one) is not None}
-    return lambda schedule, n: getattr(k_sampling, name)(n, **numbers)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ import re
 import textwrap
 from typing import Any
 
-from k_diffusing.reproduce.call import Call, calls_of, flux_mu, grid_function
+from k_diffusing.reproduce.call import Call, calls_of, flux_mu
 from k_diffusing.reproduce.limits import read_prompt_text, weights_applied
 from k_diffusing.reproduce.recipe import Lora, Prompt, Recipe, Stage
 from k_diffusing.reproduce.wording import grid_here, sampler_here
@@ -92,7 +92,7 @@ def _renamed(theirs: str | None, ours: str | None) -> str | None:
 def _grid(recipe: Recipe, stage: Stage) -> str | None:
     if stage.grid is None:
         return stage.scheduler
-    if stage.grid.name == "sigmas":
+    if stage.grid.name == "listed":
         return ", ".join(f"{sigma:g}" for sigma in stage.grid.options["sigmas"])
     numbers = ", ".join(f"{name} {value:g}" for name, value in stage.grid.options.items() if value is not None)
     name = _renamed(stage.scheduler or stage.grid.name, grid_here(stage.grid.name, recipe.program)) or stage.grid.name
@@ -153,11 +153,11 @@ def python(recipe: Recipe, model: str | None = None, family: str | None = None) 
     made += [_python_call(call) for call in calls]
     text = "\n".join(made)
     imports = {
-        "torch.": "import torch\n", "k_diffusion.sampling": "import k_diffusion.sampling\n",
+        "torch.": "import torch\n", "partial(": "from functools import partial\n",
         "dataclasses.": "import dataclasses\n", "Image.open": "from PIL import Image\n",
         "ImageOps.": "from PIL import ImageOps\n",
-        "SIGMA_GRIDS": "from k_diffusing import SIGMA_GRIDS\n",
         "encode_prompts(": "from k_diffusing import encode_prompts\n",
+        "partial(grids.": "from k_diffusing.reproduce import grids\n",
         "a1111_of(": "from k_diffusing.programs.a1111 import a1111_of\n",
         "find_program(": "from k_diffusing.programs.choose import find_program\n",
     }  # fmt: skip
@@ -193,7 +193,7 @@ def _python_call(call: Call) -> str:
     if call.settings:
         keywords["program"] = f"a1111_of({call.settings})"
     if call.grid:
-        keywords["sigma_grid"] = str(grid_function(call.grid))
+        keywords["sigma_grid"] = f"partial(grids.{call.grid.name}, {_arguments(call.grid.options)})"
     if call.one_stream is not None:
         keywords["generator"] = f'torch.Generator("cpu").manual_seed({call.one_stream})'
     if call.image:

@@ -180,7 +180,7 @@ def _grid(reading: Reading, stage: Stage, node: Node) -> bool:
     elif node.kind == "ManualSigmas":
         found = NUMBERS.findall((reading.text(node, "sigmas") or "")[: 20 * MAX_STEPS])
         sigmas = [real(float(one), f"a sigma of node {node.label}", 0, MAX_NUMBER) for one in found if ".." not in one]
-        stage.told(node.label, grid=Grid("sigmas", {"sigmas": sigmas}), steps=max(len(sigmas) - 1, 0))
+        stage.told(node.label, grid=Grid("listed", {"sigmas": sigmas}), steps=max(len(sigmas) - 1, 0))
     else:
         return False
     return True

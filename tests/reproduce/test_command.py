@@ -329,6 +329,33 @@ def test_loras_are_loaded_and_unloaded(tmp_path):
     assert pipe.told == [("load", path, "first_one"), ("set", ["first_one"], [strengths]), ("unload",)]
 
 
+GRID_NODE = node("KarrasScheduler", steps=3, sigma_max=14.0, sigma_min=0.1, rho=5.0)
+CUSTOM = {"add_noise": True, "noise_seed": 5, "cfg": 4.5, "sigmas": ("21", 0), "sampler": ("20", 0)}
+CUSTOM |= {"model": ("4", 0), "positive": ("6", 0), "negative": ("7", 0), "latent_image": ("5", 0)}
+TOLD = {
+    "weights": change(sdxl(), "6", text=TEXT),
+    "batch": change(sdxl(), "5", batch_size=2),
+    "sizes": sdxl(n6=node("CLIPTextEncodeSDXL", clip=("4", 1), text_g="a square", text_l="square", width=640)),
+    "grid": sdxl(
+        n3=node("SamplerCustom", **CUSTOM), n20=node("KSamplerSelect", sampler_name="dpm_2"), n21=GRID_NODE
+    ),
+    "prediction": change(
+        sdxl(n20=node("ModelSamplingDiscrete", model=("4", 0), sampling="eps", zsnr=True)), "3", model=("20", 0)
+    ),
+    "stages": change(
+        sdxl(n20={**sdxl()["3"], "inputs": {**sdxl()["3"]["inputs"], "latent_image": ["3", 0], "denoise": 0.5}}),
+        "8", samples=("20", 0),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("workflow", TOLD.values(), ids=TOLD)
+def test_the_python_that_is_told_makes_the_picture(tmp_path, demo, workflow):
+    recipe, names = read_recipe(write_json(tmp_path / "a.json", workflow)), {}
+    exec(compile(python(recipe, "demo"), "told", "exec"), names)  # our own text, of a workflow of ours
+    assert recipe.complete and apart(names["image"], render_recipe(recipe, demo)[0]).most == 0
+
+
 def test_apart():
     red, other = Image.new("RGB", (4, 4), (250, 0, 0)), Image.new("RGB", (4, 4), (250, 0, 0))
     assert str(apart(red, other)) == "the same in every pixel"
