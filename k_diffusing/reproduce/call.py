@@ -74,13 +74,13 @@ def _call(recipe: Recipe, i: int, stage: Stage, family: str) -> Call:
     last = i == len(recipe.stages) - 1
     if not last:
         keywords["output_type"] = "latent"
-    mask = (recipe.mask, recipe.mask_channel) if recipe.mask and i == 0 else None
+    masked = recipe.mask and recipe.image and len(recipe.stages) == 1
     return Call(
         {name: value for name, value in keywords.items() if value is not None},
         prompts,
         grid=function,
         image=recipe.image if i == 0 else None,
-        mask=mask,
+        mask=(recipe.mask, recipe.mask_channel) if recipe.mask and masked else None,
         one_stream=stage.seed if one_stream else None,
         scheduler=_scheduler(stage),
         whole_grid=stage.custom and here is not None and here.sampler in DROPPING,

@@ -144,5 +144,3 @@ def _mask(reading: Reading, node: Node) -> None:
     reading.recipe.told(found[0].label, mask=reading.text(found[0], "image"), mask_channel=channel or "alpha")
     if reading.recipe.mask_channel not in CHANNELS:
         raise BadFile(f"channel of node {found[0].label} is {brief(channel)}: it is one of {', '.join(CHANNELS)}")
-    if len(reading.recipe.stages) > 1:
-        reading.recipe.lacks(node.label, "keeps the part outside of a mask as it was in every stage")

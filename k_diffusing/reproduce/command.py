@@ -1,6 +1,8 @@
 """`k-diffusing reproduce`: what is told of a file, and what is made of it."""
 
 import argparse
+import contextlib
+import itertools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +11,7 @@ from PIL import Image
 
 from k_diffusing._files import write_png, write_whole
 from k_diffusing.models import pipeline_name
+from k_diffusing.reproduce.call import calls_of
 from k_diffusing.reproduce.files import Found, read_file, read_image, read_mask
 from k_diffusing.reproduce.page import page
 from k_diffusing.reproduce.read import recipe_of
@@ -74,10 +77,14 @@ def _note_missing(recipe: Recipe, files: dict[str, Path]) -> None:
 
 def _begun_with(args: argparse.Namespace, recipe: Recipe) -> tuple[Image.Image | None, Image.Image | None]:
     """The picture that is begun with, and the mask. Raises BadFile."""
-    image = recipe.image and read_image(_file(args.image, recipe.image, args.file, "image"))
-    given = args.mask or (args.image if recipe.mask == recipe.image else None)
-    mask = recipe.mask and read_mask(_file(given, recipe.mask, args.file, "mask"), recipe.mask_channel)
-    return image or None, mask or None
+    first, image, mask = calls_of(recipe)[0], None, None
+    if first.image:
+        image = read_image(_file(args.image, first.image, args.file, "image"))
+    if first.mask:
+        name, channel = first.mask
+        given = args.mask or (args.image if name == first.image else None)
+        mask = read_mask(_file(given, name, args.file, "mask"), channel)
+    return image, mask
 
 
 def _file(given: Path | None, name: str, beside: Path, option: str) -> Path:
@@ -110,13 +117,29 @@ def _render(
     check_known(recipe, image, mask)
     args.output.mkdir(parents=True, exist_ok=True)  # fails before the model runs
     pictures = render_recipe(recipe, load(args), image=image, mask=mask, loras=files)
-    stem = args.output / (re.sub(r"[^\w.=+-]+", "_", args.file.stem)[-160:] + "-again")
-    for i, picture in enumerate(pictures):
-        path = stem.with_name(f"{stem.name}{f'-{i + 1}' if len(pictures) > 1 else ''}.png")
+    paths = _paths(args.output, re.sub(r"[^\w.=+-]+", "_", args.file.stem)[-160:], pictures)
+    for path, picture in zip(paths, pictures, strict=True):
         write_png(picture, path, {})
         say(f"wrote {path}")
     if found.picture is not None:
-        _compare(found.picture, pictures, recipe, found.name, stem.with_name(f"{stem.name}.html"), text, say)
+        _compare(found.picture, pictures, recipe, found.name, paths[0].with_suffix(".html"), text, say)
+
+
+def _paths(folder: Path, name: str, pictures: list[Image.Image]) -> list[Path]:
+    """A file for each picture, none of which holds another picture already."""
+    for version in itertools.count(1):
+        stem = f"{name}-again" if version == 1 else f"{name}-again-v{version}"
+        ends = [f"-{i + 1}" for i in range(len(pictures))] if len(pictures) > 1 else [""]
+        paths = [folder / f"{stem}{end}.png" for end in ends]
+        if all(not path.exists() or _holds(path, picture) for path, picture in zip(paths, pictures, strict=True)):
+            return paths
+    raise AssertionError("unreachable")
+
+
+def _holds(path: Path, picture: Image.Image) -> bool:
+    with contextlib.suppress(OSError), Image.open(path) as there:
+        return there.size == picture.size and there.convert("RGB").tobytes() == picture.convert("RGB").tobytes()
+    return False
 
 
 def _compare(

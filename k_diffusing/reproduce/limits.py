@@ -19,6 +19,10 @@ def note_limits(recipe: Recipe) -> None:
             recipe.lacks(stage.prompt.where, "its prompt is zeros in place of embeddings")
         _as_the_first(recipe, stage)
 
+    if recipe.mask and (recipe.image is None or len(recipe.stages) > 1):
+        what = "in one of several stages" if recipe.image else "of latents that are no picture's"
+        recipe.lacks(recipe.where["mask"], f"keeps a part {what} as it was")
+
 
 def _as_the_first(recipe: Recipe, stage: Stage) -> None:
     """What all stages have in common, since one pipeline runs them."""

@@ -79,8 +79,9 @@ def _gone_on(pipe, keywords: dict[str, Any], latents: torch.Tensor) -> dict[str,
 
 def check_known(recipe: Recipe, image: Image.Image | None = None, mask: Image.Image | None = None) -> None:
     """Raise ValueError unless all is known and given that a picture cannot be rendered without."""
-    for name, file, given in (("image", recipe.image, image), ("mask", recipe.mask, mask)):
-        if file is not None and given is None:
+    first = calls_of(recipe)[0]
+    for name, file, given in (("image", first.image, image), ("mask", first.mask, mask)):
+        if file and given is None:
             raise ValueError(f"{name}= is needed: the recipe has {file!r}")
     for stage in recipe.stages:
         needed = {"the seed": stage.seed, "the number of steps": stage.steps, "the sampler": stage.sampler}

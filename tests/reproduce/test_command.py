@@ -115,6 +115,23 @@ def test_a_mask(reproduce, tmp_path, demo, channel):
     assert code == 0 and apart(Image.open(tmp_path / "again" / "a-again.png"), expected).most == 0
 
 
+def test_a_mask_of_no_picture(tmp_path, demo):
+    masked = node("SetLatentNoiseMask", samples=("5", 0), mask=("22", 0))
+    workflow = sdxl(n20=masked, n22=node("LoadImageMask", image="mask.png", channel="red"))
+    recipe = read_recipe(write_json(tmp_path / "a.json", change(workflow, "3", latent_image=("20", 0))))
+    assert "no picture's" in recipe.gaps[0].effect and render_recipe(recipe, demo)
+
+
+def test_no_picture_is_lost(reproduce, tmp_path):
+    """Another file of the same name is written beside the first one's picture; the same one again is not."""
+    for seed in (1, 2, 1):
+        code, out, _ = reproduce(
+            write_json(tmp_path / "a.json", change(sdxl(), "3", seed=seed, steps=1)), "--model", "demo"
+        )
+        assert code == 0
+    assert sorted(path.name for path in (tmp_path / "again").iterdir()) == ["a-again-v2.png", "a-again.png"]
+
+
 CHAIN = {"steps": 6, "cfg": 4.5, "sampler_name": "euler", "scheduler": "normal", "noise_seed": 5}
 CHAIN |= {"model": ("4", 0), "positive": ("6", 0), "negative": ("7", 0)}
 
