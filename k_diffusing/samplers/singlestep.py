@@ -131,7 +131,7 @@ def singlestep(
     Returns:
         The state at sigmas[-1].
     """
-    levels, noise_sampler = levels_of(sigmas), noise_sampler or k_sampling.default_noise_sampler(x)
+    levels, draw = levels_of(sigmas), noise_sampler or k_sampling.default_noise_sampler(x)
     for i in steps:
         estimates = [model.begin(i, x, sigmas[i])]
         s, t = levels[i], levels[i + 1]
@@ -147,16 +147,18 @@ def singlestep(
             for weight, estimate in zip(row, estimates, strict=True):
                 x.add_(estimate, alpha=weight)
             if eta > 0 and s_noise > 0:
-                noise = _further(noise, noise_sampler(sigma, sigma_next), (c - done) * eta * h)
+                noise = _further(noise, draw(sigma, sigma_next), (c - done) * eta * h)
                 x.add_(noise, alpha=s_noise * s * math.exp(-c * h))
             done, sigma = c, sigma_next
     return x
 
 
 def _further(noise: torch.Tensor | None, fresh: torch.Tensor, length: float) -> torch.Tensor:
-    """The path of noise, `length` further on. Nothing is added to it on no way at all, though noise was drawn."""
-    added = fresh * math.sqrt(-math.expm1(-2 * length)) if length > 0 else 0.0
-    return added if noise is None else noise * math.exp(-length) + added
+    """The path of noise, `length` further on. On no way at all nothing is added, though noise was drawn."""
+    added = fresh * math.sqrt(-math.expm1(-2 * length))
+    if noise is None:
+        return added
+    return noise * math.exp(-length) + added if length > 0 else noise
 
 
 def _psi(order: int, z: float) -> float:
