@@ -7,7 +7,6 @@ from typing import Any
 from k_diffusing.arguments import check_sampler
 from k_diffusing.grids.choose import SigmaGrid, discrete_grid, flow_grid, over_the_model
 from k_diffusing.grids.part import WHOLE, Part
-from k_diffusing.model.coordinates import FLOW_COORDINATES
 from k_diffusing.model.guidance import GuidanceInterval, guidance_at
 from k_diffusing.model.scheduler_config import preconditioning
 from k_diffusing.noise.check import check_source
@@ -143,7 +142,7 @@ def flow_plan(
     first = times[0]
     if program.whole_range and sampler.takes == "sigma_range" and part.from_the_top:
         times = over_the_model(schedule, num_inference_steps)
-    levels = FLOW_COORDINATES[coordinates].sigmas(times)
+    levels = program.flow_levels(sampler, coordinates, times, schedule)
     told = replace(schedule, train_steps=scheduler.config.num_train_timesteps)
     space = flow_space(told, coordinates)
     image_scale = space.time(levels[0])

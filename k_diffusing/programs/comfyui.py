@@ -5,11 +5,13 @@ Noise levels are computed as there to the last bit: a Brownian tree rounds its t
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from k_diffusing.model.coordinates import FLOW_COORDINATES, noise_level
 from k_diffusing.model.scheduler_config import noise_schedule, shifts_dynamically
 from k_diffusing.model.schedules import DiscreteSchedule, FlowSchedule, LogSigmaSchedule
 from k_diffusing.programs.records import NOISE_OF_COMFYUI
@@ -29,7 +31,19 @@ ON_FLOW = {
     "dpmpp_sde": flow_time.sample_dpmpp_sde,
     "dpmpp_2m_sde": flow_time.sample_dpmpp_2m_sde,
     "dpmpp_3m_sde": flow_time.sample_dpmpp_3m_sde,
+    "dpmpp_2m_sde_heun": flow_time.sample_dpmpp_2m_sde,
 }
+# Of ours that ComfyUI has too, on flow models: those that it runs with the formulas for x0 + sigma eps on the times.
+ON_TIMES = frozenset({
+    "ddim", "heunpp2", "uni_pc", "uni_pc_bh2", "res_multistep", "res_multistep_ancestral", "deis", "ipndm", "ipndm_v",
+    "gradient_estimation", "dpmpp_2m_cfg_pp", "dpmpp_2s_ancestral_cfg_pp", "res_multistep_cfg_pp",
+    "res_multistep_ancestral_cfg_pp", "gradient_estimation_cfg_pp",
+})  # fmt: skip
+# Those that it runs in the half log-SNR, which is x0 + sigma eps in other words.
+IN_LOG_SNR = frozenset({
+    "lcm", "er_sde", "seeds_2", "seeds_3", "exp_heun_2_x0", "exp_heun_2_x0_sde", "sa_solver", "sa_solver_pece",
+    "euler_cfg_pp", "euler_ancestral_cfg_pp",
+})  # fmt: skip
 
 
 def discrete_schedule(scheduler) -> DiscreteSchedule | LogSigmaSchedule:
@@ -63,12 +77,12 @@ def flow_schedule(scheduler, size_mu: float | None, mu: float | None) -> FlowSch
 
 
 def sampler(record: Sampler, flow: bool) -> Sampler:
-    """What the name of one of k_diffusion's samplers means to its KSampler; a user's function is run as it is.
+    """What a sampler's name means to its KSampler; a user's function is run as it is, and what it does not have.
 
-    On flow models all run on the latents. Some do it by formulas of their own, others by those for x0 + sigma eps, with
-    the flow time as sigma.
+    On flow models k_diffusion's run on the latents. Some do it by formulas of their own, others by those for
+    x0 + sigma eps, with the flow time as sigma.
     """
-    if record.name not in SAMPLERS or record.custom:
+    if record.custom or record.name not in {*SAMPLERS, *ON_FLOW, *ON_TIMES}:
         return record
     if record.name == "lms":
         record = replace(record, function=sample_lms, derivative_only=False)
@@ -80,9 +94,32 @@ def sampler(record: Sampler, flow: bool) -> Sampler:
 
 
 def options(record: Sampler, schedule) -> dict[str, Any]:
-    """The options that it gives to a sampler: the time that stands for 1 where log(1 - t) is taken."""
-    known = sampler_options(record)
-    return {"first_time": schedule.sigma_at(LARGEST_FRACTION)} if "first_time" in known else {}
+    """The options that it gives to a sampler: the form that is published, and what stands for 1 in log(1 - t)."""
+    known, given = sampler_options(record), {}
+    if "variant" in known:
+        given["variant"] = "published"
+    if "first_time" in known:
+        given["first_time"] = schedule.sigma_at(LARGEST_FRACTION)
+    if record.name == "dpmpp_2m_sde_heun" and "solver_type" in known:
+        given["solver_type"] = "heun"
+    if "tau_func" in known:
+        given["tau_func"] = _noise_of_sa_solver(schedule)
+    return given
+
+
+def _noise_of_sa_solver(schedule) -> Callable[[float], float]:
+    """All of the diffusion's where 0.2 to 0.8 of sampling are done, none elsewhere."""
+    level = noise_level if isinstance(schedule, FlowSchedule) else float
+    high, low = (level(schedule.sigma_at(fraction)) for fraction in (0.2, 0.8))
+    return lambda sigma: float(high >= sigma >= low)
+
+
+def flow_levels(record: Sampler, coordinates: str, times: torch.Tensor, schedule: FlowSchedule) -> torch.Tensor:
+    """A flow model's grid: of x0 + sigma eps from the time that stands for 1, where it runs its own function so."""
+    if coordinates != "ve" or record.name not in IN_LOG_SNR or times[0] < 1:
+        return FLOW_COORDINATES[coordinates].sigmas(times)
+    first = torch.tensor([schedule.sigma_at(LARGEST_FRACTION)], dtype=torch.float64)
+    return noise_level(torch.cat([first, times[1:].double()])).float()
 
 
 COMFYUI = replace(
@@ -93,6 +130,7 @@ COMFYUI = replace(
     default_grid="simple",
     sampler=sampler,
     options=options,
+    flow_levels=flow_levels,
     guides=lambda scale: not math.isclose(scale, 1.0),
     empty_negative="",
     hands_on_ve=True,

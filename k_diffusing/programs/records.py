@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from k_diffusing._tensors import same_level
+from k_diffusing.model.coordinates import FLOW_COORDINATES
 from k_diffusing.model.preconditioning import vp_scale
 from k_diffusing.model.scheduler_config import flow_schedule, noise_schedule, shifts_dynamically
 from k_diffusing.model.schedules import FlowSchedule
@@ -31,6 +32,10 @@ def _flow_schedule(scheduler, size_mu: float | None, mu: float | None) -> FlowSc
     return flow_schedule(scheduler, size_mu if mu is None else mu)
 
 
+def _flow_levels(sampler: Sampler, coordinates: str, times: torch.Tensor, schedule: FlowSchedule) -> torch.Tensor:
+    return FLOW_COORDINATES[coordinates].sigmas(times)
+
+
 @dataclass(frozen=True)
 class Program:
     """A program whose pictures can be reproduced. What is left out is as in diffusers.
@@ -51,6 +56,7 @@ class Program:
         whole_range: Whether samplers that take a range go over the model's, whatever the grid.
         sampler: What a sampler's record means in it, from our record and whether the model is a flow model.
         options: What it gives to a sampler besides the user's options, from the record and the noise schedule.
+        flow_levels: The sampler's grid on a flow model, from its record, its coordinates, the times and the schedule.
         guides: Whether it calls the network with the negative prompt, from the guidance scale.
         empty_negative: What it takes for the negative prompt where the user gives none.
         hands_on_ve: Whether a run that ends early leaves x0 + sigma eps, also of a flow model, and one that adds no
@@ -72,6 +78,7 @@ class Program:
     whole_range: bool = False
     sampler: Callable[[Sampler, bool], Sampler] = _as_named
     options: Callable[[Sampler, Any], dict[str, Any]] = lambda sampler, schedule: {}
+    flow_levels: Callable[[Sampler, str, torch.Tensor, FlowSchedule], torch.Tensor] = _flow_levels
     guides: Callable[[float], bool] = lambda scale: scale > 1
     empty_negative: str | None = None
     hands_on_ve: bool = False

@@ -1,0 +1,93 @@
+"""What ComfyUI makes of the names of our samplers: which formulas, in which coordinates, from which time."""
+
+import math
+
+import pytest
+from tiny_models import flux_prompt, largest_difference, sdxl_prompt, seeded, tiny_flux, tiny_sdxl
+
+from flux_comfy_pipeline import FluxPipeline
+from k_diffusing.programs.comfyui import IN_LOG_SNR, ON_TIMES
+from samplers_patch import OUR_SAMPLERS, sampler_options
+from sdxl_comfy_pipeline import StableDiffusionXLPipeline
+
+FIRST = 0.9999683341  # the time that stands for 1, of times shifted by exp(1.15)
+
+
+@pytest.fixture(scope="module")
+def flux():
+    return tiny_flux(FluxPipeline)
+
+
+@pytest.fixture(scope="module")
+def sdxl():
+    return tiny_sdxl(StableDiffusionXLPipeline)
+
+
+def plan(pipe, name, program="comfyui", options=None):
+    grid = "simple"
+    return pipe.plan(name, sampler_options=options, sigma_grid=grid, num_inference_steps=6, program=program)
+
+
+def test_the_names_are_ours():
+    assert not ON_TIMES & IN_LOG_SNR and {*ON_TIMES, *IN_LOG_SNR} <= set(OUR_SAMPLERS)
+
+
+@pytest.mark.parametrize("family", ["sdxl", "flux"])
+def test_the_published_form_is_taken_unless_the_user_says_otherwise(request, family):
+    pipe = request.getfixturevalue(family)
+    with_variants = [name for name, record in OUR_SAMPLERS.items() if "variant" in sampler_options(record)]
+    assert "er_sde" in with_variants
+    for name in with_variants:
+        assert plan(pipe, name).options["variant"] == "published"
+        assert plan(pipe, name, options={"variant": None}).options["variant"] is None
+        assert "variant" not in plan(pipe, name, program=None).options
+
+
+@pytest.mark.parametrize("name", sorted(ON_TIMES))
+def test_on_flow_models_these_run_on_the_times(flux, name):
+    planned = plan(flux, name)
+    assert planned.coordinates == "flow" and float(planned.sigmas[0]) == 1
+    assert plan(flux, name, program=None).coordinates == "ve"
+
+
+@pytest.mark.parametrize("name", sorted(IN_LOG_SNR))
+def test_on_flow_models_these_begin_next_to_one(flux, name):
+    planned, usual = plan(flux, name), plan(flux, name, program=None)
+    assert planned.coordinates == usual.coordinates == "ve"
+    # 1e-3: 1 - t has three digits in float32
+    assert float(planned.sigmas[0]) == pytest.approx(FIRST / (1 - FIRST), rel=1e-3)
+    assert float(usual.sigmas[0]) < 200
+
+
+@pytest.mark.parametrize("name", ["res_2s", "rk4", "restart"])
+def test_what_comfyui_has_not_stays_as_it_is(flux, name):
+    planned = plan(flux, name)
+    assert planned.coordinates == "ve" and float(planned.sigmas[0]) < 200
+
+
+def test_2m_sde_with_heun_is_that_of_flow_time(flux):
+    planned = plan(flux, "dpmpp_2m_sde_heun")
+    assert planned.coordinates == "flow" and planned.options["solver_type"] == "heun"
+    call = {"height": 16, "width": 16, "num_inference_steps": 4, "output_type": "latent", "program": "comfyui"}
+    heun, midpoint = (
+        flux(**flux_prompt(), **call, comfy_sampler=name, seeds=1).images
+        for name in ("dpmpp_2m_sde_heun", "dpmpp_2m_sde")
+    )
+    options = {"solver_type": "heun"}
+    the_same = flux(**flux_prompt(), **call, comfy_sampler="dpmpp_2m_sde", sampler_options=options, seeds=1).images
+    assert largest_difference(heun, the_same) == 0.0 and largest_difference(heun, midpoint) > 1e-4
+
+
+def test_noise_of_sa_solver_is_between_a_fifth_and_four_of_the_model(flux, sdxl):
+    tau = plan(sdxl, "sa_solver").options["tau_func"]
+    assert [tau(sigma) for sigma in (5.2, 5.0, 0.6, 0.5)] == [0, 1, 1, 0]
+    tau, shift = plan(flux, "sa_solver").options["tau_func"], math.exp(1.15)
+    high, low = shift * 4, shift / 4  # sigma of x0 + sigma eps at shifted times 0.8 and 0.2
+    assert [tau(sigma) for sigma in (1.01 * high, 0.99 * high, 1.01 * low, 0.99 * low)] == [0, 1, 1, 0]
+
+
+@pytest.mark.parametrize("name", sorted(ON_TIMES | IN_LOG_SNR))
+def test_pictures_of_every_name(flux, sdxl, name):
+    call = {"height": 16, "width": 16, "num_inference_steps": 3, "output_type": "latent", "program": "comfyui"}
+    for pipe, prompt in ((flux, flux_prompt(negative=True)), (sdxl, sdxl_prompt())):
+        assert pipe(**prompt, **call, comfy_sampler=name, generator=seeded()).images.isfinite().all()
