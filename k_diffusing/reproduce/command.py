@@ -12,8 +12,9 @@ from PIL import Image
 from k_diffusing._files import write_png, write_whole
 from k_diffusing.models import pipeline_name
 from k_diffusing.reproduce.call import calls_of
+from k_diffusing.reproduce.difference import apart
 from k_diffusing.reproduce.files import Found, read_file, read_image, read_mask
-from k_diffusing.reproduce.page import page
+from k_diffusing.reproduce.page import OTHER, page
 from k_diffusing.reproduce.read import recipe_of
 from k_diffusing.reproduce.recipe import Recipe
 from k_diffusing.reproduce.show import NETWORKS, adapter_name, gaps_text, python, table
@@ -146,14 +147,14 @@ def _compare(
     theirs: Image.Image, pictures: list[Image.Image], recipe: Recipe, name: str, path: Path, text: str, say: Say
 ) -> None:
     """Write the page, of the nearest picture of a batch, and say the difference."""
-    from k_diffusing.reproduce.rendering import apart
-
     alike = [picture for picture in pictures if picture.size == theirs.size]
     if not alike:
         say(f"{name} is {theirs.width} x {theirs.height}: of another size, and not compared")
         return
     nearest = min(alike, key=lambda picture: apart(theirs, picture).mean)
-    difference = str(apart(theirs, nearest))
+    difference = apart(theirs, nearest)
     write_whole(path, page(recipe, name, theirs, nearest, difference, text).encode("utf-8", "backslashreplace"))
     say(f"wrote {path}")
     say(f"{name} and the picture rendered here: {difference}")
+    if recipe.complete and not difference.rounding:
+        say(OTHER)

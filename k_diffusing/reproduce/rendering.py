@@ -1,14 +1,14 @@
-"""A recipe rendered by one of our pipelines, and how far a picture is from another."""
+"""A recipe rendered by one of our pipelines."""
 
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from PIL import Image, ImageChops, ImageStat
+from PIL import Image
 
 from k_diffusing.compare.sources import find_source
 from k_diffusing.programs.a1111 import a1111_of
@@ -18,25 +18,6 @@ from k_diffusing.reproduce.call import Call, calls_of
 from k_diffusing.reproduce.encode import encode_prompts
 from k_diffusing.reproduce.recipe import Lora, Recipe
 from k_diffusing.reproduce.show import adapter_name, adapters
-
-
-class Apart(NamedTuple):
-    """How far two pictures of one size are from each other, in levels of 255.
-
-    Attributes:
-        most: The largest difference.
-        mean: The mean of all differences.
-        share: The part of the pixels that differ at all.
-    """
-
-    most: int
-    mean: float
-    share: float
-
-    def __str__(self) -> str:
-        if self.most == 0:
-            return "the same in every pixel"
-        return f"{self.most} of 255 levels at most, {self.mean:.2g} on average; {self.share:.1%} of the pixels differ"
 
 
 def render_recipe(
@@ -149,14 +130,3 @@ def _loras(pipe, recipe: Recipe, files: Mapping[str, Path], family: str) -> Iter
 def lora_file(lora: Lora, files: Mapping[str, Path]) -> Path | None:
     """The file given for a LoRA, by the name in the recipe, with or without folder and ending."""
     return files.get(lora.name) or files.get(adapter_name(lora.name))
-
-
-def apart(a: Image.Image, b: Image.Image) -> Apart:
-    """How far two pictures are from each other. Raises ValueError if their sizes differ."""
-    if a.size != b.size:
-        raise ValueError(f"the pictures are {a.width} x {a.height} and {b.width} x {b.height}: nothing to compare")
-    difference = ImageChops.difference(a.convert("RGB"), b.convert("RGB"))
-    statistics = ImageStat.Stat(difference)
-    largest = ImageChops.lighter(ImageChops.lighter(*difference.split()[:2]), difference.split()[2])
-    same = largest.histogram()[0] / (a.width * a.height)
-    return Apart(max(high for _, high in statistics.extrema), sum(statistics.mean) / 3, 1 - same)

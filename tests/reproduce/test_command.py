@@ -13,8 +13,9 @@ from k_diffusing.cli import main
 from k_diffusing.programs.a1111 import a1111
 from k_diffusing.render import families
 from k_diffusing.reproduce.call import calls_of
+from k_diffusing.reproduce.difference import apart
 from k_diffusing.reproduce.page import page
-from k_diffusing.reproduce.rendering import apart, keywords_of
+from k_diffusing.reproduce.rendering import keywords_of
 from k_diffusing.reproduce.show import python
 
 
@@ -373,6 +374,15 @@ def test_the_python_that_is_told_makes_the_picture(tmp_path, demo, workflow):
     assert recipe.complete and apart(names["image"], render_recipe(recipe, demo)[0]).most == 0
 
 
+def test_another_picture_than_the_one_given(reproduce, tmp_path):
+    """All is understood, and the picture is of other weights, say."""
+    path = write_picture(tmp_path / "b.png", Image.new("RGB", (128, 128)), prompt=json.dumps(sdxl()))
+    code, out, _ = reproduce(path, "--model", "demo")
+    assert code == 0 and "make another picture" in out and "All of it was understood" in out
+    page = (tmp_path / "again" / "b-again.html").read_text(encoding="utf-8")
+    assert Elements(page).all("header") == [{"class": "part"}] and "make another picture" in page
+
+
 def test_apart():
     red, other = Image.new("RGB", (4, 4), (250, 0, 0)), Image.new("RGB", (4, 4), (250, 0, 0))
     assert str(apart(red, other)) == "the same in every pixel"
@@ -391,8 +401,10 @@ def test_a_page_of_hostile_texts(tmp_path):
         write_json(tmp_path / "a.json", change(workflow, "3", model=("20", 0), sampler_name=HOSTILE[1]))
     )
     red = Image.new("RGB", (4, 4), "red")
-    elements = Elements(page(recipe, HOSTILE[2], red, red, "none", python(recipe)))
-    calm = Elements(page(read_recipe(write_json(tmp_path / "b.json", sdxl())), "b", red, red, "none", "pipe()"))
+    elements = Elements(page(recipe, HOSTILE[2], red, red, apart(red, red), python(recipe)))
+    calm = Elements(
+        page(read_recipe(write_json(tmp_path / "b.json", sdxl())), "b", red, red, apart(red, red), "pipe()")
+    )
     assert set(elements.tags()) <= {*calm.tags(), "p", "ul", "li"} and elements.all("script") == calm.all("script")
     assert elements.handlers() == elements.addresses() == []
 
