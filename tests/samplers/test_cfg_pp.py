@@ -77,6 +77,27 @@ def test_constant_estimates_are_guided_as_by_euler(name, options):
 
 
 @pytest.mark.parametrize("variant", [None, "published"])
+@pytest.mark.parametrize("name", ["dpmpp_2m_cfg_pp", "res_multistep_cfg_pp"])
+def test_steps_of_second_order_by_their_formulas(name, variant):
+    """The formula of the unguided estimates with the guidance on top, and the published ones as they are written."""
+    levels, x, old = SIGMAS[:-1], start(), None
+    for s, t in zip(levels, levels[1:], strict=False):
+        guided, unguided, h = model(0.6)(x, s.expand(2)), estimates(x, s)[1], (s / t).log()
+        psi_1 = 1 - t / s
+        share = psi_1 / 2 if name == "dpmpp_2m_cfg_pp" else 1 - psi_1 / h
+        share = 0.0 if old is None else share * h / old[0]
+        former = unguided if old is None else old[1]
+        if variant is None or old is None:
+            x = guided + t / s * (x - unguided) + share * (unguided - former)
+        elif name == "dpmpp_2m_cfg_pp":
+            x = guided + t / s * (x - unguided) + share * (guided - former)
+        else:
+            x = t / s * (x + guided - unguided) + (psi_1 + share) * unguided - share * former
+        old = h, unguided
+    assert largest_difference(run(name, model(0.6), levels, variant=variant), x) < SAME
+
+
+@pytest.mark.parametrize("variant", [None, "published"])
 def test_two_stages_use_the_unguided_estimate_of_the_first(variant):
     s, t = grid = torch.tensor([5.0, 2.0], dtype=torch.float64)
     guided, x, middle = model(0.6), start(), (s * t).sqrt()

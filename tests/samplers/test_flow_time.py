@@ -141,13 +141,17 @@ def test_the_first_time_is_the_one_given(name):
 
 def test_the_times_of_noise_to_the_last_bit():
     """In float32, by the logit and the sigmoid: a Brownian tree has other noise for a time one bit off."""
-    asked, times = [], torch.linspace(0.97, 0, 12) ** 1.3
+    asked, times = [], torch.linspace(0.9999, 0, 40) ** 1.3
     sampler = function("dpmpp_sde")
     sampler(flow_denoiser, start().float(), times, disable=True, noise_sampler=recorded(asked))
-    for i in range(10):
+    others = []
+    for i in range(38):
         start_snr, end_snr = -times[i].logit(), -times[i + 1].logit()
         middle = torch.sigmoid(-(start_snr + 0.5 * (end_snr - start_snr)))
         assert asked[2 * i] == (times[i], middle) and asked[2 * i + 1] == (times[i], times[i + 1])
+        start_log, end_log = (((1 - t) / t).log() for t in times[i : i + 2])
+        others.append(bool(torch.sigmoid(-(start_log + 0.5 * (end_log - start_log))) != middle))
+    assert any(others)  # by the logarithm of the quotient a bit is another
 
 
 def test_an_unknown_solver_type_is_told():

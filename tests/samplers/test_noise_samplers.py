@@ -5,7 +5,14 @@ test_ours.py has what every sampler keeps.
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, FlowMatchLCMScheduler, LCMScheduler, TCDScheduler
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    FlowMatchLCMScheduler,
+    LCMScheduler,
+    LTXEulerAncestralRFScheduler,
+    TCDScheduler,
+)
 from operations import Operations
 from tiny_models import SDXL_SCHEDULE, largest_difference, seeded
 
@@ -256,6 +263,25 @@ def test_ddim_and_ddpm_are_diffusers(name, scheduler):
     theirs = run(as_sampler(scheduler), sigmas, start(sigmas[0]).float(), noise_sampler=drawn())
     ours = run(name, sigmas, start(sigmas[0]).float(), **({"noise_sampler": drawn()} if name == "ddpm" else {}))
     assert largest_difference(ours, theirs) < ROUNDING
+
+
+def test_euler_ancestral_rf_is_diffusers():
+    """LTX's scheduler, on latents (1 - t) x0 + t eps; its model's output is the velocity."""
+    scheduler = LTXEulerAncestralRFScheduler(eta=0.7)
+    t = torch.tensor([0.9, 0.7, 0.4, 0.1, 0.0])
+    scheduler.set_timesteps(sigmas=t)
+    latents, generator = start(1.0).float(), seeded(5)
+    for time, timestep in zip(t, scheduler.timesteps, strict=False):
+        denoised = denoiser(latents / (1 - time), time / (1 - time))
+        velocity = (latents - denoised) / time
+        latents = scheduler.step(velocity, timestep, latents, generator=generator, return_dict=False)[0]
+    generator = seeded(5)
+
+    def noise_sampler(sigma, sigma_next):
+        return torch.randn(latents.shape, generator=generator)
+
+    ours = run("euler_ancestral_rf", t / (1 - t), start(1.0).float() / (1 - t[0]), noise_sampler=noise_sampler, eta=0.7)
+    assert largest_difference(ours, latents) < ROUNDING
 
 
 def test_lcm_is_diffusers_on_flow_models():

@@ -86,6 +86,27 @@ def test_noise_of_a_step_has_its_variance_at_every_stage(name, stages, eta):
     assert sum(high > low for high, low in draws) == stages
 
 
+@pytest.mark.parametrize("end", [0.05, 0.0])
+def test_heunpp2_by_its_formula(end):
+    """Three slopes, two in the step before the last, one in that, weighted by their levels over the first's."""
+    s0, s1, s2, s3 = levels = torch.tensor([9.0, 4.0, 1.5, end], dtype=torch.float64)
+
+    def slope(x, sigma):
+        return (x - denoiser(x, sigma)) / sigma
+
+    x = start(9.0)
+    first = slope(x, s0)
+    ahead = x + (s1 - s0) * first
+    second = slope(ahead, s1)
+    third = slope(ahead + (s2 - s1) * second, s2)
+    x = x + (s1 - s0) * ((1 - (s1 + s2) / (3 * s0)) * first + s1 / (3 * s0) * second + s2 / (3 * s0) * third)
+    first = slope(x, s1)
+    second = slope(x + (s2 - s1) * first, s2)
+    x = x + (s2 - s1) * ((1 - s2 / (2 * s0)) * first + s2 / (2 * s0) * second)
+    x = x + (s3 - s2) * slope(x, s2)
+    assert largest_difference(run("heunpp2", levels), x) < SAME
+
+
 def test_dpmpp_2s_is_diffusers():
     """Whose grid has the levels of the stages as well. Its third order has other weights in the second stage."""
     fine = torch.linspace(math.log(14.6), math.log(0.1), 13, dtype=torch.float64).exp()
