@@ -20,6 +20,7 @@ from k_diffusing.arguments import check_callback, count_images, diffusers_argume
 from k_diffusing.grids.part import Part
 from k_diffusing.images import check_images, clean_latents, latent_mask, size_of
 from k_diffusing.model.guidance import GuidanceInterval
+from k_diffusing.model.scheduler_config import size_mu
 from k_diffusing.noise.check import check_noise
 from k_diffusing.noise.choose import noise_streams
 from k_diffusing.noise.streams import Streams
@@ -302,13 +303,6 @@ def dynamic_shift(
     pipe: FluxPipeline, height: int | None, width: int | None, latents: torch.Tensor | None
 ) -> float:  # fmt: skip
     """mu, the log of the time shift that the scheduler's config asks for at this number of image tokens."""
-    config, side = pipe.scheduler.config, pipe.default_sample_size * pipe.vae_scale_factor
+    side = pipe.default_sample_size * pipe.vae_scale_factor
     _, _, rows, columns = latent_shape(pipe, 1, height or side, width or side)
-    tokens = rows // 2 * (columns // 2) if latents is None else latents.shape[1]
-    return diffusers.pipelines.flux.pipeline_flux.calculate_shift(
-        tokens,
-        config.get("base_image_seq_len", 256),
-        config.get("max_image_seq_len", 4096),
-        config.get("base_shift", 0.5),
-        config.get("max_shift", 1.15),
-    )
+    return size_mu(pipe.scheduler, rows // 2 * (columns // 2) if latents is None else latents.shape[1])

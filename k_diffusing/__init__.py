@@ -28,6 +28,7 @@ _HOMES = {
     "read_recipe": "reproduce.read",
     "render_recipe": "reproduce.rendering",
     "run_sampler": "samplers.call",
+    "sampler_blocks": "modular.blocks",
     "trace_difference": "trace.difference",
 }
 __all__ = list(_HOMES)

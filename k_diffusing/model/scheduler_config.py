@@ -23,6 +23,14 @@ def shifts_dynamically(scheduler) -> bool:
     return bool(asked) and "mu" in inspect.signature(scheduler.set_timesteps).parameters
 
 
+def size_mu(scheduler, tokens: int) -> float:
+    """The log of the time shift that a flow scheduler's config asks for at this number of image tokens."""
+    from diffusers.pipelines.flux.pipeline_flux import calculate_shift  # takes the whole pipeline with it
+
+    names = {"base_image_seq_len": 256, "max_image_seq_len": 4096, "base_shift": 0.5, "max_shift": 1.15}
+    return calculate_shift(tokens, *(scheduler.config.get(name, usual) for name, usual in names.items()))
+
+
 def fresh_scheduler(scheduler, **overrides):
     """A scheduler of the same class made from the config alone, untouched by any `set_timesteps` before."""
     known = {name: value for name, value in overrides.items() if name in scheduler.config}

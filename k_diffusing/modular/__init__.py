@@ -1,0 +1,1 @@
+"""Blocks for diffusers' modular pipelines, whose denoise step is a sampler function."""
