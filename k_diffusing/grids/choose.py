@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from k_diffusing._k_diffusion import k_sampling
+from k_diffusing.grids.bounds import with_zero
 from k_diffusing.grids.check import check_sigmas
-from k_diffusing.grids.named import named_grid, with_zero
+from k_diffusing.grids.named import named_grid
 from k_diffusing.model.preconditioning import vp_scale
 from k_diffusing.model.scheduler_classes import scheduler_class
 from k_diffusing.model.scheduler_config import fresh_scheduler, shifts_dynamically

@@ -38,6 +38,13 @@ class GridNames(NamedTuple):
         return (self.name, *self.comfyui, *self.a1111, *self.diffusers, *self.others)
 
 
+# The steps of distilled models, as their makers publish them.
+DISTILLED = {
+    "dmd2_sdxl": "SDXL distilled by DMD2, 4 steps or 1",
+    "flux2_dev_turbo": "FLUX.2-dev-Turbo, 8 steps",
+    "qwen_image_2_1_turbo": "Qwen-Image-2.1-turbo, 8 steps",
+    "ltx2_distilled": "LTX-2 distilled, 8 steps, or 3 of its second stage",
+}
 _ROWS = (
     GridNames("karras", ("karras", "KarrasScheduler"), ("Karras",), ("use_karras_sigmas",)),
     GridNames("exponential", ("exponential", "ExponentialScheduler"), ("Exponential",), ("use_exponential_sigmas",)),
@@ -57,19 +64,30 @@ _ROWS = (
         "beta", ("beta", "BetaSamplingScheduler"), ("Beta",), ("use_beta_sigmas",),
         note="over timesteps here and in ComfyUI, over sigmas in A1111 and diffusers",
     ),
+    GridNames("beta57", note="beta with a = 0.5, b = 0.7: RES4LYF's"),
     GridNames("linear_quadratic", ("linear_quadratic",)),
     GridNames(
         "kl_optimal", ("kl_optimal",), ("KL Optimal",), note="A1111's ends at the model's smallest sigma, not at 0",
     ),
-    GridNames(AUTOMATIC, a1111=("Automatic",), note="of each sampler what A1111 takes for it: the table above"),
+    GridNames("bong_tangent", note="RES4LYF's; for flow models"),
+    GridNames("laplace", ("LaplaceScheduler",), note="ComfyUI's ends at the smallest sigma, not at 0"),
     GridNames(
-        "align_your_steps", ("AlignYourStepsScheduler",), ("Align Your Steps", "Align Your Steps 11"), here=False,
+        "align_your_steps", ("AlignYourStepsScheduler",), ("Align Your Steps", "Align Your Steps 11"),
+        note="A1111 has three digits of it, and 0 after its last sigma; here and in ComfyUI 0 is in its place",
         others=("AYS",),
     ),
+    GridNames(
+        "optimal_steps", ("OptimalStepsScheduler",), note="for FLUX, Wan and Chroma", others=("OSS",),
+    ),
+    GridNames(
+        "turbo", ("SDTurboScheduler",), ("Turbo",), note="Forge's Turbo spreads the steps over all timesteps instead",
+        others=("SD Turbo", "SDXL Turbo"),
+    ),
+    GridNames("lcm_timesteps", note="diffusers' LCMScheduler and TCDScheduler", others=("tcd_timesteps",)),
+    *(GridNames(name, note=note) for name, note in DISTILLED.items()),
+    GridNames(AUTOMATIC, a1111=("Automatic",), note="of each sampler what A1111 takes for it: the table above"),
     GridNames("align_your_steps_32", a1111=("Align Your Steps 32",), here=False),
     GridNames("align_your_steps_gits", ("GITSScheduler",), ("Align Your Steps GITS",), here=False, others=("GITS",)),
-    GridNames("turbo", ("SDTurboScheduler",), ("Turbo",), here=False),
-    GridNames("laplace", ("LaplaceScheduler",), here=False),
     GridNames("lu", diffusers=("use_lu_lambdas",), here=False),
 )  # fmt: skip
 GRID_NAMES = {row.name: row for row in _ROWS}
@@ -93,4 +111,4 @@ def check_grid_name(text: object) -> None:
         [close] = nearest(spelling(str(text)), names)
         raise ValueError(f"unknown sigma_grid {text!r}: did you mean {names[close]!r}? {choices}")
     if not row.here:
-        raise ValueError(f"sigma_grid {text!r} is known and not here: give its values as sigmas=. {choices}")
+        raise ValueError(f"sigma_grid {text!r} is known and not here: give its values as a list. {choices}")

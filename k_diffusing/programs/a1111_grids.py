@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from k_diffusing._k_diffusion import k_sampling
-from k_diffusing.grids.named import ddim_uniform, simple, with_zero
+from k_diffusing.grids.bounds import with_zero
+from k_diffusing.grids.leveled import ddim_uniform, simple
 from k_diffusing.model.schedules import FlowSchedule
 from k_diffusing.protocols import NoiseSchedule
 
@@ -42,6 +43,13 @@ def align_your_steps(schedule: NoiseSchedule, n: int) -> torch.Tensor:
     logs = np.log(ALIGN_YOUR_STEPS[::-1])
     rising = np.interp(np.linspace(0, 1, n), np.linspace(0, 1, len(logs)), logs)
     return with_zero(np.exp(rising)[::-1].copy())
+
+
+def turbo(schedule: NoiseSchedule, n: int) -> torch.Tensor:
+    """Forge's "Turbo": n timesteps evenly, the last of each part of 1000 / n, whatever the range that is set."""
+    _whole_range_only(schedule, "turbo")
+    times = torch.arange(n, 0, -1) * (1000 / n) - 1
+    return with_zero(schedule.sigma(times.round().clamp(0, len(schedule.sigmas) - 1)))
 
 
 @dataclass(frozen=True)
@@ -122,4 +130,5 @@ class Range:
             "ddim": ddim_uniform,
             "ddim_uniform": ddim_uniform,
             "beta": self.beta_quantiles,
+            "turbo": turbo,
         }

@@ -7,6 +7,7 @@ import torch
 
 from k_diffusing._k_diffusion import k_sampling
 from k_diffusing.grids import named
+from k_diffusing.grids.bounds import with_zero
 from k_diffusing.protocols import NoiseSchedule
 
 
@@ -38,7 +39,7 @@ def beta(schedule: NoiseSchedule, n: int, alpha: float, beta: float) -> torch.Te
 def sd_turbo(schedule: NoiseSchedule, n: int, denoise: float) -> torch.Tensor:
     """SDTurboScheduler: of the timesteps 999, 899, ..., 99 the last tenths that denoise asks for, and n of those."""
     times = torch.arange(999, 0, -100)[10 - int(10 * denoise) :][:n]
-    return named.with_zero(schedule.sigma(times.float()))
+    return with_zero(schedule.sigma(times.float()))
 
 
 def listed(schedule: NoiseSchedule, n: int, sigmas: list[float]) -> list[float]:

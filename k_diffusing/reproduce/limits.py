@@ -39,7 +39,8 @@ def _sampler(recipe: Recipe, stage: Stage) -> None:
         recipe.lacks(where, f"its sampler {name!r} is not one of ours")
     if name and name.endswith("_gpu"):
         recipe.lacks(where, f"{name!r} draws its tree of noise on the GPU, where ours is on the CPU")
-    if stage.grid and not is_function(stage.grid) and grid_here(stage.grid.name, recipe.program) is None:
+    named = stage.grid and not is_function(stage.grid)
+    if stage.grid and named and (stage.grid.options or grid_here(stage.grid.name, recipe.program) is None):
         recipe.lacks(stage.where.get("grid", where), f"its sigma grid {stage.grid.name!r} is not one of ours")
 
 

@@ -82,7 +82,7 @@ def _about_sampler(one: SamplerNames) -> str:
 
 
 def _about_grid(one: GridNames) -> str:
-    here = ("here", one.name if one.here else "no: give its values as sigmas=")
+    here = ("here", one.name if one.here else "no: give its values as a list")
     return _told(f"sigma grid {one.name}", [here, *_elsewhere(one), ("note", one.note)])
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
+from grid_kinds import SUITED, steps_of
 from sdxl_schedulers import FLOW, SCHEDULES, SDXL
 from tiny_models import SDXL_SCHEDULE, largest_difference
 
@@ -113,11 +114,12 @@ def test_functions_return_what_holds_numbers(kind):
         assert grid.sigmas.dtype == torch.float32 and torch.equal(grid.sigmas, torch.tensor(values))
 
 
-@pytest.mark.parametrize("name", [*SIGMA_GRIDS])
-def test_named_grids_are_those_of_the_models_schedule(name):
-    for make_grid, scheduler, kind in ((discrete_grid, SDXL, "sdxl"), (flow_grid, FLOW, "flow")):
-        grid = make_grid(scheduler, SCHEDULES[kind], 6, name)
-        assert torch.equal(grid.sigmas, SIGMA_GRIDS[name](SCHEDULES[kind], 6)) and grid.timesteps is None
+@pytest.mark.parametrize("name, kind", [pair for pair in SUITED if pair[1] != "edm"])
+def test_named_grids_are_those_of_the_models_schedule(name, kind):
+    make_grid, scheduler = (discrete_grid, SDXL) if kind == "sdxl" else (flow_grid, FLOW)
+    [n, *_] = steps_of(name, [6])
+    grid = make_grid(scheduler, SCHEDULES[kind], n, name)
+    assert torch.equal(grid.sigmas, SIGMA_GRIDS[name](SCHEDULES[kind], n)) and grid.timesteps is None
 
 
 @pytest.mark.parametrize("name", ["EulerDiscreteScheduler", "DDIMScheduler", "karras"])

@@ -2,14 +2,13 @@
 
 import pytest
 import torch
+from grid_kinds import FOR_TIMESTEPS, REFUSED, STEPS_OF, SUITED, steps_of
 from sdxl_schedulers import SCHEDULES, SDXL
 from tiny_models import largest_difference
 
 from k_diffusing.grids.choose import discrete_grid
 from k_diffusing.grids.named import SIGMA_GRIDS
 from samplers_patch import k_sampling
-
-STEPS = [1, 2, 3, 8, 30, 1000]
 
 # Numbers printed by ComfyUI's functions of the same names, n = 8, on SDXL's schedule and on a flow schedule of
 # 1000 levels with shift 3.
@@ -59,26 +58,43 @@ def test_k_diffusions_vp():
     assert ((t / (1 - t) - expected).abs() <= 1.2e-7 * (1 + expected) ** 2).all()
 
 
-@pytest.mark.parametrize("n", STEPS)
-@pytest.mark.parametrize("kind", SCHEDULES)
-@pytest.mark.parametrize("name", SIGMA_GRIDS)
-def test_every_grid(name, kind, n):
-    """Strictly decreasing to 0, n + 1 values, from the schedule's largest sigma.
+FIRST = {"optimal_steps": 0.9968, "laplace": 0.995}  # flow times
+
+
+@pytest.mark.parametrize("name, kind", SUITED)
+def test_every_grid(name, kind):
+    """Strictly decreasing to 0, n + 1 values, from the schedule's largest sigma, for 1 to 60 steps and for 1000.
 
     Not so: ddim_uniform counts up from the smallest sigmas in whole strides, so that it starts lower and has a few
     steps more or less than n; beta drops doubles, which it has where n nears the number of levels; vp has its own
-    range.
+    range; a published list starts where it does.
     """
-    schedule = SCHEDULES[kind]
-    sigmas = SIGMA_GRIDS[name](schedule, n)
-    assert sigmas.dtype == torch.float32 and sigmas.device.type == "cpu"
-    assert sigmas.isfinite().all() and (sigmas.diff() < 0).all() and sigmas[-1] == 0
-    if name != "ddim_uniform" and not (name == "beta" and n == 1000):
-        assert len(sigmas) == n + 1
-    if name not in ("ddim_uniform", "vp"):
-        # 2e-6: float32 rounding through a logarithm, or through the tangent near pi / 2 (up to 80 times that)
-        tolerance = 2e-4 if name == "kl_optimal" and kind == "edm" else 2e-6
-        assert sigmas[0] == pytest.approx(float(schedule.sigmas[-1]), rel=tolerance)
+    schedule, first = SCHEDULES[kind], FIRST.get(name) if kind == "flow" else None
+    # 2e-6: float32 rounding through a logarithm, or through the tangent near pi / 2 (up to 80 times that)
+    tolerance = 2e-4 if name == "kl_optimal" and kind == "edm" else 2e-6
+    for n in steps_of(name, [*range(1, 61), 1000]):
+        sigmas = SIGMA_GRIDS[name](schedule, n)
+        assert sigmas.dtype == torch.float32 and sigmas.device.type == "cpu"
+        assert sigmas.isfinite().all() and (sigmas.diff() < 0).all() and sigmas[-1] == 0
+        if name != "ddim_uniform" and not (name in ("beta", "beta57") and n == 1000):
+            assert len(sigmas) == n + 1
+        if name not in ("ddim_uniform", "vp", "dmd2_sdxl", "ltx2_distilled"):
+            assert sigmas[0] == pytest.approx(first or float(schedule.sigmas[-1]), rel=tolerance)
+
+
+@pytest.mark.parametrize("name, kind", sorted(REFUSED))
+def test_a_grid_for_models_of_another_kind(name, kind):
+    n = steps_of(name, [8])[0]
+    complaint = f"{name} (is for|begins at sigma 700, and this model's largest is 80).*: take "
+    with pytest.raises(ValueError, match=complaint):
+        SIGMA_GRIDS[name](SCHEDULES[kind], n)
+
+
+@pytest.mark.parametrize("name", STEPS_OF)
+def test_steps_that_a_grid_has_not(name):
+    kind, n = "sdxl" if name in FOR_TIMESTEPS else "flow", max(STEPS_OF[name]) + 1
+    with pytest.raises(ValueError, match=f"^{name} (has|takes) .*{n}"):
+        SIGMA_GRIDS[name](SCHEDULES[kind], n)
 
 
 @pytest.mark.parametrize("n, count", [(1, 1), (8, 8), (20, 20), (30, 31), (1000, 999)])

@@ -18,5 +18,5 @@ def test_grids_that_are_here():
 def test_misspelt_and_absent_grids():
     with pytest.raises(ValueError, match="unknown sigma_grid 'Karas': did you mean 'karras'.*Choose one of karras, "):
         check_grid_choice("Karas")
-    with pytest.raises(ValueError, match="'Align Your Steps' is known and not here: give its values as sigmas="):
-        check_grid_choice("Align Your Steps")
+    with pytest.raises(ValueError, match="'Align Your Steps 32' is known and not here: give its values as a list"):
+        check_grid_choice("Align Your Steps 32")

@@ -10,6 +10,7 @@ import torch
 from diffusers import EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
 
 from flux_comfy_pipeline import FluxPipeline
+from k_diffusing.model.scheduler_config import noise_schedule
 from k_diffusing.noise.a1111 import a1111_noise
 from k_diffusing.noise.choose import noise_streams
 from k_diffusing.planning import discrete_plan, flow_plan
@@ -127,6 +128,15 @@ def test_grids(name):
     assert sigmas.dtype is torch.float32
     # to the last bit on the CPU that made them; exp, tan and powers of another may round the other way
     assert sigmas.tolist() == pytest.approx(GRIDS[name], rel=2.4e-7)
+
+
+def test_forges_turbo():
+    """Not SD-Turbo's ten timesteps: the steps are spread over all of them."""
+    sigmas = plan("euler", "Turbo", steps=7, program="forge").sigmas
+    times = noise_schedule(SDXL).timestep(sigmas[:-1])
+    assert times.round().tolist() == [999, 856, 713, 570, 428, 285, 142]  # its formula's, rounded
+    with pytest.raises(ValueError, match="'turbo' is none for FLUX"):
+        flow_plan(FLUX, "euler", None, "turbo", 5, size_mu=0.8, program="forge")
 
 
 def test_grids_over_another_range():
@@ -247,8 +257,8 @@ def test_settings_that_cannot_be(settings, message):
 def test_grids_that_are_none():
     with pytest.raises(ValueError, match="unknown sigma_grid"):
         plan("euler", "karass")
-    with pytest.raises(ValueError, match="align_your_steps"):
-        discrete_plan(SDXL, "euler", None, "align_your_steps", 5)  # a grid of the program's alone
+    ours = discrete_plan(SDXL, "euler", None, "align_your_steps", 5).sigmas
+    assert float(ours[1]) == pytest.approx(3.7681790315) != float(plan("euler", "align_your_steps").sigmas[1])
     for name in ("uniform", "automatic", "align_your_steps"):
         with pytest.raises(ValueError, match="none for FLUX.*simple"):
             flow_plan(FLUX, "euler", None, name, 5, size_mu=0.8, program="a1111")

@@ -43,7 +43,8 @@ TOLD = {
     "SGM Uniform": ["sigma grid sgm_uniform", "ComfyUI sgm_uniform"],
     "PLMS": ["sampler plms", "here no function", "diffusers PNDMScheduler"],
     "DDIM CFG++": ["note A1111 divides the guidance scale by 12.5"],
-    "Align Your Steps": ["here no: give its values as sigmas="],
+    "Align Your Steps 32": ["here no: give its values as a list"],
+    "AYS": ["sigma grid align_your_steps", "ComfyUI AlignYourStepsScheduler"],
 }
 
 
