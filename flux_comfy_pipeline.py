@@ -16,10 +16,11 @@ from diffusers.image_processor import PipelineImageInput
 from diffusers.pipelines.flux.pipeline_output import FluxPipelineOutput
 from diffusers.utils.torch_utils import get_module_execution_device
 
-from k_diffusing.arguments import check_callback, count_images, diffusers_arguments, warn_of_bounds
+from k_diffusing.arguments import check_callback, check_negative, count_images, diffusers_arguments, warn_of_bounds
 from k_diffusing.grids.part import Part
 from k_diffusing.images import check_images, clean_latents, latent_mask, size_of
 from k_diffusing.model.guidance import GuidanceInterval
+from k_diffusing.model.guidance_asked import GuidanceChoice
 from k_diffusing.model.scheduler_config import size_mu
 from k_diffusing.noise.check import check_noise
 from k_diffusing.noise.choose import noise_streams
@@ -79,6 +80,8 @@ class FluxPipeline(diffusers.FluxPipeline):
         sampler_options: dict[str, Any] | None = None,
         sigma_grid: str | Callable | None = None,
         flow_coordinates: str = "auto",
+        guidance: GuidanceChoice | None = None,
+        guider: Any = None,
         guidance_interval: GuidanceInterval | None = None,
         batch_guidance: bool = False,
         noise: str | None = None,
@@ -114,6 +117,11 @@ class FluxPipeline(diffusers.FluxPipeline):
                 these coordinates; "ve" for all others.
                 "velocity": the latents, with the velocity in place of the denoised latents; wrong for most
                 samplers, kept to reproduce what earlier programs did.
+            guidance: in place of true_cfg_scale, the weight of the prompt: a number, a list of one for each step, a
+                function of sigma (flow time), or a dict: {"cfg++": 0.6, "reference_steps": 20}, {"weight": 3,
+                "rescale": 0.7}. 1 leaves out the evaluation without the prompt, and 0.5 is half way to the prompt;
+                see docs/guidance.md.
+            guider: in its place, one of diffusers.guiders that makes one answer of those with and without the prompt.
             guidance_interval: of true CFG: (start, end), in fractions of the scheduler's time before its shift, or
                 {"sigma": (start, end)} in flow time: elsewhere the transformer is not called with the negative prompt.
             batch_guidance: both prompts of true CFG in one call of the transformer; False: in two, as diffusers does,
@@ -162,9 +170,9 @@ class FluxPipeline(diffusers.FluxPipeline):
         images = count_images(prompt, prompt_embeds, num_images_per_prompt)
         plan = self.plan(
             comfy_sampler, sampler_options, sigma_grid, num_inference_steps, sigmas=sigmas, height=height, width=width,
-            latents=latents, flow_coordinates=flow_coordinates, guidance_interval=guidance_interval, noise=noise,
-            program=program, mu=mu, denoise=denoise, start_step=start_step, end_step=end_step,
-            return_with_leftover_noise=return_with_leftover_noise,
+            latents=latents, flow_coordinates=flow_coordinates, guidance=guidance, guider=guider,
+            guidance_interval=guidance_interval, noise=noise, program=program, mu=mu, denoise=denoise,
+            start_step=start_step, end_step=end_step, return_with_leftover_noise=return_with_leftover_noise,
         )  # fmt: skip
         check_images(image, mask_image, add_noise, latents)
         check_callback(plan.sampler, callback_on_step_end)
@@ -179,6 +187,7 @@ class FluxPipeline(diffusers.FluxPipeline):
             negative_ip_adapter_image, negative_ip_adapter_image_embeds,
         )  # fmt: skip
         true_cfg = plan.guides(true_cfg_scale) and negative.has_text
+        check_negative(plan.guidance, negative.has_text)
         if true_cfg:
             check_shapes(self, given, negative, num_images_per_prompt, max_sequence_length, batch_guidance)
 
@@ -197,30 +206,30 @@ class FluxPipeline(diffusers.FluxPipeline):
         if mask_image is not None:
             kept = plan.kept(pack(latent_mask(mask_image, shape, device)), clean, drawn, add_noise)
         callbacks = StepCallbacks(told.tensors, callback_on_step_end, callback_on_step_end_tensor_inputs)
-        run, levels = SamplingRun(self, plan, x, told.dtype, callbacks, trace, size), plan.levels(x)
+        run, levels = SamplingRun(self, plan, x, told.dtype, callbacks, trace, size), plan.levels(x, true_cfg_scale)
 
         # 4. The denoiser.
-        def network(net_input, timestep, guided):
+        def network(net_input, at):
             """The velocity as true CFG makes it, with the prompt, without it: each [B, tokens, channels]."""
-            self._current_timestep = timestep[0]
-            inputs = net_input, timestep.to(told.dtype) / 1000, run.position.stage, x.dtype
-            if not (true_cfg and guided):
+            self._current_timestep = at.timestep[0]
+            inputs = net_input, at.timestep.to(told.dtype) / 1000, run.position.stage, x.dtype
+            if not (true_cfg and at.guided):
                 velocity = told.velocity(*inputs)
                 return velocity, velocity, velocity
             velocity, uncond = told.velocities(*inputs, batch_guidance)
-            return uncond + true_cfg_scale * (velocity - uncond), velocity, uncond
+            return levels.guide(velocity, uncond, at.weight, at.step, rescale), velocity, uncond
 
-        velocity, returns_velocity = None, plan.coordinates == "velocity"
+        velocity, rescale, returns_velocity = None, plan.guidance.rescale or 0.0, plan.coordinates == "velocity"
         lean = plan.derivative_is_enough and not run.shows_denoised and kept is None
 
         def denoiser(x, sigma, model_options=None, seed=None):
             nonlocal velocity
-            at = levels.at(sigma, x, run.position.level)
+            at = levels.at(sigma, x, run.position, model_options)
             state = x if kept is None else kept.before(x, at.sigma)
             latents = plan.space.latents(state, at.sigma)
             # What the first network call sees makes no round trip through the coordinates, so it is diffusers' own.
             net_input = (initial if kept is None and run.at_start(x) else latents).to(told.dtype)
-            velocity, *pair = network(net_input, at.timestep, at.guided)
+            velocity, *pair = network(net_input, at)
             if lean:
                 return run.evaluated(x, sigma, at, net_input, velocity)
             denoised = latents - at.time * velocity
@@ -251,7 +260,8 @@ class FluxPipeline(diffusers.FluxPipeline):
         self, comfy_sampler: str | Callable = "sample_euler", sampler_options: dict[str, Any] | None = None,
         sigma_grid: str | Callable | None = None, num_inference_steps: int = 28, *, sigmas: list[float] | None = None,
         height: int | None = None, width: int | None = None, latents: torch.Tensor | None = None,
-        flow_coordinates: str = "auto", guidance_interval: GuidanceInterval | None = None, noise: str | None = None,
+        flow_coordinates: str = "auto", guidance: GuidanceChoice | None = None, guider: Any = None,
+        guidance_interval: GuidanceInterval | None = None, noise: str | None = None,
         program: str | Program | None = None, mu: float | None = None,
         denoise: float | None = None, start_step: int | None = None, end_step: int | None = None,
         return_with_leftover_noise: bool = False,
@@ -264,8 +274,8 @@ class FluxPipeline(diffusers.FluxPipeline):
         return flow_plan(
             self.scheduler, comfy_sampler, sampler_options, sigma_grid, num_inference_steps,
             size_mu=dynamic_shift(self, height, width, latents), mu=mu, sigmas=sigmas,
-            flow_coordinates=flow_coordinates, guidance_interval=guidance_interval, noise=noise, program=program,
-            part=Part(denoise, start_step, end_step, return_with_leftover_noise),
+            flow_coordinates=flow_coordinates, guidance=guidance, guider=guider, guidance_interval=guidance_interval,
+            noise=noise, program=program, part=Part(denoise, start_step, end_step, return_with_leftover_noise),
         )  # fmt: skip
 
     @torch.no_grad()

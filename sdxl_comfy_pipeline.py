@@ -16,10 +16,11 @@ from diffusers.pipelines.stable_diffusion_xl.pipeline_output import StableDiffus
 from diffusers.utils import deprecate, logging
 from diffusers.utils.torch_utils import get_module_execution_device
 
-from k_diffusing.arguments import check_callback, count_images, diffusers_arguments, warn_of_bounds
+from k_diffusing.arguments import check_callback, check_guidance, count_images, diffusers_arguments, warn_of_bounds
 from k_diffusing.grids.part import Part
 from k_diffusing.images import check_images, clean_latents, latent_mask, size_of
 from k_diffusing.model.guidance import GuidanceInterval
+from k_diffusing.model.guidance_asked import GuidanceChoice
 from k_diffusing.noise.check import check_noise
 from k_diffusing.noise.choose import noise_streams
 from k_diffusing.observing import StepCallbacks
@@ -85,6 +86,8 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         sampler_options: dict[str, Any] | None = None,
         sigma_grid: str | Callable | None = None,
         quantize: bool | None = None,
+        guidance: GuidanceChoice | None = None,
+        guider: Any = None,
         guidance_interval: GuidanceInterval | None = None,
         batch_guidance: bool = True,
         noise: str | None = None,
@@ -115,6 +118,10 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
                 is neither used nor changed.
             quantize: tell the network the nearest integer timestep where sigma is between the grid's points,
                 in place of interpolating in log sigma; None: as the program does, without one interpolate.
+            guidance: in place of guidance_scale, the weight of the prompt: a number, a list of one for each step, a
+                function of sigma, or a dict: {"cfg++": 0.6, "reference_steps": 20}, {"weight": 7, "rescale": 0.7}. 1
+                leaves out the evaluation without the prompt, and 0.5 is half way to the prompt; see docs/guidance.md.
+            guider: in its place, one of diffusers.guiders that makes one answer of those with and without the prompt.
             guidance_interval: (start, end), in fractions of the timesteps, or {"sigma": (start, end)}: elsewhere the
                 UNet is called without the negative prompt, on half as many rows.
             batch_guidance: both prompts in one call of the UNet; False: in two, which takes less memory.
@@ -159,22 +166,26 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         images = count_images(prompt, prompt_embeds, num_images_per_prompt)
         plan = self.plan(
             comfy_sampler, sampler_options, sigma_grid, num_inference_steps, timesteps=timesteps, sigmas=sigmas,
-            denoising_end=denoising_end, quantize=quantize, guidance_interval=guidance_interval, noise=noise,
-            program=program, denoise=denoise, start_step=start_step, end_step=end_step,
-            return_with_leftover_noise=return_with_leftover_noise,
+            denoising_end=denoising_end, quantize=quantize, guidance=guidance, guider=guider,
+            guidance_interval=guidance_interval, noise=noise, program=program, denoise=denoise, start_step=start_step,
+            end_step=end_step, return_with_leftover_noise=return_with_leftover_noise,
         )  # fmt: skip
         check_images(image, mask_image, add_noise, latents)
         check_callback(plan.sampler, callback_on_step_end, callback)
+        check_guidance(plan.guidance, self.unet.config.time_cond_proj_dim is not None, guidance_rescale)
         shape = (self.unet.config.in_channels, height // self.vae_scale_factor, width // self.vae_scale_factor)
         check_noise(plan.noise, generator, seeds, images, elements=math.prod(shape))
         warn_of_bounds(self, plan.sampler, self.scheduler)
         warn_of_leftovers(plan.sampler.name, eta, callback=callback, callback_steps=callback_steps)
 
         # 2. Everything the denoiser closes over.
-        self._guidance_scale, self._guidance_rescale, self._clip_skip = guidance_scale, guidance_rescale, clip_skip
+        scale = plan.guidance.scale(guidance_scale)
+        self._guidance_scale, self._guidance_rescale, self._clip_skip = scale, guidance_rescale, clip_skip
+        if plan.guidance.rescale is not None:
+            self._guidance_rescale = plan.guidance.rescale
         self._cross_attention_kwargs, self._denoising_end = cross_attention_kwargs, denoising_end
         self._interrupt, self._num_timesteps = False, plan.num_timesteps
-        device, scale = self._execution_device, guidance_scale
+        device = self._execution_device
         two_prompts = plan.guides(guidance_scale) and self.unet.config.time_cond_proj_dim is None
         if negative_prompt is None and negative_prompt_embeds is None:
             negative_prompt = plan.program.empty_negative
@@ -200,27 +211,26 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         callbacks = StepCallbacks(
             told.tensors, callback_on_step_end, callback_on_step_end_tensor_inputs, callback, callback_steps
         )  # fmt: skip
-        run, levels = SamplingRun(self, plan, x, told.dtype, callbacks, trace, (height, width)), plan.levels(x)
+        run, levels = SamplingRun(self, plan, x, told.dtype, callbacks, trace, (height, width)), plan.levels(x, scale)
 
         # 4. The denoiser.
-        def network(net_input, timestep, guided):
+        def network(net_input, at):
             """The UNet's output as guidance makes it, with the prompt, without it: each [B, 4, h, w]."""
             # A callback may have changed the scale, and ended guidance so, as diffusers' own do.
-            both = two_prompts if self.guidance_scale == scale else self.do_classifier_free_guidance
-            if not (guided and both):
-                output = told.output(net_input, timestep, both, x.dtype)
+            changed = self.guidance_scale != scale
+            both = self.do_classifier_free_guidance if changed else two_prompts
+            if not (at.guided and both):
+                output = told.output(net_input, at.timestep, both, x.dtype)
                 return output, output, output
-            text, uncond = told.outputs(net_input, timestep, batch_guidance, x.dtype)
-            output = uncond + self.guidance_scale * (text - uncond)
-            if self.guidance_rescale > 0:
-                output = rescaled(output, text, self.guidance_rescale)
-            return output, text, uncond
+            text, uncond = told.outputs(net_input, at.timestep, batch_guidance, x.dtype)
+            weight = self.guidance_scale if changed else at.weight
+            return levels.guide(text, uncond, weight, at.step, self.guidance_rescale), text, uncond
 
         def denoiser(x, sigma, model_options=None, seed=None):
-            at = levels.at(sigma, x, run.position.level)
+            at = levels.at(sigma, x, run.position, model_options)
             state = x if kept is None else kept.before(x, at.sigma)
             net_input = plan.space.network_input(plan.space.latents(state, at.sigma), at.sigma).to(told.dtype)
-            output, *pair = network(net_input, at.timestep, at.guided)
+            output, *pair = network(net_input, at)
             denoised = plan.space.denoised(state, output, at.sigma)
             if model_options:
                 pair = (plan.space.denoised(state, output, at.sigma) for output in pair)
@@ -243,7 +253,8 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         self, comfy_sampler: str | Callable = "sample_euler", sampler_options: dict[str, Any] | None = None,
         sigma_grid: str | Callable | None = None, num_inference_steps: int = 50, *,
         timesteps: list[int] | None = None, sigmas: list[float] | None = None, denoising_end: float | None = None,
-        quantize: bool | None = None, guidance_interval: GuidanceInterval | None = None, noise: str | None = None,
+        quantize: bool | None = None, guidance: GuidanceChoice | None = None, guider: Any = None,
+        guidance_interval: GuidanceInterval | None = None, noise: str | None = None,
         program: str | Program | None = None,
         denoise: float | None = None, start_step: int | None = None, end_step: int | None = None,
         return_with_leftover_noise: bool = False,
@@ -254,8 +265,9 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         """
         return discrete_plan(
             self.scheduler, comfy_sampler, sampler_options, sigma_grid, num_inference_steps, timesteps=timesteps,
-            sigmas=sigmas, denoising_end=denoising_end, quantize=quantize, guidance_interval=guidance_interval,
-            noise=noise, program=program, part=Part(denoise, start_step, end_step, return_with_leftover_noise),
+            sigmas=sigmas, denoising_end=denoising_end, quantize=quantize, guidance=guidance, guider=guider,
+            guidance_interval=guidance_interval, noise=noise, program=program,
+            part=Part(denoise, start_step, end_step, return_with_leftover_noise),
         )  # fmt: skip
 
     @torch.no_grad()
@@ -271,12 +283,6 @@ def warn_of_leftovers(sampler: str, eta: float, **deprecated) -> None:
             deprecate(name, "1.0.0", f"Passing `{name}` is deprecated, use `callback_on_step_end`")
     if eta:
         logger.warning(f"eta={eta} is DDIM's and ignored here: give {sampler} sampler_options={{'eta': {eta}}}")
-
-
-def rescaled(output: torch.Tensor, text: torch.Tensor, rescale: float) -> torch.Tensor:
-    """diffusers' rescale_noise_cfg (Lin et al. 2023, arXiv 2305.08891, section 3.4)."""
-    module = diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl
-    return module.rescale_noise_cfg(output, text, guidance_rescale=rescale)
 
 
 def decoded(pipe: StableDiffusionXLPipeline, latents: torch.Tensor, output_type: str) -> Any:

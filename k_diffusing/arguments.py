@@ -10,6 +10,7 @@ import torch
 from diffusers.utils import logging
 
 from k_diffusing.grids.check import check_grid_choice, check_steps
+from k_diffusing.model.guidance import Guidance
 from k_diffusing.samplers.find import find_sampler
 from k_diffusing.samplers.options import check_options
 from k_diffusing.samplers.records import Sampler
@@ -61,6 +62,27 @@ def check_callback(sampler: Sampler, *callbacks: Callable | None) -> None:
     takes_callback = any(p.name == "callback" or p.kind is p.VAR_KEYWORD for p in parameters)
     if not takes_callback and any(callback is not None for callback in callbacks):
         raise ValueError(f"{sampler.name} takes no `callback`, so no step-end callback can be called: add it")
+
+
+def check_guidance(guidance: Guidance, embeds_scale: bool, rescale: float) -> None:
+    """Raise ValueError for guidance that an SDXL network cannot have.
+
+    embeds_scale: whether it was distilled to be told the scale. rescale: diffusers' guidance_rescale.
+    """
+    if guidance.by_step and embeds_scale:
+        raise ValueError(
+            "guidance= and guider= combine answers with and without the prompt, and this UNet was distilled to take "
+            "the scale as an embedding (time_cond_proj_dim): give guidance_scale"
+        )
+    if guidance.guider is not None and rescale:
+        name = type(guidance.guider).__name__
+        raise ValueError(f"guidance_rescale={rescale} beside guider=: give it to the guider, {name}(guidance_rescale=)")
+
+
+def check_negative(guidance: Guidance, has_negative: bool) -> None:
+    """Raise ValueError for guidance of FLUX that lacks the negative prompt; true_cfg_scale alone is ignored then."""
+    if guidance.guides and not has_negative:
+        raise ValueError("guidance= and guider= need a negative prompt on FLUX: give negative_prompt='', say")
 
 
 def warn_of_bounds(owner: Any, sampler: Sampler, scheduler) -> None:

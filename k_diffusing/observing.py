@@ -37,13 +37,25 @@ class Position:
             afterwards.
         level: index in the grid of the sigma of the network call to come, where it is known to be one of the grid's.
         calls: network calls made.
+        known: whether the sampler's steps are the grid's, and are known as they begin.
     """
 
     def __init__(self, sampler: Sampler, options: dict[str, Any]):
         self.custom = sampler.custom
         self.churned = bool(options.get("s_churn"))
-        self.on_grid = sampler.takes == "sigmas" and not (sampler.custom or self.churned)
+        self.known = sampler.takes == "sigmas" and not sampler.custom
+        self.on_grid = self.known and not self.churned
         self.step, self.stage, self.level, self.calls = 0, 0, None, 0
+
+    @property
+    def grid_step(self) -> int | None:
+        """The step of the grid that the network call to come is in, where the sampler's steps are the grid's."""
+        return self.step if self.known else None
+
+    @property
+    def begins(self) -> bool:
+        """Whether the network call to come is the first of a step of the grid."""
+        return self.known and self.stage == 0
 
     def begin(self, step: int) -> None:
         """Step `step` begins."""

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import torch
 
 from k_diffusing.images import Kept
+from k_diffusing.model.guidance import Guidance
+from k_diffusing.model.guiders import Guide, guide_of
 from k_diffusing.noise.sources import NoiseSource
 from k_diffusing.programs.choose import PROGRAMS
 from k_diffusing.programs.records import DIFFUSERS, Program
@@ -24,13 +26,16 @@ class Level(NamedTuple):
     """A noise level, as one network call needs it.
 
     sigma: the sampler's, 0-dim or [B, 1, ...]. time: diffusers' sigma there, shaped alike. timestep: [B]. guided:
-    whether guidance is on.
+    whether the answer without the prompt is asked for. weight: that of the answer to the prompt. step: of the grid;
+    0 where nothing depends on it.
     """
 
     sigma: torch.Tensor
     time: torch.Tensor
     timestep: torch.Tensor
     guided: bool
+    weight: float
+    step: int
 
 
 @dataclass(frozen=True)
@@ -42,11 +47,12 @@ class SamplingPlan:
         options: those given to it.
         sigmas: [steps + 1], the noise levels in the sampler's coordinates, on the CPU.
         space: the changes between latents, the sampler's state and the network's input.
-        guided: (time 0-dim or [B]) -> whether the network is guided there.
+        guided: (time 0-dim or [B]) -> whether that is in the guidance interval.
         noise: the noise source, by its name or as a record.
         initial_scale: what unit noise is multiplied by; on flow models it makes latents, else the state at sigmas[0].
         image_scale: the same where the noise is added to an image.
         program: whose conventions these are.
+        guidance: the weights by step, a guider, or neither.
     """
 
     sampler: Sampler
@@ -58,6 +64,7 @@ class SamplingPlan:
     initial_scale: torch.Tensor | float = 1.0
     image_scale: torch.Tensor | float = 1.0
     program: Program = DIFFUSERS
+    guidance: Guidance = Guidance()
 
     @property
     def coordinates(self) -> str:
@@ -134,47 +141,56 @@ class SamplingPlan:
         return latents / self.space.remains(sigma) if self.space.flow else x
 
     def guides(self, scale: float) -> bool:
-        """Whether the network is called with the negative prompt at this guidance scale.
+        """Whether the network is called with the negative prompt, at this guidance scale if it is the weight.
 
-        CFG++ functions step along the answer to the negative prompt, whatever the scale.
+        CFG++ functions step along the answer to the negative prompt, whatever the weight.
         """
-        return self.program.guides(scale) or self.sampler.uses_uncond
+        asked = self.guidance.guides if self.guidance.by_step else self.program.guides(scale)
+        return asked or self.sampler.uses_uncond
 
     def model(self, denoiser: Callable) -> Callable:
         """What the sampler gets as its model: ComfyUI's functions look for more there than the call."""
         return ComfyModel(denoiser, self.space.levels) if self.sampler.custom else denoiser
 
-    def levels(self, x: torch.Tensor) -> "Levels":
-        """The levels, for states like x [B, ...] on its device."""
+    def levels(self, x: torch.Tensor, scale: float) -> "Levels":
+        """The levels, for states like x [B, ...] on its device; scale: the weight where guidance= tells of none."""
         called = self.sigmas.clone()
         if called[0] == 1 and "first_time" in self.options:
             called[0] = self.options["first_time"]
         sigmas, times = called.unbind(), self.space.time(called).unbind()
         timesteps = self.space.timestep(called).to(x.device).unsqueeze(1).repeat(1, len(x))
-        grid = [Level(*row, self.guided(row[1])) for row in zip(sigmas, times, timesteps, strict=True)]
-        return Levels(self.space, self.guided, grid)
+        weights = (*(self.guidance.weights or [scale] * (len(called) - 1)), 1.0)
+        levels = Levels(self, scale, guide_of(self.guidance, len(called) - 1), [])
+        for step, row in enumerate(zip(sigmas, times, timesteps, strict=True)):
+            levels.grid.append(levels.level(*row, weights[step], step))
+        return levels
 
     def rows(self) -> list[dict[str, float]]:
         """A row of plain numbers for each step."""
         times = self.space.time(self.sigmas)
         columns = zip(self.sigmas, times, self.timesteps, strict=False)
         return [
-            {"step": step, "sigma": float(sigma), "timestep": float(timestep), "guided": self.guided(time)}
+            {"step": step, "sigma": float(sigma), "timestep": float(timestep), **self._guided_row(step, time)}
             for step, (sigma, time, timestep) in enumerate(columns)
         ]
+
+    def _guided_row(self, step: int, time: torch.Tensor) -> dict[str, Any]:
+        """Whether the step is guided, and the weight if it is known here."""
+        guided, weights = self.guided(time), self.guidance.weights
+        if not weights:
+            return {"guided": guided}
+        return {"guided": guided and weights[step] != 1, "weight": weights[step] if guided else 1.0}
 
     def __str__(self) -> str:
         lines = [self._title(), f"{'step':>4} {'sigma':>12} {'timestep':>10}  guided"]
         lines += [
-            f"{row['step']:4d} {row['sigma']:12.6g} {row['timestep']:10.3f}  {'yes' if row['guided'] else 'no'}"
-            for row in self.rows()
+            f"{row['step']:4d} {row['sigma']:12.6g} {row['timestep']:10.3f}  {_guided(row)}" for row in self.rows()
         ]
         return "\n".join([*lines, f"{'end':>4} {float(self.sigmas[-1]):12.6g}"])
 
     def _repr_html_(self) -> str:
         cells = (
-            f"<td>{row['step']}</td><td>{row['sigma']:.6g}</td><td>{row['timestep']:.3f}</td>"
-            f"<td>{'yes' if row['guided'] else 'no'}</td>"
+            f"<td>{row['step']}</td><td>{row['sigma']:.6g}</td><td>{row['timestep']:.3f}</td><td>{_guided(row)}</td>"
             for row in self.rows()
         )
         end = f"<td>end</td><td>{float(self.sigmas[-1]):.6g}</td><td></td><td></td>"
@@ -188,20 +204,54 @@ class SamplingPlan:
         known = [f"{count} {name}" for count, name in counts if count is not None] or ["as many steps as it takes"]
         options = "".join(f", {name}={value!r}" for name, value in self.options.items())
         whose = [f"program {name}" for name, program in PROGRAMS.items() if program is self.program]
-        told = [*known, *whose, f"coordinates {self.coordinates}", f"noise {self.noise}"]
+        guider = [] if self.guidance.guider is None else [f"guider {type(self.guidance.guider).__name__}"]
+        told = [*known, *whose, f"coordinates {self.coordinates}", f"noise {self.noise}", *guider]
         return f"{self.sampler.name}{options}: {', '.join(told)}"
 
 
-class Levels(NamedTuple):
-    """The noise levels of a plan, for a batch on a device. grid: one for each of the plan's sigmas."""
+def _guided(row: dict[str, Any]) -> str:
+    """The last column of a row: yes or no, and the weight if the plan knows it."""
+    guided = "yes" if row["guided"] else "no"
+    return f"{guided}, {row['weight']:.4g}" if "weight" in row else guided
 
-    space: LatentSpace
-    guided: Callable[[torch.Tensor], bool]
+
+class Levels(NamedTuple):
+    """The noise levels of a plan, for a batch on a device.
+
+    plan: whose they are. scale: the weight where guidance= tells of none. guide: what makes one of two answers of the
+    network. grid: a level for each of the plan's sigmas.
+    """
+
+    plan: SamplingPlan
+    scale: float
+    guide: Guide
     grid: list[Level]
 
-    def at(self, sigma: torch.Tensor, x: torch.Tensor, index: int | None) -> Level:
-        """The level at which the network is called on x [B, ...], sigma [B]: the grid's, if its index is known."""
-        if index is not None:  # known on the host: fewer operations
-            return self.grid[index]
-        time, shape = self.space.time(sigma), (-1, *[1] * (x.ndim - 1))
-        return Level(sigma.reshape(shape), time.reshape(shape), self.space.timestep(sigma), self.guided(time))
+    def at(self, sigma: torch.Tensor, x: torch.Tensor, position, model_options: dict | None = None) -> Level:
+        """The level at which the network is called on x [B, ...], sigma [B].
+
+        position: where the sampler is (`observing.Position`). model_options: what the sampler passes on to the model;
+        with "prompt_alone" the answer without the prompt is not asked for.
+        """
+        at = self._at(sigma, x, position)
+        return at._replace(guided=False) if model_options and model_options.get("prompt_alone") else at
+
+    def _at(self, sigma: torch.Tensor, x: torch.Tensor, position) -> Level:
+        if position.level is not None:  # known on the host: fewer operations
+            return self.grid[position.level]
+        space, guidance = self.plan.space, self.plan.guidance
+        time, shape = space.time(sigma), (-1, *[1] * (x.ndim - 1))
+        weight, step = self.scale, 0
+        if guidance.by_step:
+            level = float(time.flatten()[0])
+            step = position.step if position.begins else guidance.step_at(level, position.grid_step)
+            weight = guidance.weight(level, step) if guidance.weights else weight
+        return self.level(sigma.reshape(shape), time.reshape(shape), space.timestep(sigma), weight, step)
+
+    def level(self, sigma, time, timestep, weight: float, step: int) -> Level:
+        """One level, of which it is found whether the answer without the prompt is asked for."""
+        plan, guidance = self.plan, self.plan.guidance
+        guided = plan.guided(time) and (
+            plan.sampler.uses_uncond or not guidance.by_step or self.guide.needs_both(weight, step)
+        )
+        return Level(sigma, time, timestep, guided, weight, step)

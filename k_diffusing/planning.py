@@ -8,6 +8,8 @@ from k_diffusing.arguments import check_sampler
 from k_diffusing.grids.choose import SigmaGrid, discrete_grid, flow_grid, over_the_model
 from k_diffusing.grids.part import WHOLE, Part
 from k_diffusing.model.guidance import GuidanceInterval, guidance_at
+from k_diffusing.model.guidance_asked import GuidanceChoice
+from k_diffusing.model.guiders import guidance_of
 from k_diffusing.model.scheduler_config import preconditioning
 from k_diffusing.noise.check import check_source
 from k_diffusing.noise.sources import NoiseSource
@@ -31,6 +33,8 @@ def discrete_plan(
     sigmas: list[float] | None = None,
     denoising_end: float | None = None,
     quantize: bool | None = None,
+    guidance: GuidanceChoice | None = None,
+    guider: Any = None,
     guidance_interval: GuidanceInterval | None = None,
     noise: str | NoiseSource | None = None,
     program: str | Program | None = None,
@@ -74,7 +78,9 @@ def discrete_plan(
     if quantize:
         space.timestep(levels)  # raises where timesteps are not integers
     options = program.options(sampler, schedule) | (sampler_options or {})
-    return SamplingPlan(sampler, options, levels, space, guided, noise, scale, image_scale, program)
+    whole = len(levels) - 1 if timesteps is not None or sigmas is not None else steps
+    weights = guidance_of(guidance, guider, space.time(levels), False, whole)
+    return SamplingPlan(sampler, options, levels, space, guided, noise, scale, image_scale, program, weights)
 
 
 def check_part(part: Part, **explicit) -> None:
@@ -108,6 +114,8 @@ def flow_plan(
     mu: float | None = None,
     sigmas: list[float] | None = None,
     flow_coordinates: str = "auto",
+    guidance: GuidanceChoice | None = None,
+    guider: Any = None,
     guidance_interval: GuidanceInterval | None = None,
     noise: str | NoiseSource | None = None,
     program: str | Program | None = None,
@@ -148,4 +156,6 @@ def flow_plan(
     image_scale = space.time(levels[0])
     scale = program.flow_scale(first) if part.from_the_top else image_scale
     options = program.options(sampler, schedule) | (sampler_options or {})
-    return SamplingPlan(sampler, options, levels, space, guided, noise, scale, image_scale, program)
+    whole = len(levels) - 1 if sigmas is not None else part.grid_steps(num_inference_steps)
+    weights = guidance_of(guidance, guider, space.time(levels), True, whole)
+    return SamplingPlan(sampler, options, levels, space, guided, noise, scale, image_scale, program, weights)
