@@ -136,7 +136,8 @@ def diffusers_arguments(call: Callable, arguments: dict[str, Any]) -> dict[str, 
             continue
         value = kept.pop(name)
         if value is not None and value != parameter.default:
-            raise ValueError(f"{name}={value!r} needs a sampler, and comfy_sampler=None runs diffusers' own loop")
+            told = (repr(value).splitlines() or [""])[0]  # a guider's goes on for long
+            raise ValueError(f"{name}={told} needs a sampler, and comfy_sampler=None runs diffusers' own loop")
     if "denoised" in (kept["callback_on_step_end_tensor_inputs"] or []):
         raise ValueError("diffusers' own loop (comfy_sampler=None) has no 'denoised' to give to a callback")
     return kept

@@ -7,6 +7,7 @@ from typing import Any
 from k_diffusing.arguments import check_sampler
 from k_diffusing.grids.choose import SigmaGrid, discrete_grid, flow_grid, over_the_model
 from k_diffusing.grids.part import WHOLE, Part
+from k_diffusing.model.coordinates import noise_level
 from k_diffusing.model.guidance import GuidanceInterval, guidance_at
 from k_diffusing.model.guidance_asked import GuidanceChoice
 from k_diffusing.model.guiders import guidance_of
@@ -79,7 +80,7 @@ def discrete_plan(
         space.timestep(levels)  # raises where timesteps are not integers
     options = program.options(sampler, schedule) | (sampler_options or {})
     whole = len(levels) - 1 if timesteps is not None or sigmas is not None else steps
-    weights = guidance_of(guidance, guider, space.time(levels), False, whole)
+    weights = guidance_of(guidance, guider, levels.tolist(), levels.tolist(), whole, packed=False)
     return SamplingPlan(sampler, options, levels, space, guided, noise, scale, image_scale, program, weights)
 
 
@@ -157,5 +158,7 @@ def flow_plan(
     scale = program.flow_scale(first) if part.from_the_top else image_scale
     options = program.options(sampler, schedule) | (sampler_options or {})
     whole = len(levels) - 1 if sigmas is not None else part.grid_steps(num_inference_steps)
-    weights = guidance_of(guidance, guider, space.time(levels), True, whole)
+    times = space.time(levels)
+    spread = levels if coordinates == "ve" else noise_level(times)
+    weights = guidance_of(guidance, guider, times.tolist(), spread.tolist(), whole, packed=True)
     return SamplingPlan(sampler, options, levels, space, guided, noise, scale, image_scale, program, weights)

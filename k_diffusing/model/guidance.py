@@ -2,7 +2,7 @@
 
     guides = guidance_at({"sigma": (5.4, 0.28)}, schedule)
     guides(torch.tensor(2.0))  # True
-    guidance = weights_of({"cfg++": 0.6}, [14.6, 5.0, 1.0, 0.0], flow=False, steps=3)
+    guidance = weights_of({"cfg++": 0.6}, [14.6, 5.0, 1.0, 0.0], steps=3)
     guidance.weights  # (0.91, 0.75, 0.6)
 
 Outside of the interval the evaluation without the prompt is left out, which is half of the work there (Kynkäänniemi
@@ -19,7 +19,6 @@ from typing import Any
 import torch
 
 from k_diffusing._tensors import ROUNDED
-from k_diffusing.model.coordinates import noise_level
 from k_diffusing.model.guidance_asked import Asked, GuidanceChoice, asked, is_number
 
 GuidanceInterval = tuple[float, float] | dict[str, tuple[float, float]]
@@ -114,22 +113,25 @@ class Guidance:
         return self.weights[step] if self.of_sigma is None else weight_at(self.of_sigma, level)
 
 
-def weights_of(choice: GuidanceChoice | None, levels: list[float], flow: bool, steps: int) -> Guidance:
+def weights_of(
+    choice: GuidanceChoice | None, levels: list[float], steps: int, sigmas: list[float] | None = None
+) -> Guidance:
     """The guidance of a run.
 
     Args:
         choice: As the user made it.
-        levels: The grid [n + 1], as diffusers counts sigma: flow time where `flow`.
-        flow: Whether the model is a flow model.
+        levels: The grid [n + 1], as diffusers counts sigma (flow time on FLUX).
         steps: Those of the whole grid, of which the run may take a part.
+        sigmas: The same levels as sigma of x0 + sigma eps, where they are others.
 
     Raises:
         ValueError, TypeError: For what is no guidance, or not one of this run.
     """
     given, n = asked(choice), len(levels) - 1
-    weights, of_sigma = (), None
+    weights: Any = ()
+    of_sigma = None
     if given.cfg_pp is not None:
-        weights = cfg_pp_weights(given, [noise_level_of(level) for level in levels] if flow else levels, steps)
+        weights = cfg_pp_weights(given, levels if sigmas is None else sigmas, steps)
     elif callable(given.weight):
         of_sigma = given.weight
         weights = tuple(weight_at(of_sigma, level) for level in levels[:-1])
@@ -153,11 +155,6 @@ def cfg_pp_weights(given: Asked, sigmas: list[float], steps: int) -> tuple[float
     finer = steps / given.reference_steps if given.reference_steps else 1.0
     kept = [(low / high) ** finer for high, low in zip(sigmas, sigmas[1:], strict=False)]
     return tuple(min(given.cfg_pp / (1 - part), given.largest) if part < 1 else given.largest for part in kept)
-
-
-def noise_level_of(time: float) -> float:
-    """The sigma of x0 + sigma eps at a flow time, infinite at 1."""
-    return noise_level(time) if time < 1 else math.inf
 
 
 def weight_at(of_sigma: Callable[[torch.Tensor], Any], level: float) -> float:

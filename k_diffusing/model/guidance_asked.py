@@ -77,18 +77,18 @@ def _weight(weight: Any) -> Weight:
     """A float, a tuple of floats, or the function."""
     if callable(weight):
         return weight
-    if not isinstance(weight, (str, dict)) and hasattr(weight, "tolist"):  # an array, or a tensor
-        weight = weight.tolist()
-    if is_number(weight):
-        return float(weight)
-    if not isinstance(weight, (list, tuple)):
+    array = hasattr(weight, "tolist")  # or a tensor
+    values: Any = weight.tolist() if array else weight
+    if is_number(values):
+        return float(values)
+    if not isinstance(values, (list, tuple)):
         raise TypeError(f"guidance={weight!r} is no guidance: give {_FORMS}")
-    for value in weight:
+    for value in values:
         if not is_number(value):
             raise TypeError(f"guidance= has {value!r} among its weights, and a weight is a finite number")
-    if not weight:
+    if not values:
         raise ValueError(f"guidance={weight!r} holds no weight: give {_FORMS}")
-    return tuple(map(float, weight))
+    return tuple(map(float, values))
 
 
 def _within(key: str, value: Any, low: float, high: float, what: str) -> float:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
+from k_diffusing._messages import one_line
 from k_diffusing.model.guidance import Guidance, weighted, weights_of
 from k_diffusing.model.guidance_asked import GuidanceChoice
 
@@ -69,24 +70,26 @@ def guide_of(guidance: Guidance, steps: int) -> Guide:
     return ByWeight() if guidance.guider is None else ByGuider(guidance.guider, steps)
 
 
-def guidance_of(choice: GuidanceChoice | None, guider: Any, levels: torch.Tensor, flow: bool, steps: int) -> Guidance:
+def guidance_of(
+    choice: GuidanceChoice | None, guider: Any, levels: list[float], sigmas: list[float], steps: int, packed: bool
+) -> Guidance:
     """The guidance of a run, by weights or by a guider.
 
-    levels: the grid [n + 1], as diffusers counts sigma. flow: whether the model is a flow model. steps: those of the
-    whole grid, of which the run may take a part. Raises as `weights_of` and `check_guider` do.
+    levels, sigmas, steps: As `weights_of` has them. packed: whether latents are packed into tokens. Raises as
+    `weights_of` and `check_guider` do.
     """
     if guider is None:
-        return weights_of(choice, levels.tolist(), flow, steps)
+        return weights_of(choice, levels, steps, sigmas)
     if choice is not None:
         raise ValueError(f"guidance={choice!r} and guider={type(guider).__name__} both guide: leave one of them out")
-    check_guider(guider, flow)
-    return Guidance(tuple(levels.tolist()), guider=guider)
+    check_guider(guider, packed)
+    return Guidance(tuple(levels), guider=guider)
 
 
-def check_guider(guider: Any, flow: bool) -> None:
+def check_guider(guider: Any, packed: bool) -> None:
     """Raise TypeError or ValueError for what is no guider that can be called here, with the reason.
 
-    flow: whether it is a flow model's, whose latents are packed.
+    packed: whether latents are packed into tokens, as FLUX's are.
     """
     from diffusers.guiders import BaseGuidance
 
@@ -108,7 +111,7 @@ def check_guider(guider: Any, flow: bool) -> None:
             f"guider={name} needs more than the answers with and without the prompt ({more}): take one that needs "
             "these two, such as AdaptiveProjectedGuidance"
         )
-    _try(guider, SHAPES[flow])
+    _try(guider, SHAPES[packed])
 
 
 def _try(guider: Any, shape: tuple[int, ...]) -> None:
@@ -122,6 +125,6 @@ def _try(guider: Any, shape: tuple[int, ...]) -> None:
     except Exception as error:  # diffusers' code, or the user's: whatever it raises
         sizes = ", ".join(map(str, shape[1:]))
         raise ValueError(
-            f"guider={type(guider).__name__} cannot take answers of the shape [B, {sizes}] ({error}): take another, "
-            "such as AdaptiveProjectedGuidance"
+            f"guider={type(guider).__name__} cannot take answers of the shape [B, {sizes}] ({one_line(error)}): take "
+            "another, such as AdaptiveProjectedGuidance"
         ) from error
