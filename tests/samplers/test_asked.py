@@ -28,7 +28,7 @@ ASKED = [
 ]
 
 
-@pytest.mark.parametrize("arguments, meant", ASKED, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize("arguments, meant", ASKED, ids=[f"row {i}" for i in range(len(ASKED))])
 def test_what_is_asked_for(arguments, meant):
     assert asked(*arguments) == meant
 
