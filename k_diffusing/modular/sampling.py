@@ -52,12 +52,12 @@ def sample(block: Any, start: Start, network: Network, trace: Trace | None) -> t
     plan, space = start.plan, start.plan.space
     x = space.state(start.latents, plan.sigmas[0]) if space.flow else start.latents
     run = SamplingRun(block, plan, x, start.dtype, StepCallbacks({}), chosen_trace(trace), start.size)
-    levels, output, returns_velocity = plan.levels(x), None, plan.coordinates == "velocity"
+    levels, output, returns_velocity = plan.levels(x, scale=1.0), None, plan.coordinates == "velocity"
     lean = plan.derivative_is_enough and not run.shows_denoised
 
     def denoiser(x, sigma):
         nonlocal output
-        at = levels.at(sigma, x, run.position.level)
+        at = levels.at(sigma, x, run.position)
         # What the first network call of a flow model sees makes no round trip through the coordinates.
         latents = start.latents if space.flow and run.at_start(x) else space.latents(x, at.sigma)
         net_input = space.network_input(latents, at.sigma).to(start.dtype)
