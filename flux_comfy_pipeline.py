@@ -4,7 +4,6 @@ pipe = FluxPipeline.from_pretrained("black-forest-labs/FLUX.1-dev", dtype=torch.
 image = pipe("an astronaut in a jungle", comfy_sampler="dpmpp_2m").images[0]
 """
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +17,7 @@ from diffusers.utils.torch_utils import get_module_execution_device
 
 from k_diffusing.arguments import check_callback, check_negative, count_images, diffusers_arguments, warn_of_bounds
 from k_diffusing.grids.part import Part
-from k_diffusing.images import check_images, clean_latents, latent_mask, size_of
+from k_diffusing.images import check_images, clean_latents, size_of
 from k_diffusing.model.guidance import GuidanceInterval
 from k_diffusing.model.guidance_asked import GuidanceChoice
 from k_diffusing.model.scheduler_config import size_mu
@@ -133,7 +132,8 @@ class FluxPipeline(diffusers.FluxPipeline):
             image: a picture to start from, or its latents [B, channels, h, w] in the network's scale: noise is added to
                 them, as by ComfyUI's KSampler.
             mask_image: where the image is made anew, white or 1; elsewhere every network call sees the image noised.
-            denoise: below 1 only the last steps are taken, those of a grid of num_inference_steps / denoise.
+            denoise: below 1 only the last steps are taken, those of a grid of num_inference_steps / denoise; with
+                program="a1111" that part of num_inference_steps, as by its img2img.
             start_step, end_step: the first step to take, and the one to end before, counted from 0.
             add_noise: False: latents are what a run with return_with_leftover_noise=True, and an end_step, has left.
             return_with_leftover_noise: False: where end_step ends a run early, its last step leads to no noise.
@@ -204,7 +204,7 @@ class FluxPipeline(diffusers.FluxPipeline):
         initial = plan.start(drawn, clean, add_noise)
         x, kept = plan.space.state(initial, plan.sigmas[0]), None
         if mask_image is not None:
-            kept = plan.kept(pack(latent_mask(mask_image, shape, device)), clean, drawn, add_noise)
+            kept = plan.kept(pack(plan.program.latent_mask(mask_image, shape, device)), clean, drawn, add_noise)
         callbacks = StepCallbacks(told.tensors, callback_on_step_end, callback_on_step_end_tensor_inputs)
         run, levels = SamplingRun(self, plan, x, told.dtype, callbacks, trace, size), plan.levels(x, true_cfg_scale)
 
@@ -248,10 +248,11 @@ class FluxPipeline(diffusers.FluxPipeline):
         with run:
             run.end(run_sampler(
                 plan.sampler, plan.model(denoiser), x, plan.sigmas, options=plan.options,
-                noise=functools.partial(streams.step_noise, unpacked_shape=shape, pack=pack, time=plan.space.time),
+                noise=plan.step_noise(streams, unpacked_shape=shape, pack=pack),
                 derivative=derivative if patched else None, observer=run, watch_noise=run.watch_noise,
             ))  # fmt: skip
-        self._current_timestep, final = None, run.latents
+        self._current_timestep = None
+        final = run.latents if kept is None else kept.result(run.latents)
         image: Any = final.to(told.dtype) if output_type == "latent" else self.decode(final, height, width, output_type)
         self.maybe_free_model_hooks()
         return FluxPipelineOutput(images=image) if return_dict else (image,)

@@ -18,7 +18,7 @@ from diffusers.utils.torch_utils import get_module_execution_device
 
 from k_diffusing.arguments import check_callback, check_guidance, count_images, diffusers_arguments, warn_of_bounds
 from k_diffusing.grids.part import Part
-from k_diffusing.images import check_images, clean_latents, latent_mask, size_of
+from k_diffusing.images import check_images, clean_latents, size_of
 from k_diffusing.model.guidance import GuidanceInterval
 from k_diffusing.model.guidance_asked import GuidanceChoice
 from k_diffusing.noise.check import check_noise
@@ -132,7 +132,8 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
             image: a picture to start from, or its latents [B, channels, h, w] in the network's scale: noise is added to
                 them, as by ComfyUI's KSampler.
             mask_image: where the image is made anew, white or 1; elsewhere every network call sees the image noised.
-            denoise: below 1 only the last steps are taken, those of a grid of num_inference_steps / denoise.
+            denoise: below 1 only the last steps are taken, those of a grid of num_inference_steps / denoise; with
+                program="a1111" that part of num_inference_steps, as by its img2img.
             start_step, end_step: the first step to take, and the one to end before, counted from 0.
             add_noise: False: latents are what a run with return_with_leftover_noise=True, and an end_step, has left.
             return_with_leftover_noise: False: where end_step ends a run early, its last step leads to no noise.
@@ -204,10 +205,9 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         drawn = streams.initial(shape, device, told.dtype) if latents is None and add_noise else latents
         drawn = None if drawn is None else drawn.to(device, torch.promote_types(drawn.dtype, torch.float32))
         clean = None if image is None else clean_latents(self, image, shape, device)
-        x = plan.start(drawn, clean, add_noise)
-        kept = (
-            None if mask_image is None else plan.kept(latent_mask(mask_image, shape, device), clean, drawn, add_noise)
-        )
+        x, kept = plan.start(drawn, clean, add_noise), None
+        if mask_image is not None:
+            kept = plan.kept(plan.program.latent_mask(mask_image, shape, device), clean, drawn, add_noise)
         callbacks = StepCallbacks(
             told.tensors, callback_on_step_end, callback_on_step_end_tensor_inputs, callback, callback_steps
         )  # fmt: skip
@@ -242,9 +242,9 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         with run:
             run.end(run_sampler(
                 plan.sampler, plan.model(denoiser), x, plan.sigmas,
-                options=plan.options, noise=streams.step_noise, observer=run, watch_noise=run.watch_noise,
+                options=plan.options, noise=plan.step_noise(streams), observer=run, watch_noise=run.watch_noise,
             ))  # fmt: skip
-        final = run.latents
+        final = run.latents if kept is None else kept.result(run.latents)
         image: Any = final.to(told.dtype) if output_type == "latent" else self.decode(final, height, width, output_type)
         self.maybe_free_model_hooks()
         return StableDiffusionXLPipelineOutput(images=image) if return_dict else (image,)

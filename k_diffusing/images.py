@@ -87,24 +87,38 @@ def latent_mask(mask_image, shape: tuple[int, ...], device: torch.device) -> tor
     return mask.expand(shape).to(device)
 
 
+def rounded_mask(mask_image, shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """As latent_mask, but each latent is kept or made anew: the picture of the mask is made smaller, then rounded."""
+    if not isinstance(mask_image, PIL.Image.Image):
+        levels = latent_mask(mask_image, (1, 1, *np.shape(mask_image)[-2:]), torch.device("cpu"))
+        mask_image = PIL.Image.fromarray((levels[0, 0].numpy() * 255).round().astype(np.uint8))
+    levels = np.asarray(mask_image.convert("L").resize((shape[3], shape[2])), dtype=np.float32) / 255
+    return torch.from_numpy(levels.round()).expand(shape).to(device)
+
+
 @dataclass(frozen=True)
 class Kept:
-    """The part of an image that stays: in it every network call sees the image noised, and answers the image.
+    """The part of an image that stays: in it every network call answers the image.
 
     Attributes:
         mask: 1 where the picture is made anew, shaped as the state.
         clean: the image's latents, shaped alike.
-        noised: (sigma) -> the state that the image has with the run's own noise.
+        noised: (sigma) -> the state that the image has with the run's own noise, which the network sees there; None:
+            it sees what the sampler made.
     """
 
     mask: torch.Tensor
     clean: torch.Tensor
-    noised: Callable[[torch.Tensor], torch.Tensor]
+    noised: Callable[[torch.Tensor], torch.Tensor] | None
 
     def before(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         """The state that the network sees, at sigma, which broadcasts against x."""
-        return x * self.mask + self.noised(sigma) * (1 - self.mask)
+        return x if self.noised is None else x * self.mask + self.noised(sigma) * (1 - self.mask)
 
     def after(self, denoised: torch.Tensor) -> torch.Tensor:
         """The denoised sample that the sampler gets."""
         return denoised * self.mask + self.clean * (1 - self.mask)
+
+    def result(self, latents: torch.Tensor) -> torch.Tensor:
+        """What a run ends with: where the network saw no image, the image comes back."""
+        return latents if self.noised is not None else self.after(latents)

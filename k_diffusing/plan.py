@@ -6,6 +6,7 @@ print(pipe.plan("dpmpp_2m", sigma_grid="karras", num_inference_steps=12))
 import html
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from k_diffusing.images import Kept
 from k_diffusing.model.guidance import Guidance
 from k_diffusing.model.guiders import Guide, guide_of
 from k_diffusing.noise.sources import NoiseSource
+from k_diffusing.noise.streams import Streams
 from k_diffusing.programs.choose import PROGRAMS
 from k_diffusing.programs.records import DIFFUSERS, Program
 from k_diffusing.samplers.comfyui import ComfyModel
@@ -53,6 +55,7 @@ class SamplingPlan:
         image_scale: the same where the noise is added to an image.
         program: whose conventions these are.
         guidance: the weights by step, a guider, or neither.
+        tree: the levels that a Brownian tree spans, if not sigmas.
     """
 
     sampler: Sampler
@@ -65,6 +68,7 @@ class SamplingPlan:
     image_scale: torch.Tensor | float = 1.0
     program: Program = DIFFUSERS
     guidance: Guidance = Guidance()
+    tree: torch.Tensor | None = None
 
     @property
     def coordinates(self) -> str:
@@ -125,8 +129,20 @@ class SamplingPlan:
             return noise * self.initial_scale
         return noise * self.image_scale + space.remains(sigma) * clean
 
-    def kept(self, mask: torch.Tensor, clean: torch.Tensor, noise: torch.Tensor | None, add_noise: bool) -> Kept:
+    def step_noise(self, streams: Streams, **packing) -> Callable:
+        """(x, sigmas, kind) -> the noise_sampler that `run_sampler` asks for; packing: of `streams.step_noise`."""
+        make = partial(streams.step_noise, time=self.space.time, **packing)
+        if self.tree is None:
+            return make
+        return lambda x, sigmas, kind="gaussian": make(x, self.tree if kind == "brownian" else sigmas, kind)
+
+    def kept(
+        self, mask: torch.Tensor, clean: torch.Tensor | None, noise: torch.Tensor | None, add_noise: bool
+    ) -> Kept:  # fmt: skip
         """The part of an image that stays, all shaped as latents; without add_noise it is shown with none."""
+        assert clean is not None  # there is no mask without its image
+        if not self.program.shows_image:
+            return Kept(mask, clean, None)
         unit = noise if add_noise and noise is not None else torch.zeros_like(clean)
         return Kept(mask, clean, lambda sigma: self.space.state(self.space.noised(clean, unit, sigma), sigma))
 

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from k_diffusing.arguments import check_sampler
 from k_diffusing.grids.choose import SigmaGrid, discrete_grid, flow_grid, over_the_model
 from k_diffusing.grids.part import WHOLE, Part
@@ -67,13 +69,15 @@ def discrete_plan(
     guided = guidance_at(guidance_interval, schedule)
     grid_scheduler, drop = sampler.grid_scheduler or scheduler, program.drops(sampler.name)
     check_part(part, **explicit)
+    part = replace(part, cut=program.cut)
     chosen, steps = program.grid(sigma_grid, sampler.name), part.grid_steps(num_inference_steps)
-    grid = part.of(discrete_grid(grid_scheduler, schedule, steps, chosen, timesteps, sigmas, drop), num_inference_steps)
-    image_scale = program.initial_scale(grid.sigmas[0], grid.sigmas[0], schedule.sigmas[-1])
+    full = discrete_grid(grid_scheduler, schedule, steps, chosen, timesteps, sigmas, drop)
+    grid = part.of(full, num_inference_steps)
+    image_scale = program.image_scale(grid.sigmas[0], schedule.sigmas[-1])
     scale = program.initial_scale(grid.initial_scale, grid.sigmas[0], schedule.sigmas[-1])
     scale = scale if part.from_the_top else image_scale
-    if program.whole_range and sampler.takes == "sigma_range" and part.from_the_top:
-        grid = grid._replace(sigmas=over_the_model(schedule, num_inference_steps), timesteps=None)
+    if program.whole_range and sampler.takes == "sigma_range":
+        grid = grid._replace(sigmas=_range_of(part, grid.sigmas, schedule, num_inference_steps), timesteps=None)
     space = discrete_space(schedule, preconditioning(scheduler), grid._replace(initial_scale=scale), quantize)
     levels = grid.sigmas[: _steps_before(denoising_end, scheduler, schedule, grid) + 1]
     if quantize:
@@ -81,7 +85,15 @@ def discrete_plan(
     options = program.options(sampler, schedule) | (sampler_options or {})
     whole = len(levels) - 1 if timesteps is not None or sigmas is not None else steps
     weights = guidance_of(guidance, guider, levels.tolist(), levels.tolist(), whole, packed=False)
-    return SamplingPlan(sampler, options, levels, space, guided, noise, scale, image_scale, program, weights)
+    tree = full.sigmas if program.whole_tree else None
+    return SamplingPlan(sampler, options, levels, space, guided, noise, scale, image_scale, program, weights, tree)
+
+
+def _range_of(part: Part, sigmas: torch.Tensor, schedule, steps: int) -> torch.Tensor:
+    """The grid of a sampler that takes a range: the model's, or where denoise is given the part, to before its end."""
+    if part.denoise is None and not part.start_step:
+        return over_the_model(schedule, steps)
+    return sigmas if part.leftover else torch.cat([sigmas[:-1], torch.zeros(1)])
 
 
 def check_part(part: Part, **explicit) -> None:
@@ -144,21 +156,23 @@ def flow_plan(
     grid_scheduler, drop = sampler.grid_scheduler or scheduler, program.drops(sampler.name)
     chosen, used_mu = program.grid(sigma_grid, sampler.name), size_mu if mu is None else mu
     check_part(part, sigmas=sigmas)
+    part = replace(part, cut=program.cut)
     grid = flow_grid(
         grid_scheduler, schedule, part.grid_steps(num_inference_steps), chosen, sigmas, used_mu, drop
     )  # fmt: skip
     times = part.of(grid, num_inference_steps).sigmas
     first = times[0]
-    if program.whole_range and sampler.takes == "sigma_range" and part.from_the_top:
-        times = over_the_model(schedule, num_inference_steps)
+    if program.whole_range and sampler.takes == "sigma_range":
+        times = _range_of(part, times, schedule, num_inference_steps)
     levels = program.flow_levels(sampler, coordinates, times, schedule)
     told = replace(schedule, train_steps=scheduler.config.num_train_timesteps)
     space = flow_space(told, coordinates)
-    image_scale = space.time(levels[0])
+    image_scale = program.image_scale(space.time(levels[0]), None)
     scale = program.flow_scale(first) if part.from_the_top else image_scale
     options = program.options(sampler, schedule) | (sampler_options or {})
     whole = len(levels) - 1 if sigmas is not None else part.grid_steps(num_inference_steps)
     times = space.time(levels)
     spread = levels if coordinates == "ve" else noise_level(times)
     weights = guidance_of(guidance, guider, times.tolist(), spread.tolist(), whole, packed=True)
-    return SamplingPlan(sampler, options, levels, space, guided, noise, scale, image_scale, program, weights)
+    tree = program.flow_levels(sampler, coordinates, grid.sigmas, schedule) if program.whole_tree else None
+    return SamplingPlan(sampler, options, levels, space, guided, noise, scale, image_scale, program, weights, tree)

@@ -1,9 +1,10 @@
-"""Which steps of a sigma grid are taken: those that ComfyUI's KSampler nodes take of theirs.
+"""Which steps of a sigma grid are taken: those that ComfyUI's KSampler nodes take of theirs, or A1111's img2img.
 
 part = Part(denoise=0.6)
 grid = part.of(discrete_grid(scheduler, schedule, part.grid_steps(20)), 20)  # the last 20 of 33 steps
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral, Real
 
@@ -14,16 +15,22 @@ from k_diffusing.grids.choose import SigmaGrid
 ALL = 0.9999  # a denoise above it takes the whole grid, as there
 
 
+def ends_of_longer_grids(steps: int, denoise: float) -> tuple[int, int]:
+    """The steps of the grid, and the index of the first one taken: as many as asked for, as ComfyUI does it."""
+    return int(steps / denoise), -steps
+
+
 @dataclass(frozen=True)
 class Part:
     """A part of a grid.
 
     Attributes:
-        denoise: How much of the noise is removed, above 0, of at most 1: below it the last n steps are taken of a grid
-            of n / denoise.
+        denoise: How much of the noise is removed, above 0, of at most 1: below it `cut` says what is taken of which
+            grid; without one the last n steps of a grid of n / denoise.
         start_step: The first step to take, from 0; None: the first.
         end_step: The step to end before; None: after the last.
         leftover: Whether what ends early keeps its noise; or else its last step leads to 0.
+        cut: (steps, denoise) -> the steps of the grid, and the index of the first one taken, below 0 from its end.
 
     Raises:
         TypeError: A value is no number.
@@ -34,6 +41,7 @@ class Part:
     start_step: int | None = None
     end_step: int | None = None
     leftover: bool = False
+    cut: Callable[[int, float], tuple[int, int]] = ends_of_longer_grids
 
     def __post_init__(self):
         if self.denoise is not None:
@@ -62,12 +70,14 @@ class Part:
 
     def grid_steps(self, steps: int) -> int:
         """The steps of the grid of which `steps` are to be taken."""
-        return steps if self.denoise is None or self.all_noise else int(steps / self.denoise)
+        return steps if self.denoise is None or self.all_noise else self.cut(steps, self.denoise)[0]
 
     def of(self, grid: SigmaGrid, steps: int) -> SigmaGrid:
         """The part of a grid of grid_steps(steps) steps. Raises ValueError where it has no step."""
         count = len(grid.sigmas) - 1
-        first = 0 if self.all_noise else max(count - steps, 0)
+        first = 0
+        if self.denoise is not None and not self.all_noise:
+            first = range(count)[slice(self.cut(steps, self.denoise)[1], None)].start
         last = count if self.end_step is None else min(first + self.end_step, count)
         first += self.start_step or 0
         if first >= last and count > 0:

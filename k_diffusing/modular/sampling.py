@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -71,7 +70,7 @@ def sample(block: Any, start: Start, network: Network, trace: Trace | None) -> t
         """`to_d` in flow coordinates: the velocity is the derivative."""
         return denoised if returns_velocity else output
 
-    noise = partial(start.streams.step_noise, unpacked_shape=start.shape, pack=start.pack, time=space.time)
+    noise = plan.step_noise(start.streams, unpacked_shape=start.shape, pack=start.pack)
     with run:
         run.end(run_sampler(
             plan.sampler, plan.model(denoiser), x, plan.sigmas, options=plan.options, noise=noise,

@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from k_diffusing.images import rounded_mask
 from k_diffusing.model.preconditioning import vp_scale
 from k_diffusing.model.scheduler_config import noise_schedule, shifts_dynamically
 from k_diffusing.model.schedules import DiscreteSchedule, FlowSchedule, LogSigmaSchedule
@@ -78,6 +79,20 @@ def options(record: Sampler, schedule, eta: float = 1.0) -> dict[str, Any]:
     return {"eta": eta} if record.name in SAMPLERS and "eta" in sampler_options(record) else {}
 
 
+MOST_DENOISING = 0.999  # a higher denoising strength counts as this one
+
+
+def last_steps(steps: int, denoise: float, exact: bool = False) -> tuple[int, int]:
+    """The steps of the grid, and the first of them that img2img takes: a part of those asked for, and one more.
+
+    exact: as many as asked for, of a longer grid.
+    """
+    if exact:
+        total = int(steps / min(denoise, MOST_DENOISING))
+        return total, total - steps
+    return steps, steps - 1 - int(min(denoise, MOST_DENOISING) * steps)
+
+
 def a1111(
     *,
     old_karras: bool = False,
@@ -95,6 +110,9 @@ def a1111(
     ensd: int = 0,
     variation_seed: int | None = None,
     variation_strength: float = 0.0,
+    exact_steps: bool = False,
+    noise_multiplier: float = 1.0,
+    extra_noise: float = 0.0,
 ) -> Program:
     """A1111's web UI with other settings than its own; what its pictures say of them is in `INFOTEXT`.
 
@@ -114,6 +132,9 @@ def a1111(
         ensd: "Eta noise seed delta".
         variation_seed: Of the first image; the next have one more each.
         variation_strength: 0 to 1; above 0, all images have one seed.
+        exact_steps: "With img2img, do exactly the amount of steps the slider specifies"; so does hires fix always.
+        noise_multiplier: "Noise multiplier for img2img".
+        extra_noise: "Extra noise multiplier for img2img and hires fix".
 
     Raises:
         ValueError: A value that it does not have.
@@ -126,6 +147,11 @@ def a1111(
         noise=a1111_noise(rng, ensd, variation_seed, variation_strength),
         noise_schedule=partial(discrete_schedule, half=half_alphas),
         flow_schedule=flow_schedule,
+        image_scale=lambda sigma, sigma_max: noise_multiplier * (sigma + extra_noise),
+        cut=partial(last_steps, exact=exact_steps),
+        whole_tree=True,
+        latent_mask=rounded_mask,
+        shows_image=False,
         grids=span.grids(),
         default_grid="automatic",
         automatic=AUTOMATIC,
@@ -146,14 +172,15 @@ def _sgm_scale(own, sigma, sigma_max):
 
 A1111 = a1111()
 # Forge has ComfyUI's noise schedule, and tells an SDXL network integer timesteps.
-FORGE = replace(a1111(quantize=True), name="Forge", noise_schedule=comfyui.discrete_schedule)
+FORGE = replace(a1111(quantize=True), name="Forge", noise_schedule=comfyui.discrete_schedule, shows_image=True)
 
 
 def _is_true(text: str) -> bool:
     return text.strip().lower() == "true"
 
 
-# What a picture's text says of settings: keyword of a1111() and type. It says nothing of old_karras and of quantize.
+# What a picture's text says of settings: keyword of a1111() and type. Of old_karras, quantize and exact_steps it says
+# nothing.
 INFOTEXT = {
     "Schedule min sigma": ("sigma_min", float),
     "Schedule max sigma": ("sigma_max", float),
@@ -168,6 +195,8 @@ INFOTEXT = {
     "ENSD": ("ensd", int),
     "Variation seed": ("variation_seed", int),
     "Variation seed strength": ("variation_strength", float),
+    "Noise multiplier": ("noise_multiplier", float),
+    "Extra noise": ("extra_noise", float),
 }
 
 

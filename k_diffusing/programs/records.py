@@ -7,6 +7,8 @@ from typing import Any
 import torch
 
 from k_diffusing._tensors import same_level
+from k_diffusing.grids.part import ends_of_longer_grids
+from k_diffusing.images import latent_mask
 from k_diffusing.model.coordinates import FLOW_COORDINATES
 from k_diffusing.model.preconditioning import vp_scale
 from k_diffusing.model.scheduler_config import flow_schedule, noise_schedule, shifts_dynamically
@@ -45,6 +47,13 @@ class Program:
         initial_scale: What it multiplies unit noise by where data are x0 + sigma eps, from the scale that the
             scheduler's config has, the first sigma of the grid and the model's largest.
         flow_scale: The same on flow models, from the flow time at the first sigma.
+        image_scale: The same where noise is added to an image's latents, from the first sigma and the model's largest;
+            on flow models from the time there and None.
+        cut: What denoise takes of which grid, as `Part.cut` has it.
+        whole_tree: Whether the Brownian tree spans the whole grid where a part of it is taken.
+        latent_mask: The mask of latents, from that of pixels, the latents' shape and the device.
+        shows_image: Whether, where a mask keeps an image, the network sees that image noised; or else what the sampler
+            made there, and the image comes back in the answers and at the end.
         drops_penultimate: The samplers whose grid it makes one step longer, less the last sigma above 0.
         noise: Its noise source, a name of NOISE_SOURCES or a record.
         quantize: Whether it tells the network integer timesteps.
@@ -67,6 +76,11 @@ class Program:
     name: str
     initial_scale: Callable[[Scale, torch.Tensor, torch.Tensor], Scale] = lambda own, sigma, sigma_max: own
     flow_scale: Callable[[torch.Tensor], Scale] = lambda t: 1.0
+    image_scale: Callable[[torch.Tensor, torch.Tensor | None], Scale] = lambda sigma, sigma_max: sigma
+    cut: Callable[[int, float], tuple[int, int]] = ends_of_longer_grids
+    whole_tree: bool = False
+    latent_mask: Callable[[Any, tuple[int, ...], torch.device], torch.Tensor] = latent_mask
+    shows_image: bool = True
     drops_penultimate: frozenset[str] = frozenset()
     noise: str | NoiseSource = "torch"
     quantize: bool = False
@@ -117,6 +131,7 @@ NOISE_OF_COMFYUI = Program(
     "ComfyUI",
     initial_scale=comfyui_scale,
     flow_scale=lambda t: t,
+    image_scale=lambda sigma, sigma_max: sigma if sigma_max is None else comfyui_scale(sigma, sigma, sigma_max),
     drops_penultimate=frozenset({"dpm_2", "dpm_2_ancestral", "uni_pc", "uni_pc_bh2", "unipc", "unipc_bh2"}),
     noise="comfy",
 )

@@ -51,7 +51,7 @@ SETTINGS = frozenset(
     {
         "Schedule min sigma", "Schedule max sigma", "Schedule rho", "Beta schedule alpha", "Beta schedule beta",
         "Discard penultimate sigma", "SGM noise multiplier", "Downcast alphas_cumprod", "Eta", "RNG", "ENSD",
-        "Variation seed", "Variation seed strength",
+        "Variation seed", "Variation seed strength", "Noise multiplier", "Extra noise",
     }
 )  # fmt: skip
 

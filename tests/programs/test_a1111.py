@@ -5,11 +5,15 @@ with k-diffusion ab527a9, on the demo UNet). Forge: f2.0.1 (its k_prediction, sd
 demo transformer). Both float32 on a CPU, torch 2.14, 12 steps.
 """
 
+import numpy as np
 import pytest
 import torch
 from diffusers import EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
+from PIL import Image
 
 from flux_comfy_pipeline import FluxPipeline
+from k_diffusing.grids.part import Part
+from k_diffusing.images import rounded_mask
 from k_diffusing.model.scheduler_config import noise_schedule
 from k_diffusing.noise.a1111 import a1111_noise
 from k_diffusing.noise.choose import noise_streams
@@ -54,6 +58,21 @@ PICTURES = [
     ("euler_ancestral", None, {"rng": "NV"}, 0, (24.0217, 0.0228, -0.6255, 0.2055)),
     ("lms", "align_your_steps", {"discard_penultimate": True}, 0, (26.9761, -0.025, -0.5795, 0.3591)),
 ]
+# sampler, grid, denoising strength, seeds, settings, whether there is a mask, figures as above
+FROM_AN_IMAGE = [
+    ("euler", None, 0.6, 0, {}, False, (25.1247, -0.1054, -0.6649, 0.2559)),
+    ("dpmpp_2m_sde", None, 0.35, [0, 1], {}, False, (64.0469, -0.1649, -2.6581, 2.5089)),
+    ("euler_ancestral", "karras", 0.75, 5, {"exact_steps": True}, False, (21.9942, 0.0219, -0.4742, 0.2002)),
+    ("dpm_fast", "kl_optimal", 0.5, 0, {}, False, (29.8925, -0.1302, -0.9823, 0.5964)),
+    ("dpm_fast", "simple", 1.0, 0, {}, False, (42.0652, 0.2143, -0.7284, 0.4544)),
+    ("heun", "ddim", 0.6, 0, {}, False, (25.347, -0.1753, -0.2985, 0.1979)),
+    (
+        "dpmpp_2m", None, 0.6, 0, {"noise_multiplier": 0.9, "extra_noise": 0.1, "sgm_noise_multiplier": True}, False,
+        (23.3033, -0.132, -0.5217, 0.2684),
+    ),
+    ("euler_ancestral", None, 0.8, 0, {}, True, (64.1353, 0.0, -0.5545, 2.9948)),
+    ("dpm_fast", None, 0.6, 0, {}, True, (65.6304, 0.0, -2.203, 2.9948)),
+]  # fmt: skip
 FORGE_PICTURES = [
     ("euler", "simple", 1.0, (17.3452, 0.0268, -0.492, 0.1775)),
     ("euler_ancestral", "karras", 1.0, (16.7883, 0.0296, -0.2472, 0.2425)),
@@ -102,6 +121,52 @@ def test_pictures_are_those_of_the_web_ui(sdxl, sampler, grid, settings, seeds, 
         program=a1111(**settings) if settings else "a1111",
     ).images  # fmt: skip
     assert agree(figures(latents), given)
+
+
+@pytest.mark.parametrize(("sampler", "grid", "denoise", "seeds", "settings", "masked", "given"), FROM_AN_IMAGE)
+def test_pictures_from_an_image_are_those_of_the_web_ui(sdxl, sampler, grid, denoise, seeds, settings, masked, given):
+    mask = torch.zeros(128, 128)
+    mask[24:88, 40:112] = 1
+    latents = sdxl(
+        PROMPT, negative_prompt="", num_images_per_prompt=2 if isinstance(seeds, list) else 1, height=128, width=128,
+        num_inference_steps=12, guidance_scale=5.0, comfy_sampler=sampler, sigma_grid=grid, seeds=seeds,
+        output_type="latent", program=a1111(**settings) if settings else "a1111", denoise=denoise,
+        image=3 * torch.sin(torch.arange(4 * 16 * 16).reshape(1, 4, 16, 16) / 7.0),
+        mask_image=mask if masked else None,
+    ).images  # fmt: skip
+    assert agree(figures(latents), given)
+
+
+@pytest.mark.parametrize(
+    ("steps", "denoise", "taken", "exact"),
+    [(20, 0.75, 16, 26), (20, 0.6, 13, 33), (20, 0.05, 2, 400), (20, 0.01, 1, 2000), (7, 0.3, 3, 23), (1, 0.5, 1, 2)],
+)
+def test_denoise_takes_a_part_of_the_steps_and_one_more(steps, denoise, taken, exact):
+    part, whole = Part(denoise), plan("euler", "karras", steps)
+    assert torch.equal(plan("euler", "karras", steps, part=part).sigmas, whole.sigmas[-taken - 1 :])
+    program = a1111(exact_steps=True)
+    longer = plan("euler", "karras", exact, program=program).sigmas
+    assert torch.equal(plan("euler", "karras", steps, program=program, part=part).sigmas, longer[-steps - 1 :])
+
+
+def test_a_mask_is_made_smaller_and_rounded(sdxl):
+    """A picture's edge of grey levels: each latent is made anew or kept."""
+    ramp = Image.fromarray(np.tile(np.arange(0, 256, 2, dtype=np.uint8), (128, 1)))
+    for mask in (ramp, torch.from_numpy(np.asarray(ramp) / np.float32(255))):
+        found = rounded_mask(mask, (2, 4, 16, 16), torch.device("cpu"))
+        assert found.shape == (2, 4, 16, 16) and set(found.unique().tolist()) == {0.0, 1.0}
+        assert found[..., :8].max() == 0 and found[..., 8:].min() == 1
+    with pytest.raises(ValueError, match="from 0"):
+        rounded_mask(torch.full((128, 128), 2.0), (2, 4, 16, 16), torch.device("cpu"))
+
+
+def test_forge_from_an_image(flux):
+    """On FLUX the first network call sees (1 - t) image + t noise of the cut grid's first t."""
+    chosen = flow_plan(FLUX, "euler", None, "simple", 12, size_mu=0.6, program="forge", part=Part(0.5))
+    whole = flow_plan(FLUX, "euler", None, "simple", 12, size_mu=0.6, program="forge")
+    assert torch.equal(chosen.sigmas, whole.sigmas[-8:])
+    t, image, noise = chosen.sigmas[0], torch.full((1, 4, 2), 3.0), torch.full((1, 4, 2), -1.0)
+    assert torch.equal(chosen.start(noise, image), noise * t + (1 - t) * image)
 
 
 def test_guidance_below_one_calls_the_network_with_the_negative_prompt(sdxl):
