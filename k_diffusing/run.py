@@ -91,7 +91,7 @@ class SamplingRun:
         """
         sigma = self.plan.sigmas[-1]
         if len(self.plan.sigmas) > 1:
-            if self.position.calls == 0:
+            if self.position.calls == 0 and self.plan.sampler.custom:
                 raise ValueError(f"{self.plan.sampler.name} never called the model: its result is no picture")
             with contextlib.suppress(StopSampling):  # it is over anyway
                 self._end_step(x, sigma)

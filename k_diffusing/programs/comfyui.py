@@ -16,7 +16,7 @@ from k_diffusing.model.scheduler_config import noise_schedule, shifts_dynamicall
 from k_diffusing.model.schedules import DiscreteSchedule, FlowSchedule, LogSigmaSchedule
 from k_diffusing.programs.records import NOISE_OF_COMFYUI
 from k_diffusing.programs.tables import alphas_cumprod_of, zero_terminal_snr
-from k_diffusing.samplers import flow_time
+from k_diffusing.samplers import flow_time, flow_uni_pc
 from k_diffusing.samplers.find import sampler_options
 from k_diffusing.samplers.lms import sample_lms
 from k_diffusing.samplers.records import SAMPLERS, Sampler
@@ -32,6 +32,8 @@ ON_FLOW = {
     "dpmpp_2m_sde": flow_time.sample_dpmpp_2m_sde,
     "dpmpp_3m_sde": flow_time.sample_dpmpp_3m_sde,
     "dpmpp_2m_sde_heun": flow_time.sample_dpmpp_2m_sde,
+    "uni_pc": flow_uni_pc.sample_uni_pc,
+    "uni_pc_bh2": flow_uni_pc.sample_uni_pc_bh2,
 }
 # Of ours that ComfyUI has too, on flow models: those that it runs with the formulas for x0 + sigma eps on the times.
 ON_TIMES = frozenset({
@@ -44,6 +46,9 @@ IN_LOG_SNR = frozenset({
     "lcm", "er_sde", "seeds_2", "seeds_3", "exp_heun_2_x0", "exp_heun_2_x0_sde", "sa_solver", "sa_solver_pece",
     "euler_cfg_pp", "euler_ancestral_cfg_pp",
 })  # fmt: skip
+# Of these the ones that begin at t = 1 itself; the time that stands for it is as near as float32 needs.
+FROM_NOISE = frozenset({"lcm", "euler_cfg_pp", "euler_ancestral_cfg_pp"})
+NEARLY_ONE = 1 - 1e-6
 
 
 def discrete_schedule(scheduler) -> DiscreteSchedule | LogSigmaSchedule:
@@ -118,7 +123,8 @@ def flow_levels(record: Sampler, coordinates: str, times: torch.Tensor, schedule
     """A flow model's grid: of x0 + sigma eps from the time that stands for 1, where it runs its own function so."""
     if coordinates != "ve" or record.name not in IN_LOG_SNR or times[0] < 1:
         return FLOW_COORDINATES[coordinates].sigmas(times)
-    first = torch.tensor([schedule.sigma_at(LARGEST_FRACTION)], dtype=torch.float64)
+    largest = NEARLY_ONE if record.name in FROM_NOISE else schedule.sigma_at(LARGEST_FRACTION)
+    first = torch.tensor([largest], dtype=torch.float64)
     return noise_level(torch.cat([first, times[1:].double()])).float()
 
 

@@ -16,7 +16,7 @@ from k_diffusing.samplers.exponential_adams import adams_weights, exponential_ad
 
 # Between them SA-Solver adds noise: SDXL's sigmas at 20 and 80 % of its timesteps.
 NOISY = (0.57, 5.1)
-PUBLISHED_END = 0.001  # where the published code ends in place of sigma 0
+PUBLISHED_END = 2**-10  # where the published code ends in place of sigma 0: what float32 makes there of 0.001
 
 
 @torch.no_grad()
@@ -29,7 +29,7 @@ def sample_uni_pc(
     to sigma 0 take fewer. variant: "published" ends at sigma 0.001 in place of 0.
     """
     model, steps = Evaluator(model, x, extra_args, callback), trange(len(sigmas) - 1, disable=disable)
-    return _uni_pc(model, x, sigmas, steps, lambda h: h, order, lower_order_final, variant)
+    return uni_pc(model, x, sigmas, steps, bh1, order, lower_order_final, variant)
 
 
 @torch.no_grad()
@@ -38,10 +38,21 @@ def sample_uni_pc_bh2(
 ):
     """UniPC with B(h) = 1 - exp(-h); options as those of `sample_uni_pc`."""
     model, steps = Evaluator(model, x, extra_args, callback), trange(len(sigmas) - 1, disable=disable)
-    return _uni_pc(model, x, sigmas, steps, lambda h: -math.expm1(-h), order, lower_order_final, variant)
+    return uni_pc(model, x, sigmas, steps, bh2, order, lower_order_final, variant)
 
 
-def _uni_pc(model, x, sigmas, steps, slope: Callable, order: int, lower: bool, variant: str | None) -> torch.Tensor:
+def bh1(h: float) -> float:
+    """B(h) of UniPC, the first choice."""
+    return h
+
+
+def bh2(h: float) -> float:
+    """B(h) of UniPC, the second choice."""
+    return -math.expm1(-h)
+
+
+def uni_pc(model, x, sigmas, steps, slope: Callable, order: int, lower: bool, variant: str | None) -> torch.Tensor:
+    """UniPC with B(h) = slope(h); arguments as those of `sample_uni_pc`."""
     levels, n = levels_of(sigmas), len(sigmas) - 1
     if variant == "published":
         order, lower = max(1, min(order, n - 1)), True

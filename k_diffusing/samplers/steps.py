@@ -25,9 +25,9 @@ def step_count(sampler: Sampler, sigmas: torch.Tensor) -> int | None:
 def is_single_step(sampler: Sampler, sigmas: torch.Tensor) -> bool:
     """Whether all there is to do is one step to 0 that k_diffusion's function cannot take.
 
-    It is left no range, or lacks a variable of an earlier step.
+    It is left no range, or lacks a variable of an earlier step. One that no step follows stays where it is.
     """
-    cannot = sampler.takes == "sigma_range" or not sampler.single_step
+    cannot = sampler.last_step if sampler.takes == "sigma_range" else not sampler.single_step
     return cannot and not sampler.custom and len(sigmas) == 2 and float(sigmas[-1]) == 0
 
 

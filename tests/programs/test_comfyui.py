@@ -3,10 +3,12 @@
 import math
 
 import pytest
+import torch
 from tiny_models import flux_prompt, largest_difference, sdxl_prompt, seeded, tiny_flux, tiny_sdxl
 
 from flux_comfy_pipeline import FluxPipeline
-from k_diffusing.programs.comfyui import IN_LOG_SNR, ON_TIMES
+from k_diffusing.programs.comfyui import FROM_NOISE, IN_LOG_SNR, NEARLY_ONE, ON_TIMES
+from k_diffusing.samplers import flow_uni_pc
 from samplers_patch import OUR_SAMPLERS, sampler_options
 from sdxl_comfy_pipeline import StableDiffusionXLPipeline
 
@@ -54,8 +56,9 @@ def test_on_flow_models_these_run_on_the_times(flux, name):
 def test_on_flow_models_these_begin_next_to_one(flux, name):
     planned, usual = plan(flux, name), plan(flux, name, program=None)
     assert planned.coordinates == usual.coordinates == "ve"
+    first = NEARLY_ONE if name in FROM_NOISE else FIRST
     # 1e-3: 1 - t has three digits in float32
-    assert float(planned.sigmas[0]) == pytest.approx(FIRST / (1 - FIRST), rel=1e-3)
+    assert float(planned.sigmas[0]) == pytest.approx(first / (1 - first), rel=1e-3)
     assert float(usual.sigmas[0]) < 200
 
 
@@ -91,3 +94,33 @@ def test_pictures_of_every_name(flux, sdxl, name):
     call = {"height": 16, "width": 16, "num_inference_steps": 3, "output_type": "latent", "program": "comfyui"}
     for pipe, prompt in ((flux, flux_prompt(negative=True)), (sdxl, sdxl_prompt())):
         assert pipe(**prompt, **call, comfy_sampler=name, generator=seeded()).images.isfinite().all()
+
+
+@pytest.mark.parametrize("family", ["sdxl", "flux"])
+@pytest.mark.parametrize("name", ["dpm_fast", "dpm_adaptive"])
+def test_one_step_of_a_range_goes_nowhere(request, family, name):
+    """Its range ends where it begins, and no step to 0 follows, as in ComfyUI: what comes is the initial noise."""
+    pipe, prompt = request.getfixturevalue(family), {"sdxl": sdxl_prompt, "flux": flux_prompt}[family]()
+    call = {"height": 16, "width": 16, "num_inference_steps": 1, "output_type": "latent", "seeds": 1}
+    noise = pipe(**prompt, **call, comfy_sampler=name, program="comfyui").images
+    clean = pipe(**prompt, **call, comfy_sampler=name).images
+    assert float(noise.std()) == pytest.approx(14.65 if family == "sdxl" else 1, rel=0.2)
+    assert largest_difference(noise, clean) > 0.1
+
+
+@pytest.mark.parametrize("sample", [flow_uni_pc.sample_uni_pc, flow_uni_pc.sample_uni_pc_bh2])
+def test_what_unipc_leaves_on_flow_models_is_divided(sample):
+    """Data that are all 1: whatever the steps, what is left at t = 0.001 is (1 - t) and noise of t."""
+    times, noise = torch.linspace(1, 0, 5), torch.zeros(1, 4, 2, 2)
+    published, ours = (
+        sample(lambda x, t, **_: torch.ones_like(x), noise, times, variant=name) for name in ("published", None)
+    )
+    # 1e-6: some operations in float32
+    assert largest_difference(ours, torch.ones_like(ours)) < 1e-6
+    assert largest_difference(published, torch.full_like(ours, (1 - 2**-10) / 0.999)) < 1e-6
+
+
+@pytest.mark.parametrize("name", ["uni_pc", "uni_pc_bh2"])
+def test_unipc_of_flow_models_is_that_one(flux, name):
+    planned = plan(flux, name)
+    assert planned.sampler.function is getattr(flow_uni_pc, f"sample_{name}")
