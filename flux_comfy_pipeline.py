@@ -15,7 +15,14 @@ from diffusers.image_processor import PipelineImageInput
 from diffusers.pipelines.flux.pipeline_output import FluxPipelineOutput
 from diffusers.utils.torch_utils import get_module_execution_device
 
-from k_diffusing.arguments import check_callback, check_negative, count_images, diffusers_arguments, warn_of_bounds
+from k_diffusing.arguments import (
+    check_callback,
+    check_negative,
+    check_train_steps,
+    count_images,
+    diffusers_arguments,
+    warn_of_bounds,
+)
 from k_diffusing.grids.part import Part
 from k_diffusing.images import check_images, clean_latents, size_of
 from k_diffusing.model.guidance import GuidanceInterval
@@ -272,6 +279,7 @@ class FluxPipeline(diffusers.FluxPipeline):
         height, width, or packed latents [B, tokens, channels]: the size, by which the scheduler may shift flow time.
         Raises ValueError or TypeError for input that cannot be right.
         """
+        check_train_steps(self.scheduler)
         return flow_plan(
             self.scheduler, comfy_sampler, sampler_options, sigma_grid, num_inference_steps,
             size_mu=dynamic_shift(self, height, width, latents), mu=mu, sigmas=sigmas,

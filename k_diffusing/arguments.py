@@ -18,6 +18,7 @@ from k_diffusing.samplers.records import Sampler
 logger = logging.get_logger(f"diffusers.{__name__}")  # under diffusers' verbosity settings
 
 DEPRECATED = ("callback", "callback_steps")  # keyword-only in our calls, and yet diffusers'
+TRAIN_STEPS = 1000  # of FLUX: what its transformer is told of a time t is 1000 t
 
 _warned = weakref.WeakKeyDictionary()  # the settings that each pipeline or scheduler was warned of
 
@@ -48,6 +49,17 @@ def check_sampler(
                 "leave it out, or choose a sampler that takes a grid of sigmas"
             )
     return sampler
+
+
+def check_train_steps(scheduler) -> None:
+    """Raise ValueError for a scheduler of FLUX that does not count 1000 timesteps, as the transformer does."""
+    steps = scheduler.config.get("num_train_timesteps", TRAIN_STEPS)
+    if steps != TRAIN_STEPS:
+        raise ValueError(
+            f"num_train_timesteps={steps} in the config of {type(scheduler).__name__}: FLUX is told t * {TRAIN_STEPS}, "
+            f"and would be told t * {steps}. Leave it at {TRAIN_STEPS}; ComfyUI's 10,000 noise levels come with "
+            'program="comfyui"'
+        )
 
 
 def warn_of_grid(sampler: Sampler, sigma_grid: str | Callable | None) -> None:

@@ -22,6 +22,7 @@ from k_diffusing.programs.records import Program
 from k_diffusing.samplers.asked import asked
 from k_diffusing.samplers.find import find_sampler
 from k_diffusing.samplers.options import choose_coordinates
+from k_diffusing.samplers.records import Sampler
 from k_diffusing.spaces import discrete_space, flow_space
 
 
@@ -61,10 +62,7 @@ def discrete_plan(
     quantize = program.quantize if quantize is None else quantize
     check_source(noise)
     if getattr(sampler.function, "flow_coordinates", None) == "flow":
-        raise ValueError(
-            f"{sampler.name} integrates flow matching, which SDXL is not: take a scheduler with betas, such as "
-            "UniPCMultistepScheduler.from_config(pipe.scheduler.config), without use_flow_sigmas"
-        )
+        raise ValueError(f"{sampler.name} integrates flow matching, which SDXL is not: {_cure_of_flow(sampler)}")
     schedule = program.noise_schedule(scheduler)
     guided = guidance_at(guidance_interval, schedule)
     grid_scheduler, drop = sampler.grid_scheduler or scheduler, program.drops(sampler.name)
@@ -114,6 +112,16 @@ def _steps_before(denoising_end: float | None, scheduler, schedule, grid: SigmaG
     if steps == 0:
         raise ValueError(f"denoising_end={denoising_end} leaves no step to take on a grid of {len(timesteps)} steps")
     return steps
+
+
+def _cure_of_flow(sampler: Sampler) -> str:
+    """What to take in place of a sampler that is written for flow models."""
+    if sampler.grid_scheduler is not None or sampler.keeps_bounds:  # a diffusers scheduler
+        return (
+            "take a scheduler with betas, such as UniPCMultistepScheduler.from_config(pipe.scheduler.config), without "
+            "use_flow_sigmas"
+        )
+    return "its flow_coordinates say 'flow'. Run it with FluxPipeline, or take a function for x0 + sigma * eps"
 
 
 def flow_plan(

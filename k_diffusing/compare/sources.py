@@ -219,7 +219,9 @@ def comfyui_module() -> ModuleType:
 
         return comfy.k_diffusion.sampling
     except ImportError as error:
-        raise ValueError(f"ComfyUI cannot be imported ({error}): put its folder on PYTHONPATH") from error
+        missing = (error.name or "comfy").split(".")[0]
+        cure = "put its folder on PYTHONPATH" if missing == "comfy" else f"it needs {missing}: install its requirements"
+        raise ValueError(f"ComfyUI cannot be imported ({error}): {cure}") from error
 
 
 def _load(path: Path) -> ModuleType:

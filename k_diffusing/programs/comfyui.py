@@ -17,6 +17,7 @@ from k_diffusing.model.schedules import DiscreteSchedule, FlowSchedule, LogSigma
 from k_diffusing.programs.records import NOISE_OF_COMFYUI
 from k_diffusing.programs.tables import alphas_cumprod_of, zero_terminal_snr
 from k_diffusing.samplers import flow_time, flow_uni_pc
+from k_diffusing.samplers.comfyui import is_comfyui_function
 from k_diffusing.samplers.find import sampler_options
 from k_diffusing.samplers.lms import sample_lms
 from k_diffusing.samplers.records import SAMPLERS, Sampler
@@ -87,6 +88,8 @@ def sampler(record: Sampler, flow: bool) -> Sampler:
     On flow models k_diffusion's run on the latents. Some do it by formulas of their own, others by those for
     x0 + sigma eps, with the flow time as sigma.
     """
+    if record.custom and record.takes == "sigma_range" and is_comfyui_function(record.function):
+        return replace(record, last_step=False)
     if record.custom or record.name not in {*SAMPLERS, *ON_FLOW, *ON_TIMES}:
         return record
     if record.name == "lms":
@@ -99,8 +102,11 @@ def sampler(record: Sampler, flow: bool) -> Sampler:
 
 
 def options(record: Sampler, schedule) -> dict[str, Any]:
-    """The options that it gives to a sampler: the form that is published, and what stands for 1 in log(1 - t)."""
-    known, given = sampler_options(record), {}
+    """The options that it gives to a sampler: the form that is published, and what stands for 1 in log(1 - t).
+
+    A user's function gets none, whatever names its options have.
+    """
+    known, given = {} if record.custom else sampler_options(record), {}
     if "variant" in known:
         given["variant"] = "published"
     if "first_time" in known:

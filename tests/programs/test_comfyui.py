@@ -9,6 +9,7 @@ from tiny_models import flux_prompt, largest_difference, sdxl_prompt, seeded, ti
 from flux_comfy_pipeline import FluxPipeline
 from k_diffusing.programs.comfyui import FROM_NOISE, IN_LOG_SNR, NEARLY_ONE, ON_TIMES
 from k_diffusing.samplers import flow_uni_pc
+from k_diffusing.trace.record import Trace
 from samplers_patch import OUR_SAMPLERS, sampler_options
 from sdxl_comfy_pipeline import StableDiffusionXLPipeline
 
@@ -106,6 +107,31 @@ def test_one_step_of_a_range_goes_nowhere(request, family, name):
     clean = pipe(**prompt, **call, comfy_sampler=name).images
     assert float(noise.std()) == pytest.approx(14.65 if family == "sdxl" else 1, rel=0.2)
     assert largest_difference(noise, clean) > 0.1
+
+
+def users(model, x, sigmas, variant="mine", first_time=0.5, tau_func=None):
+    return x - sigmas[0] * (x - model(x, sigmas[:1]))
+
+
+def test_a_users_function_gets_no_options_of_comfyui(flux, sdxl):
+    for pipe in (flux, sdxl):
+        assert plan(pipe, users).options == {} and plan(pipe, users, options={"variant": "b"}).options == {
+            "variant": "b"
+        }
+
+
+def test_a_function_of_comfyui_that_takes_a_range_is_not_led_on(sdxl, monkeypatch):
+    def sample_range(model, x, sigma_min, sigma_max, extra_args=None, callback=None, disable=None):
+        return model(x, sigma_max * x.new_ones(len(x)))
+
+    call = {"height": 16, "width": 16, "num_inference_steps": 3, "output_type": "latent", "program": "comfyui"}
+    steps = []
+    for module in ("comfy.k_diffusion.sampling", "mine"):
+        monkeypatch.setattr(sample_range, "__module__", module)
+        trace = Trace()
+        sdxl(**sdxl_prompt(), **call, comfy_sampler=sample_range, seeds=1, trace=trace)
+        steps.append(len(trace.calls))
+    assert steps == [1, 2]  # a user's own has an Euler step to 0 after it
 
 
 @pytest.mark.parametrize("sample", [flow_uni_pc.sample_uni_pc, flow_uni_pc.sample_uni_pc_bh2])
