@@ -1,5 +1,7 @@
 """The tool finds where two samplers part, and names it: known mistakes, made on purpose, and pairs that agree."""
 
+import sys
+
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, EulerDiscreteScheduler, UniPCMultistepScheduler
@@ -334,6 +336,23 @@ def test_bad_files(tmp_path):
 def test_comfyui_that_is_not_there():
     with pytest.raises(ValueError, match="PYTHONPATH"):
         find_source("comfy:euler")
+
+
+def test_comfyui_that_lacks_a_package(tmp_path, monkeypatch):
+    """Its folder is found, so that putting it on PYTHONPATH is no cure."""
+    installed = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "comfy"}
+    (tmp_path / "comfy").mkdir()
+    (tmp_path / "comfy" / "cli_args.py").write_text("import no_such_package.inside\n")
+    (tmp_path / "comfy" / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        with pytest.raises(ValueError, match="it needs no_such_package: install its requirements") as caught:
+            find_source("comfy:euler")
+    finally:
+        for name in [name for name in sys.modules if name.split(".")[0] == "comfy"]:
+            del sys.modules[name]
+        sys.modules.update(installed)
+    assert "PYTHONPATH" not in str(caught.value)
 
 
 def test_traces_that_cannot_be_compared():

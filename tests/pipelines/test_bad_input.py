@@ -164,3 +164,21 @@ def test_quantize_needs_integer_timesteps(pipes):
 def test_missing_model_folder(pipeline_class, tmp_path):
     with pytest.raises((OSError, ValueError), match="no-such-model"):
         pipeline_class.from_pretrained(str(tmp_path / "no-such-model"))
+
+
+def test_a_function_for_flow_models_in_sdxl(pipes):
+    def mine(model, x, sigmas, extra_args=None, callback=None, disable=None):
+        return x
+
+    mine.flow_coordinates = "flow"
+    with pytest.raises(ValueError, match="mine integrates flow matching.*FluxPipeline, or take a function") as caught:
+        pipes["sdxl"](**sdxl_prompt(), height=16, width=16, comfy_sampler=mine)
+    assert "scheduler" not in str(caught.value)
+
+
+def test_timesteps_that_flux_is_not_trained_on(pipes, monkeypatch):
+    pipe = pipes["flux"]
+    config = pipe.scheduler.config
+    monkeypatch.setattr(pipe, "scheduler", type(pipe.scheduler).from_config(config, num_train_timesteps=10_000))
+    with pytest.raises(ValueError, match='num_train_timesteps=10000.*Leave it at 1000.*program="comfyui"'):
+        pipe(**flux_prompt(), height=16, width=16, comfy_sampler="euler")
