@@ -21,4 +21,8 @@ CFG_PP: dict[str, dict[str, Any]] = {
     "gradient_estimation_cfg_pp": _ALL | {
         "order": 1, "sources": (_CFG_PP, "Permenter and Yuan 2023, arXiv 2306.04848"),
     },
+    "rectified_cfg_pp": _ALL | {
+        "order": 1, "nfe_per_step": 2, "nfe_last": (2,), "flow_coordinates": "flow",
+        "sources": ("Saini, Gupta and Bovik 2025, arXiv 2510.07631",),
+    },
 }  # fmt: skip

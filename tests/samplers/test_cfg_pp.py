@@ -3,19 +3,23 @@
 test_ours.py has what every sampler keeps.
 """
 
+import math
+
 import pytest
 import torch
+from guided_runs import run as guided_run
 from tiny_models import flux_prompt, largest_difference, sdxl_prompt, seeded, tiny_flux, tiny_sdxl
 
 from flux_comfy_pipeline import FluxPipeline
-from k_diffusing.oracle.order import ode_error
+from k_diffusing.oracle.mixture import Mixture
+from k_diffusing.oracle.order import SMOOTH, ode_error
 from k_diffusing.samplers.comfyui import after_guidance
 from samplers_patch import OUR_SAMPLERS, find_sampler, run_sampler
 from sdxl_comfy_pipeline import StableDiffusionXLPipeline
 
 SIGMAS = torch.tensor([14.6, 6.0, 2.4, 1.1, 0.5, 0.2, 0.05, 0.0], dtype=torch.float64)
 SAME = 1e-12  # of states up to 30 in float64: the same numbers added up in another order
-NAMES = [name for name, record in OUR_SAMPLERS.items() if record.uses_uncond]
+NAMES = [name for name, record in OUR_SAMPLERS.items() if record.uses_uncond and name != "rectified_cfg_pp"]
 SECOND_ORDER = [("dpmpp_2m_cfg_pp", {}), ("res_multistep_cfg_pp", {}), ("res_multistep_ancestral_cfg_pp", {"eta": 0.0})]
 
 
@@ -138,6 +142,56 @@ def test_what_else_looks_at_the_estimates_still_does(name):
     OUR_SAMPLERS[name].function(model(0.6), start(), SIGMAS, extra_args=extra_args, disable=True)
     assert len(seen) >= len(SIGMAS) - 1
     assert extra_args == {"model_options": {"sampler_post_cfg_function": [look], "other": 1}}  # the caller's own
+
+
+# Rectified-CFG++
+
+
+def test_rectified_cfg_pp_is_its_formula():
+    """With v = (x - D) / t: half a step along v_c, and there v_c' - v_u' for the whole step (2510.07631)."""
+    levels, x = SIGMAS.tolist(), start()
+    for t, after in zip(levels, levels[1:], strict=False):
+        sigma = torch.full((2,), t, dtype=torch.float64)
+        v = (x - estimates(x, sigma)[0]) / t
+        middle = (t + after) / 2
+        ahead = x + (middle - t) * v
+        cond, uncond = ((ahead - one) / middle for one in estimates(ahead, sigma * 0 + middle))
+        x = x + (after - t) * (v + 2.5 * (cond - uncond))
+    assert largest_difference(run("rectified_cfg_pp", model(2.5)), x) < SAME
+
+
+def test_rectified_cfg_pp_without_a_second_answer_is_euler():
+    assert largest_difference(run("rectified_cfg_pp", model(0.6, of=lambda x, s: (estimates(x, s)[0],) * 2)),
+                              run("euler", model(1.0))) < SAME  # fmt: skip
+
+
+def test_rectified_cfg_pp_becomes_guidance_of_a_weight_more():
+    """On two closed-form models, one of the prompt: the error to guidance of weight 1 + alpha falls with the step."""
+
+    def closed(x, sigma):
+        ones = torch.ones_like(sigma)
+        shape = (-1, 1, 1, 1)
+        narrow = Mixture((0.5, 0.5), (0.2, 0.8), (0.3, 0.4))
+        return (one.posterior_mean(x, ones.reshape(shape), sigma.reshape(shape)) for one in (narrow, SMOOTH))
+
+    def end(name, weight, steps):
+        return run(name, model(weight, of=closed), torch.logspace(1, -1, steps + 1, dtype=torch.float64))
+
+    fine = end("rk4", 2.5, 400)
+    errors = [largest_difference(end("rectified_cfg_pp", 1.5, steps), fine) for steps in (80, 160, 320)]
+    orders = [math.log2(a / b) for a, b in zip(errors, errors[1:], strict=False)]
+    assert orders == pytest.approx([1, 1], abs=0.15)
+
+
+@pytest.mark.parametrize("family", ["sdxl", "flux"])
+@pytest.mark.parametrize("batch_guidance", [True, False])
+def test_rectified_cfg_pp_takes_three_rows_a_step(family, batch_guidance):
+    pipe = tiny_sdxl(StableDiffusionXLPipeline) if family == "sdxl" else tiny_flux(FluxPipeline)
+    latents, seen = guided_run(pipe, family, "rectified_cfg_pp", 4, guidance=2.0, batch_guidance=batch_guidance)
+    assert latents.isfinite().all() and seen.rows == 12
+    size = {"height": 16, "width": 16} if family == "flux" else {}
+    plan = pipe.plan("rectified_cfg_pp", None, None, 4, **size)
+    assert plan.coordinates == ("flow" if family == "flux" else "ve") and plan.evaluations == 8
 
 
 def asks_as_comfyuis_do(model, x, sigmas, extra_args=None, callback=None, disable=None):
