@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from k_diffusing._messages import SAMPLER_FORMS
+from k_diffusing.model.guidance_asked import of_text
 from k_diffusing.names.programs import PROGRAM_NAMES
 from k_diffusing.render.launch import say_line
 from k_diffusing.samplers.asked import check_texts
@@ -86,6 +87,7 @@ def compare(argv: list[str]) -> int:
     add("--tolerance", type=float, help="of |a - b| / |a|; default 5e-4")
     for name in ("guidance-scale", "true-cfg-scale"):
         add(f"--{name}", type=float)
+    add("--guidance", metavar="WEIGHTS", help="in place of them: 7,5,3,1 (a weight for each step), cfg++=0.6, ...")
     for name in ("height", "width"):
         add(f"--{name}", type=int)
     add("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
@@ -136,7 +138,7 @@ def _call_keywords(args: argparse.Namespace) -> dict[str, Any]:
     """What both runs are given, the demo's defaults included."""
     from k_diffusing.models import DEMOS, REAL_PROMPT
 
-    call = DEMOS[args.model].keywords if args.model in DEMOS else {"prompt": REAL_PROMPT}
+    call: dict[str, Any] = DEMOS[args.model].keywords if args.model in DEMOS else {"prompt": REAL_PROMPT}
     if args.program:
         call["program"] = args.program
     if args.noise or not args.program:
@@ -144,6 +146,8 @@ def _call_keywords(args: argparse.Namespace) -> dict[str, Any]:
     for name in ("prompt", "guidance_scale", "true_cfg_scale", "height", "width"):
         if getattr(args, name) not in (None, ""):
             call[name] = getattr(args, name)
+    if args.guidance is not None:
+        call["guidance"] = of_text(args.guidance)
     return call
 
 

@@ -93,6 +93,15 @@ def test_convergence_limits(benchmark):
     assert module.picture(pipe, "demo", "lms", 2, "karras", 0, order=2).isfinite().all()
 
 
+@pytest.mark.parametrize("model", ["demo", "demo-flux"])
+def test_guidance(benchmark, monkeypatch, capsys, model):
+    module = benchmark("guidance")
+    monkeypatch.setattr(module, "CHOICES", {model: dict(list(module.CHOICES[model].items())[-1:])})
+    module.main((model,), captions=1, steps=(2,))
+    rows_of = {"demo": "(4)", "demo-flux": "(6)"}[model]
+    assert [rows_of in line for line in rows(capsys)] == [True]
+
+
 def test_older_flux(benchmark, monkeypatch, tmp_path):
     module, picture = benchmark("older_flux"), tmp_path / "older.png"
     arguments = module.test_flux.arguments

@@ -10,7 +10,7 @@ from collections import namedtuple
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from k_diffusing.render.words import finite, grid_word, number, text
+from k_diffusing.render.words import finite, grid_word, guidance_word, number, text
 
 
 class Axis(NamedTuple):
@@ -103,6 +103,11 @@ _RECORDS = (
         "true_cfg_scale", "true_cfg_scales", "true_cfg_scale", float, None, tag="cfg", title="true CFG {}",
         page="true cfg", read=finite, metavar="X", help="guidance by a second evaluation of a prompt",
         families=("flux-dev",),
+    ),
+    Axis(
+        "guidance", "guidances", "guidance", str, None, tag="guidance", title="{}", page="guidance by step",
+        read=guidance_word, metavar="WEIGHTS", numbered=True,
+        help="in place of the scale: one for each step (7,5,3,1), cfg++=0.6, cfg++=0.6,reference_steps=20,rescale=0.7",
     ),
     Axis(
         "eta", "etas", "eta", float, None, tag="eta", title="eta {}", page="eta", read=finite, metavar="X",

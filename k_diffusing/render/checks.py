@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from k_diffusing._messages import one_line
+from k_diffusing.model.guidance_asked import of_text
 from k_diffusing.names.grids import check_grid_name
 from k_diffusing.render.cells import Solver
 from k_diffusing.render.errors import BadInput
@@ -130,6 +131,13 @@ def scheduler_of(model: str):
 
 def check_numbers(script: Script, args: argparse.Namespace) -> None:
     """Raise BadInput for a number that cannot be."""
+    for word in args.guidance or ():
+        weights = of_text(word)
+        if isinstance(weights, list) and set(args.steps or ()) != {len(weights)}:
+            raise BadInput(
+                f"--guidance {word} has {len(weights)} weights, one for each step: give --steps {len(weights)}, and no "
+                "other number of steps"
+            )
     for name, side in (("height", args.height), ("width", args.width)):
         if side is not None and (side < 1 or side % script.multiple):
             raise BadInput(f"--{name} {side}: give a positive multiple of {script.multiple}")

@@ -53,7 +53,6 @@ SDXL = Script(
     family="sdxl",
     program="python test.py",
     network="unet",
-    calls_per_pair=1,
     multiple=8,
     pipeline_class=lambda: pipeline_class("StableDiffusionXLPipeline"),
     encode=encode_sdxl,
@@ -63,7 +62,6 @@ FLUX = Script(
     family="flux-dev",
     program="python test_flux.py",
     network="transformer",
-    calls_per_pair=2,
     multiple=16,
     pipeline_class=lambda: pipeline_class("FluxPipeline"),
     encode=encode_flux,
@@ -111,6 +109,7 @@ def run(script: Script, args: argparse.Namespace, real: str) -> int:
         The exit code: 0, 1 (something failed), 2 (bad input), 130 (Ctrl-C).
     """
     unguided = script.guidance == "true_cfg_scale" and max(args.true_cfg_scale) <= 1 and args.program is None
+    unguided = unguided and args.guidance is None
     if unguided and args.negative_prompt:
         say_line("error: --negative-prompt counts only with true CFG: give --true-cfg-scale 4, say", file=sys.stderr)
         return 2

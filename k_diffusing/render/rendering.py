@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from k_diffusing.model.guidance_asked import of_text
 from k_diffusing.render.adherence import adherence_of
 from k_diffusing.render.cells import Cell
 from k_diffusing.render.errors import BadInput
@@ -22,8 +23,6 @@ KEPT = 256  # prompts whose embeddings are in memory: a large T5's are 4 MB each
 
 def renderer(script: Script, args: argparse.Namespace, pipe) -> Render:
     """A function that renders a batch of cells of one recipe."""
-    from k_diffusing.programs.choose import find_program
-
     encoders = functools.cache(lambda program: encoder(script, args, pipe, program))
     adherence = adherence_of(args.model)
     network, device = getattr(pipe, script.network), pipe._execution_device
@@ -31,12 +30,11 @@ def renderer(script: Script, args: argparse.Namespace, pipe) -> Render:
 
     def render_cells(cells: list[Cell]) -> Rendered:
         keywords = keywords_of(script, args, cells, sources.get(cells[0].sampler))
-        encode, guides = encoders(keywords["program"]), find_program(keywords["program"]).guides
+        encode = encoders(keywords["program"])
         keywords |= gathered([encode(cell.prompt) for cell in cells], device)
-        pictures, calls, seconds, network_seconds, memory = render(pipe, network, device, keywords)
-        per_evaluation = script.calls_per_pair if guides(getattr(cells[0], script.guidance)) else 1
+        pictures, evaluations, seconds, network_seconds, memory = render(pipe, network, device, keywords)
         kept = [adherence(cell.prompt, picture) for cell, picture in zip(cells, pictures, strict=True)]
-        return Rendered(pictures, calls // per_evaluation, seconds, network_seconds, memory, kept)
+        return Rendered(pictures, evaluations, seconds, network_seconds, memory, kept)
 
     return render_cells
 
@@ -64,7 +62,7 @@ def encoder(script: Script, args: argparse.Namespace, pipe, program: str | None)
     from k_diffusing.programs.choose import find_program
 
     whose, negative = find_program(program), {}
-    guided = any(map(whose.guides, getattr(args, script.guidance)))
+    guided = args.guidance is not None or any(map(whose.guides, getattr(args, script.guidance)))
     args = argparse.Namespace(**vars(args))
     if args.negative_prompt is None:
         args.negative_prompt = whose.empty_negative
@@ -103,17 +101,28 @@ def keywords_of(script: Script, args: argparse.Namespace, cells: list[Cell], sou
     keywords["sigma_grid"] = None if cell.sigma_grid == "scheduler" else cell.sigma_grid
     if cell.true_cfg_scale is not None:
         keywords["true_cfg_scale"] = cell.true_cfg_scale
+    if cell.guidance is not None:
+        keywords["guidance"] = of_text(cell.guidance)
     if cell.eta is not None:
         keywords["sampler_options"] = {**keywords.get("sampler_options", {}), "eta": cell.eta}
     return keywords
 
 
 def render(pipe, network, device, keywords: dict[str, Any]) -> tuple[list, int, float, float, float | None]:
-    """The pictures, the calls of `network` they took, seconds, those of the network, and MiB at most."""
+    """The pictures, the evaluations they took, seconds, those of `network`, and MiB at most.
+
+    Calls one after the other on the same input, with the prompt and without it, are one evaluation.
+    """
     import torch
 
     cuda = device.type == "cuda"
-    marks = []
+    marks, seen, evaluations = [], None, 0
+
+    def count(_, args, kwargs) -> None:
+        nonlocal seen, evaluations
+        given = args[0] if args else kwargs["hidden_states"]
+        evaluations += given is not seen
+        seen = given
 
     def mark(*_) -> None:
         marks.append(torch.cuda.Event(enable_timing=True) if cuda else time.perf_counter())
@@ -123,6 +132,7 @@ def render(pipe, network, device, keywords: dict[str, Any]) -> tuple[list, int, 
     if cuda:
         torch.cuda.reset_peak_memory_stats(device)
     hooks = [network.register_forward_pre_hook(mark), network.register_forward_hook(mark)]
+    hooks.append(network.register_forward_pre_hook(count, with_kwargs=True))
     start = time.perf_counter()
     try:
         pictures = pipe(**keywords).images
@@ -134,7 +144,7 @@ def render(pipe, network, device, keywords: dict[str, Any]) -> tuple[list, int, 
     seconds = time.perf_counter() - start
     pairs = list(zip(marks[::2], marks[1::2], strict=True))
     network_seconds = sum(a.elapsed_time(b) / 1000 if cuda else b - a for a, b in pairs)
-    return pictures, len(pairs), seconds, network_seconds, peak_memory(device)
+    return pictures, evaluations, seconds, network_seconds, peak_memory(device)
 
 
 def peak_memory(device) -> float | None:

@@ -12,7 +12,6 @@ class Script(NamedTuple):
         family: Begins its files' names.
         program: The words that begin its command.
         network: The part of the pipeline whose calls are counted.
-        calls_per_pair: Calls for an evaluation with a negative prompt.
         multiple: Divides a picture's sides, in pixels.
         pipeline_class: Returns the pipeline's class; imported no sooner.
         encode: encode(pipe, args, prompt, guided) returns the prompt's embeddings by the pipeline's keywords; if
@@ -24,7 +23,6 @@ class Script(NamedTuple):
     family: str
     program: str
     network: str
-    calls_per_pair: int
     multiple: int
     pipeline_class: Callable[[], type]
     encode: Callable[[Any, argparse.Namespace, str, bool], dict[str, Any]]

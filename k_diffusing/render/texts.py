@@ -5,6 +5,7 @@ import functools
 from typing import Any
 
 from k_diffusing._versions import PROGRAMS, package_versions
+from k_diffusing.model.guidance_asked import asked, of_text
 from k_diffusing.names.grids import find_grid
 from k_diffusing.render.axes import AXES, Axes, values
 from k_diffusing.render.cells import Cell
@@ -43,11 +44,13 @@ def parameters(text: dict[str, str], cell: Cell, size: tuple[int, int]) -> str:
     name = cell.sampler.split(",")[0]
     named, grid = find_name(name), find_grid(str(cell.sigma_grid))
     flux = cell.true_cfg_scale is not None
+    by_step = cell.guidance is not None and asked(of_text(cell.guidance)).has_weights
     fields = {
         "Steps": cell.steps,
         "Sampler": named.sampler.a1111[0] if named and named.sampler.a1111 else name,
         "Schedule type": grid.a1111[0] if grid and grid.a1111 else grid and grid.name,
-        "CFG scale": cell.true_cfg_scale if flux else cell.guidance_scale,
+        "CFG scale": None if by_step else (cell.true_cfg_scale if flux else cell.guidance_scale),
+        "Guidance": cell.guidance,
         "Distilled CFG Scale": cell.guidance_scale if flux else None,
         "Seed": cell.seed,
         "Size": f"{size[0]}x{size[1]}",

@@ -4,6 +4,7 @@ import argparse
 import math
 from typing import Any
 
+from k_diffusing.model.guidance_asked import of_text
 from k_diffusing.names.grids import find_grid
 
 
@@ -22,6 +23,15 @@ def grid_word(word: str) -> str:
     """A sigma grid of the command line under its name here; a word that names none, as it is."""
     found = find_grid(word)
     return found.name if found else word
+
+
+def guidance_word(word: str) -> str:
+    """Guidance of the command line, as it is; a number is told as the weight it is. Raises ArgumentTypeError."""
+    try:
+        choice = of_text(word)
+    except (ValueError, TypeError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return f"weight={word.strip()}" if isinstance(choice, (int, float)) else "".join(word.split())
 
 
 def text(word: str) -> str:

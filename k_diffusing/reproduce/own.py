@@ -2,6 +2,7 @@
 
 import ast
 
+from k_diffusing.model.guidance_asked import GuidanceChoice, asked, of_text
 from k_diffusing.reproduce.recipe import Grid, Prompt, Recipe, Stage
 from k_diffusing.reproduce.values import MAX_SEED, MAX_STEPS, BadFile, brief, real, whole
 
@@ -43,6 +44,11 @@ def read_own(texts: dict[str, str], width: int, height: int) -> Recipe:
     grid = said.get("sigma_grid", "scheduler")
     stage.told("sigma_grid", grid=None if grid == "scheduler" else Grid(grid))
     _guidance(recipe, stage, said)
+    if "guidance" in said:
+        choice = _by_step(said["guidance"])
+        recipe.keywords["guidance"], recipe.where["guidance"] = choice, "guidance"
+        if asked(choice).has_weights:
+            stage.cfg = None  # it has no part in the picture
     for keyword in KEYWORDS:
         if keyword in said:
             recipe.keywords[keyword] = _literal(said[keyword])
@@ -58,6 +64,13 @@ def _guidance(recipe: Recipe, stage: Stage, said: dict[str, str]) -> None:
     recipe.family, stage.prompt.guidance = "flux", scale
     stage.where["guidance"] = "guidance_scale"
     stage.told("true_cfg_scale", cfg=real(said["true_cfg_scale"], "true_cfg_scale"))
+
+
+def _by_step(text: str) -> GuidanceChoice:
+    try:
+        return of_text(text)
+    except (ValueError, TypeError) as error:
+        raise BadFile(f"guidance is {brief(text)}: {error}") from error
 
 
 def _option(text: str) -> tuple[str, object]:

@@ -121,10 +121,10 @@ def sample_dpmpp_2s_ancestral_cfg_pp(
 def sample_rectified_cfg_pp(model, x, sigmas, extra_args=None, callback=None, disable=None):
     """Rectified-CFG++, for flow models (arXiv 2510.07631, algorithm 1), in whatever coordinates.
 
-    The derivative is that of the prompt alone. On top is what guidance adds to the derivative without the prompt, half a
-    step ahead, where the prompt alone leads. The weight with which the model is guided is the paper's alpha(t). As steps
-    get shorter this becomes ordinary guidance with a weight of 1 + alpha. A step takes an evaluation with the prompt and
-    one with both prompts.
+    The derivative is that of the prompt alone. On top is what guidance adds to the derivative without the prompt, half
+    a step ahead, where the prompt alone leads. The weight with which the model is guided is the paper's alpha(t). As
+    steps get shorter this becomes ordinary guidance with a weight of 1 + alpha. A step takes an evaluation with the
+    prompt and one with both prompts.
     """
     alone = Evaluator(model, x, _prompt_alone(extra_args or {}), callback)
     model, levels = _both(model, x, extra_args, None), levels_of(sigmas)

@@ -18,6 +18,7 @@ FULL = Axes(
     sigma_grids=("scheduler", "karras"),
     guidance_scales=(1.0, 5.5),
     true_cfg_scales=(1.0, 2.0),
+    guidances=(None, "cfg++=0.6,rescale=0.7"),
     etas=(0.0, 0.5, 1.0),
     reference=200,
 )
@@ -32,13 +33,13 @@ def test_default_names_have_no_suffix():
 
 def test_names_are_unique_and_safe():
     named = named_cells("sdxl", FULL)
-    shared = 2 * 3 * 2 * 2  # seeds, prompts, guidance, true CFG
+    shared = 2 * 3 * 2 * 2 * 2  # seeds, prompts, guidance, true CFG, guidance by step
     assert len(named) == len(cells(FULL)) == shared * (2 * 2 * (1 + 1 + 3 + 3) + 1)
     assert len({name.lower() for name in named}) == len(named)  # some file systems know no case
     assert all(re.fullmatch(r"[\w.-]+", name) for name in named)
-    assert "sdxl-sample_dpmpp_sde-steps10-seed7-prompt2-karras-g5.5-cfg2-eta0.5.png" in named
-    assert "sdxl-sample_euler-steps10-seed7-prompt2-karras-g5.5-cfg2.png" in named
-    assert "sdxl-converged-seed7-prompt3-g1-cfg1.png" in named
+    assert "sdxl-sample_dpmpp_sde-steps10-seed7-prompt2-karras-g5.5-cfg2-guidance2-eta0.5.png" in named
+    assert "sdxl-sample_euler-steps10-seed7-prompt2-karras-g5.5-cfg2-guidance1.png" in named
+    assert "sdxl-converged-seed7-prompt3-g1-cfg1-guidance1.png" in named
     assert set(several(FULL)) == {*Cell._fields} - {"sampler", "budget", "reference"}
 
 
@@ -75,7 +76,7 @@ def test_reference_only_beside_several_steps():
     assert not any(cell.reference for cell in cells(FULL._replace(steps=(5,))))
     assert not any(cell.reference for cell in cells(FULL._replace(reference=0)))
     budgets = FULL._replace(steps=(), budgets=(5, 10))
-    assert sum(cell.reference for cell in cells(budgets)) == 24
+    assert sum(cell.reference for cell in cells(budgets)) == 48
     assert all(cell.steps == 200 and cell.eta is None for cell in cells(budgets) if cell.reference)
 
 
