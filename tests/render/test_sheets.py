@@ -169,7 +169,7 @@ def test_converged_column_and_a_missing_cell(tmp_path):
     assert trivial_grid.main([*argv, "--output", str(tmp_path)]) == 0
     (tmp_path / "sdxl-sample_euler-steps8-seed1.png").unlink()
     solvers = tuple(trivial_grid.check(trivial_grid.arguments(argv)))
-    axes = Axes(solvers, (4, 8), (), (0, 1), ("a prompt",), (None,), (5.0,), (None,), (0.0, 1.0), 200)
+    axes = Axes(solvers, (4, 8), (), (0, 1), ("a prompt",), (None,), (5.0,), (None,), etas=(0.0, 1.0), reference=200)
     last = list(grid_report.sheets("sdxl", axes))[-1]
     assert last.file == "sdxl-samplers-seed1-eta1.png"
     assert places(tmp_path, axes, last) == {
