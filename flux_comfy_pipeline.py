@@ -260,9 +260,9 @@ class FluxPipeline(diffusers.FluxPipeline):
             ))  # fmt: skip
         self._current_timestep = None
         final = run.latents if kept is None else kept.result(run.latents)
-        image: Any = final.to(told.dtype) if output_type == "latent" else self.decode(final, height, width, output_type)
+        made: Any = final.to(told.dtype) if output_type == "latent" else self.decode(final, height, width, output_type)
         self.maybe_free_model_hooks()
-        return FluxPipelineOutput(images=image) if return_dict else (image,)
+        return FluxPipelineOutput(images=made) if return_dict else (made,)
 
     def plan(
         self, comfy_sampler: str | Callable = "sample_euler", sampler_options: dict[str, Any] | None = None,

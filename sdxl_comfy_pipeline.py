@@ -245,9 +245,9 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
                 options=plan.options, noise=plan.step_noise(streams), observer=run, watch_noise=run.watch_noise,
             ))  # fmt: skip
         final = run.latents if kept is None else kept.result(run.latents)
-        image: Any = final.to(told.dtype) if output_type == "latent" else self.decode(final, height, width, output_type)
+        made: Any = final.to(told.dtype) if output_type == "latent" else self.decode(final, height, width, output_type)
         self.maybe_free_model_hooks()
-        return StableDiffusionXLPipelineOutput(images=image) if return_dict else (image,)
+        return StableDiffusionXLPipelineOutput(images=made) if return_dict else (made,)
 
     def plan(
         self, comfy_sampler: str | Callable = "sample_euler", sampler_options: dict[str, Any] | None = None,

@@ -125,6 +125,7 @@ class SamplingPlan:
             if self.program.hands_on_ve:
                 return space.remains(sigma) * left
             return left if space.flow else space.state(left, sigma)
+        assert noise is not None
         if clean is None:
             return noise * self.initial_scale
         return noise * self.image_scale + space.remains(sigma) * clean

@@ -106,7 +106,7 @@ def check_guider(guider: Any, packed: bool) -> None:
             "one that needs the answers with and without the prompt alone, such as AdaptiveProjectedGuidance"
         )
     if guider._input_predictions != TWO_ANSWERS:
-        more = ", ".join(one for one in guider._input_predictions if one not in TWO_ANSWERS)
+        more = ", ".join(one for one in guider._input_predictions or () if one not in TWO_ANSWERS)
         raise ValueError(
             f"guider={name} needs more than the answers with and without the prompt ({more}): take one that needs "
             "these two, such as AdaptiveProjectedGuidance"

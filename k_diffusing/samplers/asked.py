@@ -97,6 +97,7 @@ def check_texts(texts: Iterable[str]) -> None:
     for kind, name, settings in map(sampler_text, texts):
         if kind == "k":
             _here(name)
-        values = dict(setting.replace(" ", "").partition("=")[::2] for setting in settings)
+        parts = (setting.replace(" ", "").partition("=") for setting in settings)
+        values = {option: value for option, _, value in parts}
         if values.get("program", "None") != "None":
             check_program_name(values["program"].strip("'\""))
