@@ -23,6 +23,7 @@ from k_diffusing.arguments import (
     diffusers_arguments,
     warn_of_bounds,
 )
+from k_diffusing.grids.given import GridChoice
 from k_diffusing.grids.part import Part
 from k_diffusing.images import check_images, clean_latents, size_of
 from k_diffusing.model.guidance import GuidanceInterval
@@ -84,7 +85,7 @@ class FluxPipeline(diffusers.FluxPipeline):
         *,
         comfy_sampler: str | Callable | None = "sample_euler",
         sampler_options: dict[str, Any] | None = None,
-        sigma_grid: str | Callable | None = None,
+        sigma_grid: GridChoice = None,
         flow_coordinates: str = "auto",
         guidance: GuidanceChoice | None = None,
         guider: Any = None,
@@ -112,9 +113,10 @@ class FluxPipeline(diffusers.FluxPipeline):
                 [B, tokens, channels] in float32, sigma of shape [B], in the coordinates of flow_coordinates.
                 One that adds noise has a parameter `noise_sampler=None`, and draws noise_sampler(sigma, sigma_next).
             sampler_options: given to the sampler: eta, s_noise, s_churn, solver_type, order, rtol, ...
-            sigma_grid: "karras", "simple", "beta", ... (`k_diffusing.SIGMA_GRIDS`) or a function (schedule, n) ->
-                n + 1 values, in flow time; None: the grid of the config of `pipe.scheduler`, which itself is neither
-                used nor changed.
+            sigma_grid: "karras", "simple", "beta", ... (`k_diffusing.SIGMA_GRIDS`); one with options,
+                {"karras": {"rho": 5}}; n + 1 flow times, which are not shifted again, or a .json file
+                {"sigmas": [...]} of them; or a function (schedule, n) -> n + 1 flow times; None: the grid of the config
+                of `pipe.scheduler`, which itself is neither used nor changed.
             flow_coordinates: what the sampler sees of latents = (1 - t) x0 + t eps.
                 "flow": the latents, sigma = t; right for samplers that see only the derivative and add no noise.
                 "ve": x = latents / (1 - t) = x0 + sigma eps, sigma = t / (1 - t); right for every sampler.
@@ -266,7 +268,7 @@ class FluxPipeline(diffusers.FluxPipeline):
 
     def plan(
         self, comfy_sampler: str | Callable = "sample_euler", sampler_options: dict[str, Any] | None = None,
-        sigma_grid: str | Callable | None = None, num_inference_steps: int = 28, *, sigmas: list[float] | None = None,
+        sigma_grid: GridChoice = None, num_inference_steps: int = 28, *, sigmas: list[float] | None = None,
         height: int | None = None, width: int | None = None, latents: torch.Tensor | None = None,
         flow_coordinates: str = "auto", guidance: GuidanceChoice | None = None, guider: Any = None,
         guidance_interval: GuidanceInterval | None = None, noise: str | None = None,

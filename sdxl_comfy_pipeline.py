@@ -17,6 +17,7 @@ from diffusers.utils import deprecate, logging
 from diffusers.utils.torch_utils import get_module_execution_device
 
 from k_diffusing.arguments import check_callback, check_guidance, count_images, diffusers_arguments, warn_of_bounds
+from k_diffusing.grids.given import GridChoice
 from k_diffusing.grids.part import Part
 from k_diffusing.images import check_images, clean_latents, size_of
 from k_diffusing.model.guidance import GuidanceInterval
@@ -84,7 +85,7 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         *,
         comfy_sampler: str | Callable | None = "sample_euler",
         sampler_options: dict[str, Any] | None = None,
-        sigma_grid: str | Callable | None = None,
+        sigma_grid: GridChoice = None,
         quantize: bool | None = None,
         guidance: GuidanceChoice | None = None,
         guider: Any = None,
@@ -113,8 +114,9 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
                 shape [B, 4, height / 8, width / 8] in float32, sigma of shape [B].
                 One that adds noise has a parameter `noise_sampler=None`, and draws noise_sampler(sigma, sigma_next).
             sampler_options: given to the sampler: eta, s_noise, s_churn, solver_type, order, rtol, ...
-            sigma_grid: "karras", "exponential", "simple", "beta", ... (`k_diffusing.SIGMA_GRIDS`); or a
-                function (schedule, n) -> n + 1 sigmas; None: the grid of the config of `pipe.scheduler`, which itself
+            sigma_grid: "karras", "exponential", "simple", "beta", ... (`k_diffusing.SIGMA_GRIDS`); one with options,
+                {"karras": {"rho": 5}}; n + 1 sigmas, or a .json file {"sigmas": [...]} of them; or a function
+                (schedule, n) -> n + 1 sigmas; None: the grid of the config of `pipe.scheduler`, which itself
                 is neither used nor changed.
             quantize: tell the network the nearest integer timestep where sigma is between the grid's points,
                 in place of interpolating in log sigma; None: as the program does, without one interpolate.
@@ -251,7 +253,7 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
 
     def plan(
         self, comfy_sampler: str | Callable = "sample_euler", sampler_options: dict[str, Any] | None = None,
-        sigma_grid: str | Callable | None = None, num_inference_steps: int = 50, *,
+        sigma_grid: GridChoice = None, num_inference_steps: int = 50, *,
         timesteps: list[int] | None = None, sigmas: list[float] | None = None, denoising_end: float | None = None,
         quantize: bool | None = None, guidance: GuidanceChoice | None = None, guider: Any = None,
         guidance_interval: GuidanceInterval | None = None, noise: str | None = None,

@@ -10,6 +10,7 @@ import torch
 from diffusers.utils import logging
 
 from k_diffusing.grids.check import check_grid_choice, check_steps
+from k_diffusing.grids.given import ListedGrid
 from k_diffusing.model.guidance import Guidance
 from k_diffusing.samplers.find import find_sampler
 from k_diffusing.samplers.options import check_options
@@ -42,6 +43,8 @@ def check_sampler(
     if all(values is None for values in explicit.values()):
         check_steps(num_inference_steps)
         warn_of_grid(sampler, sigma_grid)
+    if isinstance(sigma_grid, ListedGrid):
+        explicit = {"sigma_grid": sigma_grid}
     for name, values in explicit.items():
         if values is not None and sampler.takes == "sigma_range":
             raise ValueError(

@@ -8,6 +8,7 @@ import torch
 
 from k_diffusing.arguments import check_sampler
 from k_diffusing.grids.choose import SigmaGrid, discrete_grid, flow_grid, over_the_model
+from k_diffusing.grids.given import GridChoice, ListedGrid, given_grid
 from k_diffusing.grids.part import WHOLE, Part
 from k_diffusing.model.coordinates import noise_level
 from k_diffusing.model.guidance import GuidanceInterval, guidance_at
@@ -30,7 +31,7 @@ def discrete_plan(
     scheduler,
     comfy_sampler: str | Callable,
     sampler_options: dict[str, Any] | None,
-    sigma_grid: str | Callable | None,
+    sigma_grid: GridChoice,
     num_inference_steps: int,
     *,
     timesteps: list[int] | None = None,
@@ -51,6 +52,7 @@ def discrete_plan(
     Raises ValueError or TypeError for input that cannot be right, with the value, the reason and the choices.
     """
     program, explicit = find_program(program, noise), {"timesteps": timesteps, "sigmas": sigmas}
+    sigma_grid = given_grid(sigma_grid, program.grids)
     more, own = program.grid_names, program.own_grid(sigma_grid)
     comfy_sampler, sampler_options, sigma_grid = asked(comfy_sampler, sampler_options, sigma_grid, timesteps, sigmas)
     sigma_grid = own or sigma_grid
@@ -65,8 +67,8 @@ def discrete_plan(
         raise ValueError(f"{sampler.name} integrates flow matching, which SDXL is not: {_cure_of_flow(sampler)}")
     schedule = program.noise_schedule(scheduler)
     guided = guidance_at(guidance_interval, schedule)
-    grid_scheduler, drop = sampler.grid_scheduler or scheduler, program.drops(sampler.name)
-    check_part(part, **explicit)
+    grid_scheduler, drop = sampler.grid_scheduler or scheduler, program.drops(sampler.name, sigma_grid)
+    check_part(part, sigma_grid, **explicit)
     part = replace(part, cut=program.cut)
     chosen, steps = program.grid(sigma_grid, sampler.name), part.grid_steps(num_inference_steps)
     full = discrete_grid(grid_scheduler, schedule, steps, chosen, timesteps, sigmas, drop)
@@ -94,9 +96,10 @@ def _range_of(part: Part, sigmas: torch.Tensor, schedule, steps: int) -> torch.T
     return sigmas if part.leftover else torch.cat([sigmas[:-1], torch.zeros(1)])
 
 
-def check_part(part: Part, **explicit) -> None:
+def check_part(part: Part, sigma_grid: Any, **explicit) -> None:
     """Raise ValueError for a part by `denoise` of the user's own sigmas or timesteps."""
     given = [name for name, values in explicit.items() if values is not None]
+    given += ["sigma_grid"] if isinstance(sigma_grid, ListedGrid) else []
     if given and not part.all_noise:
         raise ValueError(f"denoise={part.denoise} makes a grid longer, which {given[0]}= leaves no room for: cut it")
 
@@ -128,7 +131,7 @@ def flow_plan(
     scheduler,
     comfy_sampler: str | Callable,
     sampler_options: dict[str, Any] | None,
-    sigma_grid: str | Callable | None,
+    sigma_grid: GridChoice,
     num_inference_steps: int,
     *,
     size_mu: float | None = None,
@@ -149,6 +152,7 @@ def flow_plan(
     discrete_plan does.
     """
     program = find_program(program, noise)
+    sigma_grid = given_grid(sigma_grid, program.grids)
     more, own = program.grid_names, program.own_grid(sigma_grid)
     comfy_sampler, sampler_options, sigma_grid = asked(comfy_sampler, sampler_options, sigma_grid, sigmas)
     sigma_grid = own or sigma_grid
@@ -161,9 +165,9 @@ def flow_plan(
     coordinates = choose_coordinates(flow_coordinates, sampler, sampler_options)
     schedule = program.flow_schedule(scheduler, size_mu, mu)
     guided = guidance_at(guidance_interval, schedule)
-    grid_scheduler, drop = sampler.grid_scheduler or scheduler, program.drops(sampler.name)
+    grid_scheduler, drop = sampler.grid_scheduler or scheduler, program.drops(sampler.name, sigma_grid)
     chosen, used_mu = program.grid(sigma_grid, sampler.name), size_mu if mu is None else mu
-    check_part(part, sigmas=sigmas)
+    check_part(part, sigma_grid, sigmas=sigmas)
     part = replace(part, cut=program.cut)
     grid = flow_grid(
         grid_scheduler, schedule, part.grid_steps(num_inference_steps), chosen, sigmas, used_mu, drop

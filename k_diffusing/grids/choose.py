@@ -147,7 +147,12 @@ def flow_grid(
 def _flow_levels(scheduler, schedule, n, sigma_grid, sigmas, mu) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Flow times, and the timesteps that the scheduler pairs with them, if it does."""
     if sigma_grid is not None:
-        return _of_choice(sigma_grid, schedule, n), None
+        levels = _of_choice(sigma_grid, schedule, n)
+        if len(levels) and float(levels[0]) > 1 + 1e-6:  # which is float32's rounding
+            raise ValueError(
+                f"the sigma grid begins at {float(levels[0]):g}: the sigmas of a flow model are times, between 0 and 1"
+            )
+        return levels, None
     if sigmas is not None and len(sigmas) == 0:
         return torch.zeros(1), None
     if sigmas is not None and max(sigmas) > 1:

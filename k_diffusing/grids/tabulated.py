@@ -20,6 +20,13 @@ def interpolated(table: tuple[float, ...], n: int) -> torch.Tensor:
     return with_zero(np.exp(np.interp(places, np.arange(len(table)), np.log(table)))[:-1])
 
 
+def _table(tables: dict[str, tuple[float, ...]], name: str, model: str) -> tuple[float, ...]:
+    """The table of a model. Raises ValueError for a model that there is none of."""
+    if model not in tables:
+        raise ValueError(f"{name} has no table of model={model!r}: choose one of {', '.join(tables)}")
+    return tables[model]
+
+
 def align_your_steps(schedule: NoiseSchedule, n: int, model: str | None = None) -> torch.Tensor:
     """What Sabour et al. 2024 (arXiv 2404.14507) optimised for a model at 10 steps, log-linear for other n.
 
@@ -27,7 +34,8 @@ def align_your_steps(schedule: NoiseSchedule, n: int, model: str | None = None) 
     table that begins above the model's largest sigma.
     """
     own = "svd" if isinstance(for_sigmas(schedule, "align_your_steps"), LogSigmaSchedule) else "sdxl"
-    table, largest = ALIGN_YOUR_STEPS[model or own], float(schedule.sigmas[-1])
+    table = _table(ALIGN_YOUR_STEPS, "align_your_steps", own if model is None else model)
+    largest = float(schedule.sigmas[-1])
     if table[0] > 1.01 * largest:
         raise ValueError(
             f"the table {model or own!r} of align_your_steps begins at sigma {table[0]:g}, and this model's largest is "
@@ -42,7 +50,7 @@ def optimal_steps(schedule: NoiseSchedule, n: int, model: str = "flux") -> torch
     model: "flux" (10 steps), "wan" (20) or "chroma" (40).
     """
     for_flow(schedule, "optimal_steps")
-    return interpolated(OPTIMAL_STEPS[model], n)
+    return interpolated(_table(OPTIMAL_STEPS, "optimal_steps", model), n)
 
 
 def _distilled(schedule: NoiseSchedule, n: int, name: str, row: Distilled) -> torch.Tensor:

@@ -14,6 +14,7 @@ import torch
 from k_diffusing.model.coordinates import FLOW_COORDINATES, noise_level
 from k_diffusing.model.scheduler_config import noise_schedule, shifts_dynamically
 from k_diffusing.model.schedules import DiscreteSchedule, FlowSchedule, LogSigmaSchedule
+from k_diffusing.programs.comfyui_grids import NODES
 from k_diffusing.programs.records import NOISE_OF_COMFYUI
 from k_diffusing.programs.tables import alphas_cumprod_of, zero_terminal_snr
 from k_diffusing.samplers import flow_time, flow_uni_pc
@@ -139,6 +140,8 @@ COMFYUI = replace(
     quantize=True,
     noise_schedule=discrete_schedule,
     flow_schedule=flow_schedule,
+    grids={**NODES, "laplace": NODES["LaplaceScheduler"]},
+    whole_grids=frozenset({*NODES, "laplace"}),
     default_grid="simple",
     sampler=sampler,
     options=options,

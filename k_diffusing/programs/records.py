@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from k_diffusing._tensors import same_level
+from k_diffusing.grids.given import ListedGrid, OptionGrid
 from k_diffusing.grids.part import ends_of_longer_grids
 from k_diffusing.images import latent_mask
 from k_diffusing.model.coordinates import FLOW_COORDINATES
@@ -60,6 +61,7 @@ class Program:
         noise_schedule: Its noise schedule of an epsilon, v or sample model, from the diffusers scheduler.
         flow_schedule: That of a flow model, from the scheduler, the mu that diffusers has for the size, and the user's.
         grids: Its sigma grids, where they differ from ours of the same names.
+        whole_grids: Those of its grids from which it drops no sigma, whatever the sampler.
         default_grid: The grid it takes where the user names none; None: that of the scheduler's config.
         automatic: The grid that "automatic" is for a sampler of a name; "uniform" for any other.
         whole_range: Whether samplers that take a range go over the model's, whatever the grid.
@@ -87,6 +89,7 @@ class Program:
     noise_schedule: Callable[[Any], Any] = noise_schedule
     flow_schedule: Callable[[Any, float | None, float | None], FlowSchedule] = _flow_schedule
     grids: Mapping[str, Callable] = field(default_factory=dict)
+    whole_grids: frozenset[str] = frozenset()
     default_grid: str | None = None
     automatic: Mapping[str, str] = field(default_factory=dict)
     whole_range: bool = False
@@ -98,8 +101,14 @@ class Program:
     hands_on_ve: bool = False
     prompt_tokens: int = 512
 
-    def drops(self, sampler: str) -> bool:
-        """Whether it drops the last sigma above 0 of a sampler of this name, or of a function `sample_NAME`."""
+    def drops(self, sampler: str, sigma_grid: Any = None) -> bool:
+        """Whether it drops the last sigma above 0 of a sampler of this name, or of a function `sample_NAME`.
+
+        sigma_grid: The user's, as `given_grid` reads it. Numbers, and the grids of nodes, are left whole.
+        """
+        name = sigma_grid.name if isinstance(sigma_grid, OptionGrid) else sigma_grid
+        if isinstance(sigma_grid, ListedGrid) or (isinstance(name, str) and name in self.whole_grids):
+            return False
         return sampler.removeprefix("sample_").removesuffix("_gpu") in self.drops_penultimate
 
     @property

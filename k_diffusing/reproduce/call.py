@@ -9,8 +9,6 @@ from k_diffusing.reproduce.wording import grid_here, sampler_here
 SURE = 75  # letters of a prompt that has as many tokens at most: diffusers leaves out what is more
 FLUX_GUIDANCE = 3.5  # ComfyUI's where nothing says it
 DROPPING = ("dpm_2", "dpm_2_ancestral", "uni_pc", "uni_pc_bh2")  # whose grid ComfyUI's KSampler alone shortens
-# Functions of `grids`, for grids whose numbers a file has.
-GRIDS = ("karras", "exponential", "polyexponential", "vp", "beta", "sd_turbo", "listed")
 
 
 @dataclass(frozen=True)
@@ -21,7 +19,6 @@ class Call:
         keywords: Its keywords that are plain values.
         prompts: The keywords of `encode_prompts`, whose result is given besides; empty where the keywords have the
             prompts.
-        grid: The sigma grid, where it is a function of `grids` and its numbers.
         image: The file of the picture that it begins with.
         mask: The file, and the channel in it, of the mask of what is made anew.
         one_stream: The seed of a generator for the whole batch.
@@ -34,7 +31,6 @@ class Call:
 
     keywords: dict[str, Any]
     prompts: dict[str, Any] = field(default_factory=dict)
-    grid: Grid | None = None
     image: str | None = None
     mask: tuple[str, str] | None = None
     one_stream: int | None = None
@@ -62,9 +58,8 @@ def _call(recipe: Recipe, i: int, stage: Stage, family: str) -> Call:
     here = sampler_here(stage.sampler) if stage.sampler and not recipe.ours else None
     keywords["comfy_sampler"] = here.sampler if here and here.sampler else stage.sampler
     options = {**(here.options if here else {}), **stage.sampler_options}
-    function = stage.grid if is_function(stage.grid) else None
-    named = None if function or stage.grid is None else grid_here(stage.grid.name, recipe.program) or stage.grid.name
-    keywords |= {"sampler_options": options or None, "sigma_grid": named, "program": recipe.program}
+    grid = stage.grid and _grid(stage.grid, recipe.program)
+    keywords |= {"sampler_options": options or None, "sigma_grid": grid, "program": recipe.program}
     one_stream = recipe.batch > 1
     keywords |= {"num_images_per_prompt": recipe.batch if one_stream else None}
     keywords |= {"seeds": None if one_stream or stage.seed is None else [stage.seed], **_part(stage)}
@@ -78,7 +73,6 @@ def _call(recipe: Recipe, i: int, stage: Stage, family: str) -> Call:
     return Call(
         {name: value for name, value in keywords.items() if value is not None},
         prompts,
-        grid=function,
         image=recipe.image if i == 0 else None,
         mask=(recipe.mask, recipe.mask_channel) if recipe.mask and masked else None,
         one_stream=stage.seed if one_stream else None,
@@ -164,6 +158,8 @@ def flux_mu(shift: dict[str, float]) -> float | None:
     return shift["base_shift"] + slope * (tokens - 256)
 
 
-def is_function(grid: Grid | None) -> bool:
-    """Whether a grid is a function of numbers that the file has, and not one of a name alone."""
-    return grid is not None and grid.name in GRIDS and bool(grid.options) and None not in grid.options.values()
+def _grid(grid: Grid, program: str | None) -> Any:
+    """A sigma grid as `sigma_grid=` takes it: a name, a node's with its numbers, or those that are listed."""
+    if not grid.options:
+        return grid_here(grid.name, program) or grid.name
+    return grid.options["sigmas"] if grid.name == "ManualSigmas" else {grid.name: grid.options}

@@ -1,6 +1,5 @@
 """What a recipe asks for and is not to be had here: noted in it, before anything is rendered."""
 
-from k_diffusing.reproduce.call import is_function
 from k_diffusing.reproduce.emphasis import Prompted, read_a1111, read_comfyui
 from k_diffusing.reproduce.recipe import Prompt, Recipe, Stage
 from k_diffusing.reproduce.wording import WEB_UIS, grid_here, sampler_here
@@ -39,8 +38,11 @@ def _sampler(recipe: Recipe, stage: Stage) -> None:
         recipe.lacks(where, f"its sampler {name!r} is not one of ours")
     if name and name.endswith("_gpu"):
         recipe.lacks(where, f"{name!r} draws its tree of noise on the GPU, where ours is on the CPU")
-    named = stage.grid and not is_function(stage.grid)
-    if stage.grid and named and (stage.grid.options or grid_here(stage.grid.name, recipe.program) is None):
+    if stage.grid is None:
+        return
+    if None in stage.grid.options.values():
+        recipe.lacks(stage.where.get("grid", where), f"the numbers of its sigma grid {stage.grid.name!r} are not known")
+    elif not stage.grid.options and grid_here(stage.grid.name, recipe.program) is None:
         recipe.lacks(stage.where.get("grid", where), f"its sigma grid {stage.grid.name!r} is not one of ours")
 
 

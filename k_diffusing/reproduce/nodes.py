@@ -103,6 +103,7 @@ WIDGETS: dict[str, tuple[Widget, ...]] = {
     "BetaSamplingScheduler": _widgets(steps=20, alpha=0.6, beta=0.6),
     "SDTurboScheduler": _widgets(steps=1, denoise=1.0),
     "AlignYourStepsScheduler": _widgets(model_type="SD1", steps=10, denoise=1.0),
+    "OptimalStepsScheduler": _widgets(model_type="FLUX", steps=20, denoise=1.0),
     "ManualSigmas": _widgets(sigmas="1, 0.5"),
     "SplitSigmas": _widgets(step=0),
     "SplitSigmasDenoise": _widgets(denoise=1.0),

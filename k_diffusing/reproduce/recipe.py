@@ -49,8 +49,8 @@ class Grid(NamedTuple):
     """A sigma grid.
 
     Attributes:
-        name: As our `sigma_grid=` has it, or as the program has it.
-        options: Of the function of that name in `grids`, where the file has its numbers.
+        name: As our `sigma_grid=` has it, or as the program has it; of a node its kind.
+        options: The node's numbers by their names there.
     """
 
     name: str

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from PIL import Image
 from k_diffusing.compare.sources import find_source
 from k_diffusing.programs.a1111 import a1111_of
 from k_diffusing.programs.choose import find_program
-from k_diffusing.reproduce import grids
 from k_diffusing.reproduce.call import Call, calls_of
 from k_diffusing.reproduce.encode import encode_prompts
 from k_diffusing.reproduce.recipe import Lora, Recipe
@@ -85,8 +83,6 @@ def keywords_of(call: Call, pipe, image: Image.Image | None = None, mask: Image.
         keywords |= {"comfy_sampler": source.sampler, **source.keywords}
     if call.prompts:
         keywords |= encode_prompts(pipe, **call.prompts)
-    if call.grid:
-        keywords["sigma_grid"] = partial(getattr(grids, call.grid.name), **call.grid.options)
     if call.one_stream is not None:
         keywords["generator"] = torch.Generator("cpu").manual_seed(call.one_stream)
     if call.image:

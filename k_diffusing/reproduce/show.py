@@ -92,9 +92,10 @@ def _renamed(theirs: str | None, ours: str | None) -> str | None:
 def _grid(recipe: Recipe, stage: Stage) -> str | None:
     if stage.grid is None:
         return stage.scheduler
-    if stage.grid.name == "listed":
+    if stage.grid.name == "ManualSigmas":
         return ", ".join(f"{sigma:g}" for sigma in stage.grid.options["sigmas"])
-    numbers = ", ".join(f"{name} {value:g}" for name, value in stage.grid.options.items() if value is not None)
+    known = {name: value for name, value in stage.grid.options.items() if value is not None}
+    numbers = ", ".join(f"{name} {value if isinstance(value, str) else f'{value:g}'}" for name, value in known.items())
     name = _renamed(stage.scheduler or stage.grid.name, grid_here(stage.grid.name, recipe.program)) or stage.grid.name
     return f"{name}, {numbers}" if numbers else name
 
@@ -153,11 +154,9 @@ def python(recipe: Recipe, model: str | None = None, family: str | None = None) 
     made += [_python_call(call) for call in calls]
     text = "\n".join(made)
     imports = {
-        "torch.": "import torch\n", "partial(": "from functools import partial\n",
-        "dataclasses.": "import dataclasses\n", "Image.open": "from PIL import Image\n",
+        "torch.": "import torch\n", "dataclasses.": "import dataclasses\n", "Image.open": "from PIL import Image\n",
         "ImageOps.": "from PIL import ImageOps\n",
         "encode_prompts(": "from k_diffusing import encode_prompts\n",
-        "partial(grids.": "from k_diffusing.reproduce import grids\n",
         "a1111_of(": "from k_diffusing.programs.a1111 import a1111_of\n",
         "find_program(": "from k_diffusing.programs.choose import find_program\n",
     }  # fmt: skip
@@ -192,8 +191,6 @@ def _python_call(call: Call) -> str:
         keywords["program"] = 'dataclasses.replace(find_program("comfyui"), drops_penultimate=frozenset())'
     if call.settings:
         keywords["program"] = f"a1111_of({call.settings})"
-    if call.grid:
-        keywords["sigma_grid"] = f"partial(grids.{call.grid.name}, {_arguments(call.grid.options)})"
     if call.one_stream is not None:
         keywords["generator"] = f'torch.Generator("cpu").manual_seed({call.one_stream})'
     if call.image:

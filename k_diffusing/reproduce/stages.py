@@ -29,17 +29,18 @@ SAMPLER_NODES = {
         ("order", "rtol", "atol", "h_init", "pcoeff", "icoeff", "dcoeff", "accept_safety", "eta", "s_noise"),
     ),
 }
-WHOLE, TEXT = ("order", "max_stage"), ("solver_type",)
-# Nodes that are a sigma grid with its numbers: the grid's name here.
+WHOLE, TEXT = ("order", "max_stage"), ("solver_type", "model_type")
+# Nodes that are a sigma grid: their inputs, which program="comfyui" takes as the grid's options.
 GRID_NODES = {
-    "KarrasScheduler": ("karras", ("sigma_max", "sigma_min", "rho")),
-    "ExponentialScheduler": ("exponential", ("sigma_max", "sigma_min")),
-    "PolyexponentialScheduler": ("polyexponential", ("sigma_max", "sigma_min", "rho")),
-    "VPScheduler": ("vp", ("beta_d", "beta_min", "eps_s")),
-    "BetaSamplingScheduler": ("beta", ("alpha", "beta")),
-    "LaplaceScheduler": ("laplace", ("sigma_max", "sigma_min", "mu", "beta")),
-    "SDTurboScheduler": ("sd_turbo", ("denoise",)),
-    "AlignYourStepsScheduler": ("align_your_steps", ("denoise",)),
+    "KarrasScheduler": ("sigma_max", "sigma_min", "rho"),
+    "ExponentialScheduler": ("sigma_max", "sigma_min"),
+    "PolyexponentialScheduler": ("sigma_max", "sigma_min", "rho"),
+    "VPScheduler": ("beta_d", "beta_min", "eps_s"),
+    "BetaSamplingScheduler": ("alpha", "beta"),
+    "LaplaceScheduler": ("sigma_max", "sigma_min", "mu", "beta"),
+    "SDTurboScheduler": ("denoise",),
+    "AlignYourStepsScheduler": ("model_type", "denoise"),
+    "OptimalStepsScheduler": ("model_type", "denoise"),
 }
 NUMBERS = re.compile(r"[-+]?\d*\.*\d+")  # of a list of sigmas, as ComfyUI finds them: no exponents
 
@@ -174,13 +175,13 @@ def _grid(reading: Reading, stage: Stage, node: Node) -> bool:
         if (denoise := reading.real(node, "denoise", 0)) != 1:
             stage.told(node.label, denoise=denoise)
     elif node.kind in GRID_NODES:
-        name, options = GRID_NODES[node.kind]
-        numbers = {option: reading.real(node, option) for option in options}
-        stage.told(node.label, grid=Grid(name, numbers), steps=reading.whole(node, "steps", 1))
+        read = {option: reading.text if option in TEXT else reading.real for option in GRID_NODES[node.kind]}
+        numbers = {option: kind(node, option) for option, kind in read.items()}
+        stage.told(node.label, grid=Grid(node.kind, numbers), steps=reading.whole(node, "steps", 1))
     elif node.kind == "ManualSigmas":
         found = NUMBERS.findall((reading.text(node, "sigmas") or "")[: 20 * MAX_STEPS])
         sigmas = [real(float(one), f"a sigma of node {node.label}", 0, MAX_NUMBER) for one in found if ".." not in one]
-        stage.told(node.label, grid=Grid("listed", {"sigmas": sigmas}), steps=max(len(sigmas) - 1, 0))
+        stage.told(node.label, grid=Grid("ManualSigmas", {"sigmas": sigmas}), steps=max(len(sigmas) - 1, 0))
     else:
         return False
     return True

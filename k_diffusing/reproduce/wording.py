@@ -44,5 +44,8 @@ def grid_here(name: str, program: str | None = None) -> str | None:
     own = "_".join(name.lower().split())
     if program in WEB_UIS and own in OF_WEB_UIS:
         return own
+    name, *options = name.split(",")  # as pictures of ours have it: karras,rho=5
     row = find_grid(name)
+    if row and options:
+        return ",".join([row.name, *options])
     return row.name if row and row.here and row.name != AUTOMATIC else None

@@ -16,6 +16,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteSchedulerOutput
 
 from k_diffusing.arguments import warn_of_bounds
+from k_diffusing.grids.given import GridChoice
 from k_diffusing.model.scheduler_classes import RUNNABLE, scheduler_class
 from k_diffusing.noise.streams import Generators
 from k_diffusing.schedulers.calls import Calls
@@ -44,7 +45,8 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         sampler: the name of a k_diffusion sampler, a callable with that signature, or its import path "module:name".
             Paths are followed where a call passes them, never from a config that was loaded.
         sampler_options: given to the sampler: eta, s_noise, s_churn, solver_type, order, ...
-        sigma_grid: "karras", ... (`k_diffusing.SIGMA_GRIDS`), or a function (schedule, n) -> n + 1 sigmas; None: the
+        sigma_grid: "karras", ... (`k_diffusing.SIGMA_GRIDS`), {"karras": {"rho": 5}}, a list of n + 1 sigmas or a .json
+            file of them, whose numbers a config keeps, or a function (schedule, n) -> n + 1 sigmas; None: the
             grid of the config. Its import path will do too.
         flow_coordinates: "auto", "flow" or "ve", as in our FluxPipeline; for flow-matching models.
         noise: where the steps' noise comes from (`k_diffusing.NOISE_SOURCES`); None: the program's, or "torch". That of
@@ -73,7 +75,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
     @register_to_config
     def __init__(
         self, sampler: str | Callable = "euler", sampler_options: dict[str, Any] | None = None,
-        sigma_grid: str | Callable | None = None, flow_coordinates: str = "auto", noise: str | None = None,
+        sigma_grid: GridChoice = None, flow_coordinates: str = "auto", noise: str | None = None,
         scheduler_class: str = "EulerDiscreteScheduler", program: str | None = None,
     ):  # fmt: skip
         self._settings = read_settings(sampler, sampler_options, sigma_grid, flow_coordinates, noise, program)

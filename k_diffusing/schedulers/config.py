@@ -10,6 +10,7 @@ from typing import Any
 import diffusers
 
 from k_diffusing.grids.check import check_grid_choice
+from k_diffusing.grids.given import given_grid, is_file, plain_grid
 from k_diffusing.model.scheduler_classes import RUNNABLE
 from k_diffusing.noise.check import check_source
 from k_diffusing.programs.choose import find_program
@@ -33,7 +34,7 @@ class Settings:
     Attributes:
         sampler: its record.
         options: those given to it, or None.
-        sigma_grid: a name, a function, or None for the grid of the config.
+        sigma_grid: as `given_grid` reads it; None for the grid of the config.
         coordinates: as the user gave them: "auto", "flow" or "ve".
         noise: the name of the noise source, or None for the program's.
         program: the name of a program, or None.
@@ -54,7 +55,7 @@ class Settings:
     @property
     def to_write(self) -> dict[str, Any]:
         """Those that JSON may not be able to hold, by their names in the config."""
-        return {"sampler": self.function, "sampler_options": self.options, "sigma_grid": self.sigma_grid}
+        return {"sampler": self.function, "sampler_options": self.options, "sigma_grid": plain_grid(self.sigma_grid)}
 
 
 def read_settings(
@@ -66,6 +67,7 @@ def read_settings(
     asks for the estimate without the prompt.
     """
     sampler, sigma_grid = _imported(_read(sampler)), _imported(_read(sigma_grid))
+    sigma_grid = given_grid(sigma_grid, find_program(program).grids)
     own = find_program(program).own_grid(sigma_grid)
     sampler, options, sigma_grid = asked(sampler, _read(sampler_options), sigma_grid)
     sigma_grid = own or sigma_grid
@@ -84,7 +86,7 @@ def read_settings(
 
 
 def _is_path(value) -> bool:
-    return isinstance(value, str) and ":" in value
+    return isinstance(value, str) and ":" in value and not is_file(value)
 
 
 def _imported(value) -> Any:
@@ -102,6 +104,8 @@ def written(value):
     """What JSON can hold of a setting: for a callable its import path, whether it leads there or not."""
     if isinstance(value, dict):
         return {key: written(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [written(item) for item in value]
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
     name = f"{value.__module__}:{getattr(value, '__qualname__', type(value).__qualname__)}" if callable(value) else None
@@ -114,6 +118,8 @@ def _read(value) -> Any:
     """The setting that was written; of one that was in a file since, what JSON holds."""
     if isinstance(value, dict):
         return {key: _read(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_read(item) for item in value]
     return value.value if isinstance(value, Written) else value
 
 

@@ -7,10 +7,9 @@ from diffusers import EulerDiscreteScheduler
 from workflows import change, flux, node, sdxl, write_json
 
 from k_diffusing import read_recipe
-from k_diffusing.model.scheduler_config import noise_schedule
 from k_diffusing.oracle.closed_form import SDXL_SCHEDULE
-from k_diffusing.reproduce import grids
-from k_diffusing.reproduce.call import GRIDS, calls_of
+from k_diffusing.planning import discrete_plan
+from k_diffusing.reproduce.call import calls_of
 from k_diffusing.reproduce.show import python
 from k_diffusing.reproduce.stages import GRID_NODES, SAMPLER_NODES
 from k_diffusing.samplers.find import find_sampler
@@ -178,37 +177,31 @@ def test_prediction_type(read):
 def test_sigmas_by_hand(read):
     recipe = read(flux(n9=node("ManualSigmas", sigmas="1.0, 0.7 and .25; 0")))
     [call] = calls_of(recipe)
-    assert call.grid.options["sigmas"] == [1.0, 0.7, 0.25, 0.0] and call.keywords["num_inference_steps"] == 3
+    assert call.keywords["sigma_grid"] == [1.0, 0.7, 0.25, 0.0] and call.keywords["num_inference_steps"] == 3
+    assert "sigma_grid=[1.0, 0.7, 0.25, 0.0]," in python(recipe)
 
 
 def test_a_grid_node_with_its_numbers(read):
     [call] = calls_of(read(flux(n9=node("KarrasScheduler", steps=7, sigma_max=10.0, sigma_min=0.1, rho=5.0))))
-    assert call.grid.name == "karras" and call.grid.options == {"sigma_max": 10.0, "sigma_min": 0.1, "rho": 5.0}
+    assert call.keywords["sigma_grid"] == {"KarrasScheduler": {"sigma_max": 10.0, "sigma_min": 0.1, "rho": 5.0}}
     assert call.keywords["num_inference_steps"] == 7
 
 
 @pytest.mark.parametrize("kind", GRID_NODES)
-def test_every_node_of_a_grid_of_numbers(read, kind):
-    """A function of ours makes it, with the node's numbers; or it is named."""
+def test_every_node_of_a_grid(read, kind):
+    """It is a grid of the program's, with the node's inputs; a value that is not known is told."""
     recipe = read(change(sdxl(n20=node(kind), **custom_sampler()), "3", sigmas=("20", 0)))
     [call] = calls_of(recipe)
-    name, options = GRID_NODES[kind]
-    if name not in GRIDS:
-        assert not recipe.complete and repr(name) in recipe.gaps[0].effect
-        return
-    steps = call.keywords["num_inference_steps"]
-    sigmas = getattr(grids, name)(noise_schedule(EulerDiscreteScheduler(**SDXL_SCHEDULE)), steps, **call.grid.options)
-    assert recipe.complete and len(sigmas) == steps + 1 and sigmas[-1] == 0
-    assert f"partial(grids.{name}, " in python(recipe)
-    if "sigma_max" in options:
-        assert math.isclose(sigmas[0], 14.614642, rel_tol=1e-6) and math.isclose(sigmas[-2], 0.0291675, rel_tol=1e-5)
-
-
-def test_the_grid_of_turbo():
-    schedule = noise_schedule(EulerDiscreteScheduler(**SDXL_SCHEDULE))
-    for steps, denoise, times in ((2, 1.0, [999, 899]), (10, 0.3, [299, 199, 99])):
-        found = grids.sd_turbo(schedule, steps, denoise)
-        assert [round(float(schedule.timestep(sigma))) for sigma in found[:-1]] == times
+    grid, steps = call.keywords["sigma_grid"], call.keywords["num_inference_steps"]
+    assert recipe.complete and grid.keys() == {kind} and grid[kind].keys() == {*GRID_NODES[kind]}
+    sigmas = discrete_plan(
+        EulerDiscreteScheduler(**SDXL_SCHEDULE), "dpm_2", None, grid, steps, program="comfyui"
+    ).sigmas
+    assert len(sigmas) == steps + (kind != "LaplaceScheduler")
+    assert f"sigma_grid={grid!r}," in python(recipe)
+    there = sdxl(n20=node(kind, **{GRID_NODES[kind][-1]: ("99", 0)}), n99=node("Another"), **custom_sampler())
+    unknown = read(change(there, "3", sigmas=("20", 0)))
+    assert not unknown.complete and repr(kind) in "".join(gap.effect for gap in unknown.gaps)
 
 
 def custom_sampler():
