@@ -78,7 +78,7 @@ def compare(argv: list[str]) -> int:
     add("--model", default="demo", help="demo, demo-flux, a hub name, diffusers folder or .safetensors file")
     add("--prompt")
     add("--steps", type=int, default=20)
-    grids = "scheduler (its grid for both), own (each its own), or karras, simple, ...; that of the names if left out"
+    grids = "scheduler (its grid for both), own (each its own), or one for both: karras, karras,rho=5, sigmas.json, ..."
     add("--sigma-grid", "--grid", dest="grid", metavar="NAME", help=grids)
     add("--seed", type=int, default=0)
     noise = "torch, cpu, philox, comfy, a1111 or brownian_tree, for both; the program's, or torch, if left out"
@@ -179,6 +179,8 @@ def judge(argv: list[str]) -> int:
     order = "exit code 1 for an order of accuracy below N - 0.25"
     parser.add_argument("--order", type=float, metavar="N", help=order)
     parser.add_argument("--program", choices=PROGRAM_NAMES, help="judge what that program runs by a sampler's name")
+    grids = "karras, karras,rho=5, ...; that of the sampler's name if left out, or on sdxl karras"
+    parser.add_argument("--sigma-grid", metavar="NAME", help=grids)
     return _told(_judge, parser.parse_args(argv))
 
 
@@ -193,7 +195,7 @@ def _judge(args: argparse.Namespace) -> int:
     torch.set_num_threads(1)  # fastest for networks this small
     judgements = []
     for text in args.samplers:
-        judgements.append(judge(text, args.model, args.program))
+        judgements.append(judge(text, args.model, args.program, args.sigma_grid))
         say_line(judgements[-1].verdict)
     low = [] if args.order is None else [one for one in judgements if not one.reaches(args.order)]
     for one in low:

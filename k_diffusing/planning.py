@@ -8,7 +8,7 @@ import torch
 
 from k_diffusing.arguments import check_sampler
 from k_diffusing.grids.choose import SigmaGrid, discrete_grid, flow_grid, over_the_model
-from k_diffusing.grids.given import GridChoice, ListedGrid, given_grid
+from k_diffusing.grids.given import ListedGrid, given_grid
 from k_diffusing.grids.part import WHOLE, Part
 from k_diffusing.model.coordinates import noise_level
 from k_diffusing.model.guidance import GuidanceInterval, guidance_at
@@ -31,7 +31,7 @@ def discrete_plan(
     scheduler,
     comfy_sampler: str | Callable,
     sampler_options: dict[str, Any] | None,
-    sigma_grid: GridChoice,
+    sigma_grid: Any,
     num_inference_steps: int,
     *,
     timesteps: list[int] | None = None,
@@ -47,7 +47,8 @@ def discrete_plan(
 ) -> SamplingPlan:
     """The plan for an epsilon, v or sample model with this diffusers scheduler, whose config alone is read.
 
-    quantize, noise, sigma_grid: None leaves them to the program. part: which steps are taken.
+    quantize, noise, sigma_grid: None leaves them to the program; sigma_grid: as `given_grid` takes it. part: which steps
+    are taken.
 
     Raises ValueError or TypeError for input that cannot be right, with the value, the reason and the choices.
     """
@@ -131,7 +132,7 @@ def flow_plan(
     scheduler,
     comfy_sampler: str | Callable,
     sampler_options: dict[str, Any] | None,
-    sigma_grid: GridChoice,
+    sigma_grid: Any,
     num_inference_steps: int,
     *,
     size_mu: float | None = None,

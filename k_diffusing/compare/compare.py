@@ -18,10 +18,12 @@ from k_diffusing.compare.failure import sampler_errors
 from k_diffusing.compare.shared_noise import SharedNoise
 from k_diffusing.compare.sources import Source, find_source, overruled
 from k_diffusing.grids.check import check_grid_choice
+from k_diffusing.grids.given import GridChoice, given_grid, plain_grid
 from k_diffusing.model.scheduler_config import is_flow
 from k_diffusing.names.grids import AUTOMATIC, find_grid
 from k_diffusing.noise.interval import Interval
 from k_diffusing.plan import SamplingPlan
+from k_diffusing.programs.choose import find_program
 from k_diffusing.trace.difference import TOLERANCE, Difference, trace_difference
 from k_diffusing.trace.record import Trace
 
@@ -78,7 +80,7 @@ def compare_samplers(
     call: dict[str, Any],
     *,
     steps: int = 20,
-    grid: str | None = None,
+    grid: GridChoice = None,
     seed: int = 0,
     tolerance: float | None = None,
 ) -> Comparison:
@@ -92,8 +94,8 @@ def compare_samplers(
         b: the other one.
         call: keywords for the pipeline, the prompt among them.
         steps: of both.
-        grid: "scheduler" (that of pipe.scheduler for both), "own" (each its own), or a name of SIGMA_GRIDS for both;
-            None: the one that the names of a and b imply, or "scheduler" if they imply none.
+        grid: "scheduler" (that of pipe.scheduler for both), "own" (each its own), or one for both as a pipeline's
+            sigma_grid= takes it; None: the one that the names of a and b imply, or "scheduler" if they imply none.
         seed: of the noise.
         tolerance: the |a - b| / |a| up to which they agree; `trace.difference.TOLERANCE` if it is left out.
 
@@ -105,9 +107,11 @@ def compare_samplers(
         TypeError: likewise.
         SamplerError: a sampler fails.
     """
-    if grid not in (None, "scheduler", "own"):
-        check_grid_choice(grid)
-        if (named := find_grid(grid)) and named.name == AUTOMATIC:
+    if grid is not None and not (isinstance(grid, str) and grid in ("scheduler", "own")):
+        program = find_program(call.get("program"))
+        grid = plain_grid(given_grid(grid, program.grids))
+        check_grid_choice(given_grid(grid, program.grids), program.grid_names)
+        if isinstance(grid, str) and (named := find_grid(grid)) and named.name == AUTOMATIC:
             raise ValueError(f"sigma grid {grid} is another for each sampler, and both runs are on one: name that one")
     sources = [find_source(text, pipe.scheduler, own_sigmas=grid == "own") for text in (a, b)]
     grid = grid or _implied_grid(sources)

@@ -30,8 +30,8 @@ from k_diffusing.protocols import NoiseSchedule
 IN_UNIT = ("pivot", "threshold")  # options that are above 0 and below 1
 SIGNED = ("mu",)  # those that may have any sign; all others are above 0
 ENDS = ("sigma_min", "sigma_max")
-GridChoice = str | os.PathLike | Mapping[str, Mapping[str, Any]] | Sequence[float] | np.ndarray | torch.Tensor
-GridChoice = GridChoice | Callable | None
+Numbers = Sequence[float] | np.ndarray | torch.Tensor
+GridChoice = str | os.PathLike | Mapping[str, Mapping[str, Any]] | Numbers | Callable | None
 FORMS = "a name, {name: options}, a list of sigmas, a .json file of them, or a function (schedule, n) -> sigmas"
 
 
@@ -180,16 +180,17 @@ def _check_option(name: str, option: str, value: Any, default: Any) -> None:
     """Raise ValueError for a value that an option cannot have; a word is for the function to know."""
     if not isinstance(default, Real) and option not in ENDS:
         return
-    kind, fits = "a number above 0", isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    number: Any = value
+    fits = isinstance(number, Real) and not isinstance(number, bool) and math.isfinite(number)
     if option in SIGNED:
         kind = "a number"
     elif option in IN_UNIT:
-        kind, fits = "a number above 0 and below 1", fits and 0 < value < 1
+        kind, fits = "a number above 0 and below 1", fits and 0 < number < 1
     elif option == "denoise":
-        kind, fits = "a number above 0, of at most 1", fits and 0 < value <= 1
+        kind, fits = "a number above 0, of at most 1", fits and 0 < number <= 1
     elif isinstance(default, Integral):
-        kind, fits = "an integer of at least 1", fits and isinstance(value, Integral) and value >= 1
+        kind, fits = "an integer of at least 1", fits and isinstance(number, Integral) and number >= 1
     else:
-        fits = fits and value > 0
+        kind, fits = "a number above 0", fits and number > 0
     if not fits:
         raise ValueError(f"sigma_grid {name!r}: {option}={value!r} must be {kind}")

@@ -55,7 +55,8 @@ def optimal_steps(schedule: NoiseSchedule, n: int, model: str = "flux") -> torch
 
 def _distilled(schedule: NoiseSchedule, n: int, name: str, row: Distilled) -> torch.Tensor:
     """A list of a distilled model. Raises ValueError for another number of steps, or for a model of another kind."""
-    whole = for_timesteps(schedule, name) if row.kind == "timesteps" else for_flow(schedule, name)
+    discrete = for_timesteps(schedule, name) if row.kind == "timesteps" else None
+    flow = None if discrete else for_flow(schedule, name)
     if n not in row.lists:
         steps = " or ".join(map(str, row.lists))
         raise ValueError(
@@ -63,9 +64,9 @@ def _distilled(schedule: NoiseSchedule, n: int, name: str, row: Distilled) -> to
             f"num_inference_steps={next(iter(row.lists))}, or take another grid"
         )
     values = torch.tensor(row.lists[n], dtype=torch.float32)
-    if row.kind == "timesteps":
-        return with_zero(whole.sigma(values))
-    return with_zero(values if row.kind == "times" else whole.shift(values))
+    if discrete:
+        return with_zero(discrete.sigma(values))
+    return with_zero(flow.shift(values) if flow and row.kind == "before shift" else values)
 
 
 # By name, each (schedule, n) -> sigmas.

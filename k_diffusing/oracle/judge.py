@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from k_diffusing.compare.failure import sampler_errors
 from k_diffusing.compare.sources import find_source
+from k_diffusing.grids.given import GridChoice, ListedGrid, given_grid
 from k_diffusing.oracle.closed_form import draw, oracle_flux, oracle_sdxl
 from k_diffusing.oracle.mixture import wasserstein
 from k_diffusing.oracle.order import order
@@ -73,7 +74,9 @@ class Judgement:
         return f"{self.label} on {self.model}: {word} in distribution (W1 {figures}); {order}"
 
 
-def judge(sampler: str | Callable, model: str = "sdxl", program: str | None = None) -> Judgement:
+def judge(
+    sampler: str | Callable, model: str = "sdxl", program: str | None = None, sigma_grid: GridChoice = None
+) -> Judgement:
     """Make both measurements of a sampler.
 
     Args:
@@ -81,9 +84,10 @@ def judge(sampler: str | Callable, model: str = "sdxl", program: str | None = No
         model: the closed-form model, "sdxl" or "flux".
         program: whose sampler of that name is meant, with its noise and noise levels; "program" among the sampler's
             own options wins.
+        sigma_grid: as a pipeline's; None: the one that the sampler's name implies, or on "sdxl" karras.
 
     Raises:
-        ValueError: another model, or a name that is no sampler's.
+        ValueError: another model, a name that is no sampler's, or a grid that cannot be had in 25 and in 100 steps.
         TypeError: a function that is no sampler.
         SamplerError: a sampler that fails.
     """
@@ -92,8 +96,12 @@ def judge(sampler: str | Callable, model: str = "sdxl", program: str | None = No
     pipe = oracle_sdxl() if model == "sdxl" else oracle_flux()
     source = find_source(sampler, pipe.scheduler)
     keywords = {"sampler_options": source.options, "program": program, **source.keywords}
-    if source.sigma_grid or model == "sdxl":
-        keywords["sigma_grid"] = source.sigma_grid or "karras"
+    if isinstance(given_grid(sigma_grid, find_program(keywords["program"]).grids), ListedGrid):
+        raise ValueError("a sampler is judged in 25 and in 100 steps, and a list of sigmas has its own: name a grid")
+    if sigma_grid is not None or source.sigma_grid or model == "sdxl":
+        keywords["sigma_grid"] = sigma_grid if sigma_grid is not None else source.sigma_grid or "karras"
+    for n in STEPS if sigma_grid is not None else ():
+        pipe.plan("euler", None, sigma_grid, n, program=keywords["program"])  # raises
     trace, distances = Trace(), []
     for n in STEPS:
         with sampler_errors(source.label, source.sampler, trace):

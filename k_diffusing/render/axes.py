@@ -6,6 +6,7 @@ the command of a cell. A new axis is a record here; if it is the pipeline's busi
 Standard library only: what a grid consists of is known before anything heavy is imported.
 """
 
+import re
 from collections import namedtuple
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -92,7 +93,7 @@ _RECORDS = (
     ),
     Axis(
         "sigma_grid", "sigma_grids", "sigma_grid", str, "scheduler", tag="", title="sigma grid {}", page="sigma grid",
-        read=grid_word, metavar="NAME", help="karras, simple, beta, ...; scheduler: its own, as if left out",
+        read=grid_word, metavar="NAME", help="karras, karras,rho=5, sigmas.json, ...; scheduler: its own",
         of_a_solver=True, own="sigma_grid",
     ),
     Axis(
@@ -173,7 +174,7 @@ def tag(axes: Axes, field: str, value) -> str:
     """A value as a part of a file's name: "steps10", "karras", "prompt2" for the second prompt."""
     axis = AXES[field]
     shown = values(axes, field).index(value) + 1 if axis.numbered else value
-    return axis.tag + (shown if isinstance(shown, str) else number(shown))
+    return axis.tag + (re.sub(r"[^\w.-]+", "_", shown.replace("=", "")) if isinstance(shown, str) else number(shown))
 
 
 def title(field: str, value) -> str:

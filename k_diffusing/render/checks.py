@@ -53,22 +53,25 @@ def check(script: Script, args: argparse.Namespace) -> list[Solver]:
 def check_spelling(args: argparse.Namespace) -> None:
     """Answer a misspelt name before torch is imported. Raises ValueError."""
     check_texts(args.sampler_texts.values())
-    for name in args.sigma_grid or ():
-        if name != "scheduler":
+    for text in args.sigma_grid or ():
+        name, *_ = text.split(",")
+        if name != "scheduler" and not name.lower().endswith(".json"):
             check_grid_name(name)
 
 
 def check_names(script: Script, args: argparse.Namespace) -> None:
     """Find the samplers and check what else has a name or a range. Raises ValueError or TypeError."""
     from k_diffusing.grids.check import check_grid_choice, check_steps
+    from k_diffusing.grids.given import given_grid
     from k_diffusing.noise.check import check_noise
     from k_diffusing.programs.choose import find_program
     from k_diffusing.samplers.find import find_sampler, sampler_options
     from k_diffusing.samplers.options import check_options
 
     args.sources = find_sources(script, args)
-    for name in args.sigma_grid or ():
-        check_grid_choice(None if name == "scheduler" else name)
+    for name, text in args.grid_texts.items():
+        check_grid_choice(None if name == "scheduler" else given_grid(text, find_program(args.program).grids))
+    check_grids(args)
     for steps in args.steps or ():
         check_steps(steps)
     for seed in args.seeds:
@@ -76,6 +79,21 @@ def check_names(script: Script, args: argparse.Namespace) -> None:
     for eta, source in product(args.eta or (), args.sources.values()):
         if "eta" in sampler_options(find_sampler(source.sampler)):
             check_options(find_sampler(source.sampler), {"eta": eta, **source.options})
+
+
+def check_grids(args: argparse.Namespace) -> None:
+    """Make each sigma grid for each number of steps, where the model's scheduler is known. Raises ValueError."""
+    from k_diffusing.model.scheduler_config import is_flow
+    from k_diffusing.planning import discrete_plan, flow_plan
+
+    scheduler = scheduler_of(args.model) if args.sigma_grid else None
+    for grid, steps in product(args.grid_texts.values(), args.steps or ()):
+        if scheduler is not None and grid != "scheduler":
+            asked = scheduler, "euler", None, grid, steps
+            if is_flow(scheduler):
+                flow_plan(*asked, program=args.program, size_mu=1.0)
+            else:
+                discrete_plan(*asked, program=args.program)
 
 
 def choose_device(args: argparse.Namespace) -> None:

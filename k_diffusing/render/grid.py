@@ -78,6 +78,8 @@ def prepare(work: Work, args: argparse.Namespace, say: Callable) -> Grid:
         raise BadInput(f"--output {folder.path} cannot be made ({error.strerror}): give another folder") from error
     with on_disk(folder.path):
         texts = {"sampler_texts": args.sampler_texts} if args.sampler_texts else {}
+        files = {name: text for name, text in args.grid_texts.items() if name != text}
+        texts |= {"grid_texts": files} if files else {}
         command = plain_command(work.program, args)
         there = folder.begin({**wanted, "solvers": facts, "command": command, **texts})
     if unlike := compared(there, wanted) or other_solvers(there, facts):  # another launch was first

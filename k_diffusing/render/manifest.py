@@ -92,7 +92,7 @@ def fault_of(manifest: dict[str, Any]) -> str | None:
     for facts in manifest["solvers"]:
         if not (isinstance(facts, list) and is_solver(facts)):
             return f'"solvers" has {shown(facts)}, which is no sampler'
-    for name in ("sampler_texts", "sampler_files"):
+    for name in ("sampler_texts", "sampler_files", "grid_texts"):
         texts = manifest.get(name, {})
         if not (isinstance(texts, dict) and all(isinstance(text, str) for text in texts.values())):
             return f'"{name}" is {shown(texts)} and should be an object of texts'

@@ -30,6 +30,18 @@ def sampler_names(texts: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def grid_names(texts: Iterable[str]) -> dict[str, str]:
+    """Each sigma grid's name, and the text that named it: of a file that can be read its name and its content's sum."""
+    found = {}
+    for text in texts:
+        path = Path(text)
+        if path.suffix.lower() == ".json" and path.is_file():
+            found.setdefault(f"{path.stem}-{_digest(path.read_bytes())[:8]}.json", text)
+        else:
+            found.setdefault(text, text)
+    return found
+
+
 def file_of(text: str) -> Path | None:
     """The user's file that a sampler is in."""
     kind, _, _ = text.split(",")[0].rpartition(":")

@@ -12,7 +12,7 @@ from k_diffusing.names.programs import PROGRAM_NAMES
 from k_diffusing.render.axes import AXES, Axes, Axis
 from k_diffusing.render.cells import Cell, Solver
 from k_diffusing.render.manifest import SCRIPT_SETTINGS, SETTINGS
-from k_diffusing.render.names import sampler_names
+from k_diffusing.render.names import grid_names, sampler_names
 from k_diffusing.render.words import number, text, utf8
 
 
@@ -78,7 +78,8 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None, demo: dict, r
 
     Returns:
         The options. Axes are lists, each value once. `changed` lists the options whose values are not the defaults.
-        `sampler_texts` has by the names of the samplers, which are their axis, what they were given as.
+        `sampler_texts` has by the names of the samplers, which are their axis, what they were given as; `grid_texts`
+        likewise those of the sigma grids.
 
     Raises:
         SystemExit: A word cannot be; argparse has said so.
@@ -102,6 +103,8 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None, demo: dict, r
         args.reference = 0  # nothing converges to it
     args.sampler_texts = sampler_names(args.samplers or ())
     args.samplers = list(args.sampler_texts) or None
+    args.grid_texts = grid_names(args.sigma_grid or ())
+    args.sigma_grid = list(args.grid_texts) or None
     return args
 
 
@@ -132,7 +135,7 @@ def plain_command(program: str, args: argparse.Namespace) -> list[str]:
 
 
 def cell_command(words: list[str], cell: Cell, sampler: str) -> str:
-    """The command that renders one cell, quoted for a shell; sampler: as the command line named it."""
+    """The command that renders one cell, quoted for a shell; sampler, sigma grid: as the command line named them."""
     words = [*words, "--samplers", sampler]
     for axis in AXES.values():
         value = getattr(cell, axis.field)

@@ -98,7 +98,8 @@ def keywords_of(script: Script, args: argparse.Namespace, cells: list[Cell], sou
     keywords |= {"comfy_sampler": cell.sampler, "guidance_scale": cell.guidance_scale}
     if source is not None:
         keywords |= {"comfy_sampler": source.sampler, "sampler_options": source.options, **source.keywords}
-    keywords["sigma_grid"] = None if cell.sigma_grid == "scheduler" else cell.sigma_grid
+    grid = args.grid_texts.get(cell.sigma_grid, cell.sigma_grid)
+    keywords["sigma_grid"] = None if grid == "scheduler" else grid
     if cell.true_cfg_scale is not None:
         keywords["true_cfg_scale"] = cell.true_cfg_scale
     if cell.guidance is not None:

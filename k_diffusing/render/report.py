@@ -189,18 +189,19 @@ def page_cells(folder: RunFolder) -> Iterator[dict[str, Any]]:
         raise ValueError(f"{folder.manifest_path}: {fault}: put it right, or delete the file to begin anew")
     settings = {name.replace("_", " "): shown(value) for name, value in manifest["settings"].items()}
     settings |= {name: str(value) for name, value in manifest["versions"].items()}
-    texts = manifest.get("sampler_texts", {})
+    texts, grids = manifest.get("sampler_texts", {}), manifest.get("grid_texts", {})
     for file, line in folder.pictures().items():
         cell = cell_of(line)
         if cell is None:
             continue
+        given = cell._replace(sigma_grid=grids.get(cell.sigma_grid, cell.sigma_grid))
         yield {
             "file": file,
             "picture": folder.path / file,
             "axes": page_axes(manifest["model"]["name"], cell),
             "settings": settings,
             "result": {name: value for name, value in line.items() if name not in ("file", *Cell._fields)},
-            "command": cell_command(manifest["command"], cell, texts.get(cell.sampler, cell.sampler)),
+            "command": cell_command(manifest["command"], given, texts.get(cell.sampler, cell.sampler)),
         }
 
 

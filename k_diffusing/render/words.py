@@ -20,9 +20,10 @@ def finite(word: str) -> float:
 
 
 def grid_word(word: str) -> str:
-    """A sigma grid of the command line under its name here; a word that names none, as it is."""
-    found = find_grid(word)
-    return found.name if found else word
+    """A sigma grid of the command line under its name here, with its options; a word that names none, as it is."""
+    name, *options = (part.strip() for part in word.split(","))
+    found = find_grid(name)
+    return ",".join([found.name, *options]) if found else word
 
 
 def guidance_word(word: str) -> str:

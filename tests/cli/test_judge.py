@@ -3,6 +3,7 @@
 import pytest
 from users_samplers import LAME, own
 
+from k_diffusing import judge as library_judge
 from k_diffusing.cli import main
 
 
@@ -26,6 +27,24 @@ def test_an_order_that_is_asked_for(capsys, tmp_path):
     assert "sample_lame does not reach order 2" in capsys.readouterr().out
     assert judge([*lame, "--order", "1"]) == 0
     assert judge(["heun", "--order", "2"]) == 0
+
+
+def test_a_sigma_grid(capsys):
+    assert judge(["euler_ancestral", "--sigma-grid", "karras,rho=3"]) == 0
+    one = capsys.readouterr().out
+    assert judge(["euler_ancestral"]) == 0 and capsys.readouterr().out != one
+    for grid, complaint in (
+        ("karras,roh=3", "did you mean 'rho'"),
+        ("turbo", "ten steps at most"),
+        ("bong_tangent", "is for flow"),
+    ):
+        assert judge(["euler", "--sigma-grid", grid]) == 2
+        assert complaint in capsys.readouterr().err
+
+
+def test_a_list_of_sigmas_has_its_own_steps():
+    with pytest.raises(ValueError, match="judged in 25 and in 100 steps, and a list of sigmas has its own"):
+        library_judge("euler", sigma_grid=[5.0, 1.0, 0.0])
 
 
 def test_an_order_that_cannot_be_asked_for(capsys):

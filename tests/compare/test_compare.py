@@ -1,5 +1,6 @@
 """The tool finds where two samplers part, and names it: known mistakes, made on purpose, and pairs that agree."""
 
+import json
 import sys
 
 import pytest
@@ -437,6 +438,19 @@ def test_names_of_other_programs_and_their_grids():
     own_grids = [trace.sigmas for trace in run("Euler Karras", "Euler Exponential", grid="own").traces]
     for grid, sigmas in zip(("karras", "exponential"), own_grids, strict=True):
         assert torch.equal(sigmas, run("euler", "euler", grid=grid).traces[0].sigmas)
+
+
+@pytest.mark.parametrize("grid", ["karras,rho=5", {"karras": {"rho": 5}}, [9.0, 3.0, 0.5, 0.0]])
+def test_a_grid_with_options_or_numbers(grid):
+    comparison = run("euler", "EulerDiscreteScheduler", grid=grid)
+    assert comparison.difference.agree and json.loads(comparison.to_json())["call"]["grid"] in (
+        grid,
+        {"karras": {"rho": 5}},
+    )
+    if isinstance(grid, list):
+        assert comparison.traces[1].sigmas.tolist() == grid
+    with pytest.raises(ValueError, match="did you mean 'rho'"):
+        run("euler", "heun", grid="karras,roh=5")
 
 
 def test_names_that_imply_two_grids():

@@ -128,6 +128,24 @@ def test_sigma_grid_is_the_users(sdxl, tmp_path):
     assert text_of(tmp_path / "sdxl-sample_dpmpp_3m_sde.png")["sigma_grid"] == "exponential"
 
 
+def test_sigma_grids_with_options_and_of_files(sdxl, tmp_path, capsys):
+    """A file's content belongs to the grid of pictures, and its folder is told in no picture."""
+    (path := tmp_path / "mine.json").write_text('{"sigmas": [9, 1, 0]}')
+    argv = ["--samplers", "euler", "--sigma-grid", "Karras, rho=5", str(path), "--output", str(tmp_path / "out")]
+    assert sdxl(*argv) == 0
+    found = results(tmp_path / "out")
+    assert [line["sigma_grid"] for line in found.values()] == ["karras,rho=5", "mine-3daaaefd.json"]
+    assert [*found] == ["sdxl-sample_euler-karras_rho5.png", "sdxl-sample_euler-mine-3daaaefd.json.png"]
+    assert [line["evaluations"] for line in found.values()] == [3, 2]
+    texts = [text_of(tmp_path / "out" / file)["sigma_grid"] for file in found]
+    assert texts == ["karras,rho=5", "mine-3daaaefd.json"]
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert "--sigma-grid &#39;karras,rho=5&#39;" in page or "karras,rho=5" in page
+    assert sdxl(*argv) == 0  # all are there
+    path.write_text('{"sigmas": [9, 2, 0]}')
+    assert sdxl(*argv) == 2 and "sigma grid: karras,rho=5, mine-" in capsys.readouterr().err
+
+
 def test_rendering_again_gives_the_same_bytes(sdxl, tmp_path):
     samplers = ["--samplers", "euler_ancestral", "dpmpp_sde"]
     assert sdxl(*samplers) == sdxl(*samplers, "--output", str(tmp_path / "again")) == 0
@@ -226,6 +244,11 @@ BAD = {
     "noise": (["--noise", "phlox"], ["'phlox'", "did you mean 'philox'", "a1111"]),
     "seed": (["--seed", "-1"], ["seed -1", "0 to 2**64 - 1"]),
     "grid": (["--sigma-grid", "karas"], ["'karas'", "did you mean 'karras'", "exponential"]),
+    "grid's option": (["--sigma-grid", "karras,roh=5"], ["'roh'", "did you mean 'rho'"]),
+    "grid's value": (["--sigma-grid", "karras,rho=0"], ["rho=0", "above 0"]),
+    "grid's steps": (["--sigma-grid", "dmd2_sdxl", "--steps", "5"], ["4 or 1 steps, not 5"]),
+    "grid of others": (["--sigma-grid", "bong_tangent"], ["for flow models", "take karras"]),
+    "grid's file": (["--sigma-grid", "no/such.json"], ["no/such.json", "cannot be read"]),
     "steps": (["--steps", "5", "0"], ["0", "at least 1"]),
     "batch size": (["--batch-size", "0"], ["--batch-size 0", "at least 1"]),
     "reference": (["--steps", "5", "6", "--reference", "-1"], ["--reference -1", "0 for no reference"]),

@@ -28,8 +28,11 @@ def own_grid(schedule, n):
         ({"sampler": "dpmpp_2m_sde", "sampler_options": {"eta": 0.3}, "sigma_grid": "karras"}, []),
         ({"sampler": own_euler, "sigma_grid": own_grid}, ["sampler", "sigma_grid"]),
         ({"sampler": k_sampling.sample_heun, "timestep_spacing": "trailing"}, []),
+        ({"sampler": "heun", "sigma_grid": "karras,rho=5"}, []),
+        ({"sampler": "heun", "sigma_grid": torch.tensor([9.0, 4.0, 1.5, 0.1, 0.0])}, []),
+        ({"sampler": "heun", "sigma_grid": {"KarrasScheduler": {"rho": 5}}, "program": "comfyui"}, []),
     ],
-    ids=["names", "functions", "a function of k_diffusion"],
+    ids=["names", "functions", "a function of k_diffusion", "a grid with options", "a grid of numbers", "a node"],
 )
 def test_save_and_load(tmp_path, settings, again):
     """again: the settings that loading takes again, the functions or their paths."""
@@ -47,6 +50,18 @@ def test_save_and_load(tmp_path, settings, again):
             one.set_timesteps(STEPS)
         assert torch.equal(loaded.sigmas, scheduler.sigmas)
         assert torch.equal(stepped(loaded), stepped(scheduler))
+
+
+def test_a_config_keeps_the_numbers_of_a_file(tmp_path):
+    """So that a saved scheduler needs the file no more."""
+    path = tmp_path / "grid.json"
+    path.write_text('{"sigmas": [9.0, 2.0, 0.0], "model": "of whom"}')
+    scheduler = SamplerScheduler.from_config(EULER.config, sampler="euler", sigma_grid=str(path))
+    path.unlink()
+    scheduler.save_pretrained(tmp_path)
+    loaded = SamplerScheduler.from_pretrained(tmp_path)
+    loaded.set_timesteps(STEPS)
+    assert loaded.config.sigma_grid == [9.0, 2.0, 0.0] and loaded.sigmas.tolist() == [9.0, 2.0, 0.0]
 
 
 def test_a_config_in_memory_makes_the_scheduler_again():
