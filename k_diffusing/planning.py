@@ -47,8 +47,8 @@ def discrete_plan(
 ) -> SamplingPlan:
     """The plan for an epsilon, v or sample model with this diffusers scheduler, whose config alone is read.
 
-    quantize, noise, sigma_grid: None leaves them to the program; sigma_grid: as `given_grid` takes it. part: which steps
-    are taken.
+    quantize, noise, sigma_grid: None leaves them to the program. sigma_grid: as `given_grid` takes it. part: which
+    steps are taken.
 
     Raises ValueError or TypeError for input that cannot be right, with the value, the reason and the choices.
     """

@@ -168,29 +168,34 @@ def _with_options(sigma_grid: Mapping, own: Mapping[str, Callable]) -> Any:
     function = own.get(name) or SIGMA_GRIDS[name]
     parameters = list(inspect.signature(function).parameters.values())[2:]
     known = {p.name: p.default for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD}
+    read = {}
     for option, value in options.items():
         if option not in known:
             choices = f"Its options: {', '.join(known)}" if known else ": it takes none, so give the name alone"
             raise ValueError(f"sigma_grid {name!r}: {unknown('option', option, known)} {choices}".replace(" :", ":"))
-        _check_option(name, option, value, known[option])
-    return OptionGrid(name, dict(options), function)
+        read[option] = _option(name, option, value, known[option])
+    return OptionGrid(name, read, function)
 
 
-def _check_option(name: str, option: str, value: Any, default: Any) -> None:
-    """Raise ValueError for a value that an option cannot have; a word is for the function to know."""
+def _option(name: str, option: str, value: Any, default: Any) -> Any:
+    """The value of an option, as JSON can hold it; a word is for the grid's function to know.
+
+    Raises:
+        ValueError: What the option cannot be.
+    """
     if not isinstance(default, Real) and option not in ENDS:
-        return
-    number: Any = value
-    fits = isinstance(number, Real) and not isinstance(number, bool) and math.isfinite(number)
+        return value
+    whole = isinstance(default, Integral)
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    kind, fits = "a number above 0", number > 0
     if option in SIGNED:
-        kind = "a number"
+        kind, fits = "a number", True
     elif option in IN_UNIT:
-        kind, fits = "a number above 0 and below 1", fits and 0 < number < 1
+        kind, fits = "a number above 0 and below 1", 0 < number < 1
     elif option == "denoise":
-        kind, fits = "a number above 0, of at most 1", fits and 0 < number <= 1
-    elif isinstance(default, Integral):
-        kind, fits = "an integer of at least 1", fits and isinstance(number, Integral) and number >= 1
-    else:
-        kind, fits = "a number above 0", fits and number > 0
-    if not fits:
+        kind, fits = "a number above 0, of at most 1", 0 < number <= 1
+    elif whole:
+        kind, fits = "an integer of at least 1", number >= 1 and number.is_integer()
+    if not (fits and math.isfinite(number)):
         raise ValueError(f"sigma_grid {name!r}: {option}={value!r} must be {kind}")
+    return int(number) if whole else number

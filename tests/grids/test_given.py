@@ -170,5 +170,7 @@ def test_a_programs_own_settings():
 
 
 def test_what_json_holds_of_them():
+    deviation = {"kl_optimal": {"c": np.float32(0.5)}}
+    assert json.dumps(plain_grid(given_grid(deviation))) == '{"kl_optimal": {"c": 0.5}}'
     for given in ("karras", {"karras": {"rho": 5}}, SIGMAS, None):
         assert plain_grid(given_grid(given)) == given == json.loads(json.dumps(given))
