@@ -84,7 +84,8 @@ def discrete_plan(
     if quantize:
         space.timestep(levels)  # raises where timesteps are not integers
     options = program.options(sampler, schedule) | (sampler_options or {})
-    whole = len(levels) - 1 if timesteps is not None or sigmas is not None else steps
+    listed = isinstance(sigma_grid, ListedGrid) or timesteps is not None or sigmas is not None
+    whole = len(levels) - 1 if listed else steps
     weights = guidance_of(guidance, guider, levels.tolist(), levels.tolist(), whole, packed=False)
     tree = full.sigmas if program.whole_tree else None
     return SamplingPlan(sampler, options, levels, space, guided, noise, scale, image_scale, program, weights, tree)
@@ -183,7 +184,8 @@ def flow_plan(
     image_scale = program.image_scale(space.time(levels[0]), None)
     scale = program.flow_scale(first) if part.from_the_top else image_scale
     options = program.options(sampler, schedule) | (sampler_options or {})
-    whole = len(levels) - 1 if sigmas is not None else part.grid_steps(num_inference_steps)
+    listed = isinstance(sigma_grid, ListedGrid) or sigmas is not None
+    whole = len(levels) - 1 if listed else part.grid_steps(num_inference_steps)
     times = space.time(levels)
     spread = levels if coordinates == "ve" else noise_level(times)
     weights = guidance_of(guidance, guider, times.tolist(), spread.tolist(), whole, packed=True)
