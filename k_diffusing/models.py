@@ -7,13 +7,16 @@ pipe = load("stabilityai/stable-diffusion-xl-base-1.0", dtype="float16", variant
 """
 
 import contextlib
+import functools
 import importlib
 import importlib.util
 import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from k_diffusing._messages import one_line
@@ -92,6 +95,14 @@ REAL_WEIGHTS = {
         {**_FLUX_CALL, "height": 512, "width": 512}, "bfloat16",
     ),
 }  # fmt: skip
+
+
+@functools.cache
+def demo_shapes() -> ModuleType:
+    """demo_models/shapes.py, which is on no path: the captions of the demo models, and what reads their pictures."""
+    module = ModuleType("demo_shapes")
+    SourceFileLoader(module.__name__, str(DEMO_MODELS / "shapes.py")).exec_module(module)
+    return module
 
 
 class ModelError(ValueError):

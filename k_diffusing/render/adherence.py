@@ -2,13 +2,11 @@
 
 import functools
 from collections.abc import Callable
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
 
 from PIL import Image
 
-from k_diffusing.models import DEMO_MODELS
+from k_diffusing.models import DEMO_MODELS, demo_shapes
 
 
 def adherence_of(model: str) -> Callable[[str, Image.Image], dict[str, bool] | None]:
@@ -31,7 +29,7 @@ def kept_words(prompt: str, picture: Image.Image) -> dict[str, bool] | None:
     scene = scenes().get(prompt)
     if scene is None:
         return None
-    seen = shapes().read(np.asarray(picture.convert("RGB"), dtype=np.float32) / 255)
+    seen = demo_shapes().read(np.asarray(picture.convert("RGB"), dtype=np.float32) / 255)
     kept = {name: getattr(seen, name) == getattr(scene, name) for name in ("ground", "colour", "shape", "size")}
     return kept | {"one object": seen.count == 1}
 
@@ -39,12 +37,4 @@ def kept_words(prompt: str, picture: Image.Image) -> dict[str, bool] | None:
 @functools.cache
 def scenes() -> dict:
     """The scenes that the demo models were trained on, by their captions."""
-    return {scene.caption: scene for scene in shapes().all_scenes()}
-
-
-@functools.cache
-def shapes():
-    """demo_models/shapes.py, which is on no path."""
-    module = ModuleType("demo_shapes")
-    SourceFileLoader(module.__name__, str(DEMO_MODELS / "shapes.py")).exec_module(module)
-    return module
+    return {scene.caption: scene for scene in demo_shapes().all_scenes()}

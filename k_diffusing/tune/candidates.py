@@ -1,0 +1,148 @@
+"""The grids that are tried: those with a name, formulas, those proposed from a fine run, and variations of the best."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from k_diffusing.grids.named import SIGMA_GRIDS
+from k_diffusing.tune.fine import Fine, Levels
+from k_diffusing.tune.pictures import Pictures
+from k_diffusing.tune.propose import POWERS, best_sigmas, even_rotation
+
+OWN = "scheduler"  # the name of the scheduler's own grid
+MODES = 3  # ways in which a grid is varied
+TRIED = len(SIGMA_GRIDS) + len(POWERS) + 15  # grids at most that are tried at first
+
+
+@dataclass
+class Trial:
+    """A grid and how it did.
+
+    Attributes:
+        name: What it is.
+        grid: [n + 1], as the pipeline takes it.
+        named: Whether a user can have it by a name.
+        errors: Of the pictures so far, relative to the fine run's end.
+    """
+
+    name: str
+    grid: list[float]
+    named: bool = False
+    errors: list[float] = field(default_factory=list)
+
+    @property
+    def score(self) -> float:
+        """The mean log of the errors: of two grids the one with the smaller is better."""
+        return float(np.mean(np.log(np.maximum(self.errors, 1e-12))))
+
+
+def usable(grid: Sequence[float], n: int) -> bool:
+    """Whether values are a grid of n steps."""
+    return len(grid) == n + 1 and all(a > b for a, b in zip(grid, grid[1:], strict=False)) and grid[-1] == 0
+
+
+def named_trials(pictures: Pictures, n: int) -> list[Trial]:
+    """The scheduler's own grid and all of SIGMA_GRIDS that are for this model and for n steps."""
+    found = []
+    for name in (OWN, *SIGMA_GRIDS):
+        try:
+            plan = pictures.plan("euler", None, None if name == OWN else name, n)
+        except ValueError:  # for another kind of model, or other numbers of steps
+            continue
+        grid = plan.space.time(plan.sigmas).tolist()
+        if usable(grid, n):
+            found.append(Trial(name, grid, named=True))
+    return found
+
+
+def formula_trials(levels: Levels, n: int) -> list[Trial]:
+    """Formulas with other constants than those of the named grids."""
+    high, low = levels.largest, levels.smallest
+    u = np.linspace(0, 1, n)
+    found: dict[str, np.ndarray] = {}
+    for rho in (2.0, 3.0, 5.0, 10.0):
+        found[f"karras, rho {rho:g}"] = (high ** (1 / rho) + u * (low ** (1 / rho) - high ** (1 / rho))) ** rho
+    for c in (0.3, 0.5, 2.0):
+        angles = np.arctan(high / c) + u * (np.arctan(low / c) - np.arctan(high / c))
+        found[f"kl_optimal, c {c:g}"] = c * np.tan(angles)
+    even = 1 - np.arange(n) / n
+    for shift in (1.5, 2.0, 3.0, 4.5) if levels.flow else ():
+        time = np.minimum(shift * even / (1 + (shift - 1) * even), levels.largest / (1 + levels.largest))
+        found[f"even time, shift {shift:g}"] = time / (1 - time)
+    return [Trial(name, levels.grid(sigmas)) for name, sigmas in found.items()]
+
+
+def proposed_trials(fine: Fine, levels: Levels, n: int) -> list[Trial]:
+    """Those that the fine run proposes."""
+    found = {f"change of D, sigma^-{p:g}": best_sigmas(fine, p, n).get(n) for p in POWERS}
+    found |= {f"rotation^{p:g}": even_rotation(fine, n, p) for p in (0.5, 0.75, 1.0)}
+    return [Trial(name, levels.grid(sigmas)) for name, sigmas in found.items() if sigmas is not None]
+
+
+def first_trials(pictures: Pictures, levels: Levels, fine: Fine, n: int) -> list[Trial]:
+    """All that are tried before any is judged, each grid once."""
+    return different([*named_trials(pictures, n), *formula_trials(levels, n), *proposed_trials(fine, levels, n)], n)
+
+
+def different(trials: Iterable[Trial], n: int) -> list[Trial]:
+    """The usable ones, without those equal to an earlier one to 0.1 %."""
+    kept: list[Trial] = []
+    for trial in trials:
+        if usable(trial.grid, n) and not any(np.allclose(trial.grid, other.grid, rtol=1e-3) for other in kept):
+            kept.append(trial)
+    return kept
+
+
+def blends(best: Sequence[Trial], levels: Levels) -> list[Trial]:
+    """Half-way in log sigma between each two of the best."""
+    logs = [np.log(levels.sigmas(trial.grid)) for trial in best]
+    pairs = [(i, j) for i in range(len(best)) for j in range(i)]
+    return [
+        Trial(f"between {best[j].name} and {best[i].name}", levels.grid(np.exp((logs[i] + logs[j]) / 2)))
+        for i, j in pairs
+    ]
+
+
+def varied(base: Trial, levels: Levels, moves: Sequence[float], name: str) -> Trial:
+    """A grid whose log sigma is moved, in mean steps: all towards the end, two ways in the middle; the first stays."""
+    logs = np.log(levels.sigmas(base.grid))
+    u = np.linspace(0, 1, len(logs))
+    step = (logs[0] - logs[-1]) / max(len(logs) - 1, 1)
+    shapes = [u, *(np.sin(k * math.pi * u) for k in range(1, MODES))]
+    moved = logs + step * sum(move * shape for move, shape in zip(moves, shapes, strict=True))
+    return Trial(name, levels.grid(np.exp(moved)))
+
+
+def variations(base: Trial, levels: Levels, size: float) -> list[tuple[Trial, Trial]]:
+    """For each of MODES ways the grid moved by -size and by +size."""
+    pairs = []
+    for mode in range(MODES):
+        moves = [[sign * size * (k == mode) for k in range(MODES)] for sign in (-1, 1)]
+        one, other = (varied(base, levels, move, _moved_name(base)) for move in moves)
+        pairs.append((one, other))
+    return pairs
+
+
+def vertex(base: Trial, pairs: Sequence[tuple[Trial, Trial]], levels: Levels, size: float) -> Trial:
+    """The grid at the minimum of the parabolas through the scores of a grid and of its variations, one for each way."""
+    moves = []
+    for low, high in pairs:
+        if not (low.errors and high.errors):
+            moves.append(0.0)
+            continue
+        slope, bend = (high.score - low.score) / 2, (high.score + low.score) / 2 - base.score
+        best = -slope / (2 * bend) if bend > 0 else -math.copysign(math.inf, slope)
+        moves.append(size * max(-1.5, min(1.5, best)))
+    return varied(base, levels, moves, _moved_name(base))
+
+
+def as_function(grid: Sequence[float]) -> Callable:
+    """A grid as a pipeline takes it."""
+    return lambda schedule, n: torch.tensor(grid, dtype=torch.float32)
+
+
+def _moved_name(base: Trial) -> str:
+    return f"{base.name.removesuffix(', moved')}, moved"

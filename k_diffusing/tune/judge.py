@@ -1,0 +1,104 @@
+"""Which grid is best on some pictures, and how sure that is."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from k_diffusing.tune.candidates import Trial, blends, different, variations, vertex
+from k_diffusing.tune.fine import Levels
+
+KEPT = (10, 5)  # of the best after the first and the second round
+NAMED = 3  # of the best with a name that stay to the end
+SIZES = (0.3, 0.15)  # of the variations, in steps
+
+
+class Interval(NamedTuple):
+    """A geometric mean over pictures with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """Of errors, or of ratios of errors, by Student's t of their logs."""
+    from scipy import stats  # takes a while to import
+
+    logs = np.log(np.maximum(values, 1e-12))
+    mean, count = float(logs.mean()), len(logs)
+    half = float(stats.t.ppf(0.975, count - 1) * logs.std(ddof=1) / math.sqrt(count)) if count > 1 else math.inf
+    return Interval(math.exp(mean), *(math.exp(mean + sign * half) if half < 700 else math.nan for sign in (-1, 1)))
+
+
+def ratio(a: Trial, b: Trial) -> Interval:
+    """Of a's errors to b's on the same pictures."""
+    return interval([x / max(y, 1e-12) for x, y in zip(a.errors, b.errors, strict=True)])
+
+
+def race(trials: list[Trial], measure: Callable[[Trial, int], None], pictures: int, levels: Levels) -> list[Trial]:
+    """Judge grids on more and more pictures, dropping the worse and trying variations of the best.
+
+    Args:
+        trials: All of one number of steps.
+        measure: (trial, count) measures its errors on the first `count` pictures.
+        pictures: How many there are.
+        levels: Of the model.
+
+    Returns:
+        Those that were measured on all pictures, the best first.
+    """
+    n, alive = len(trials[0].grid) - 1, list(trials)
+    counts = (max(pictures // 4, 1), max(pictures // 2, 1), pictures)
+    for turn, count in enumerate(counts):
+        _measured(alive, measure, count)
+        if turn == 0:
+            alive = survivors(alive, KEPT[0])
+            continue
+        if turn == 1:
+            more = different([*alive, *blends(sorted(alive, key=_score)[:3], levels)], n)[len(alive) :]
+            alive += _measured(more, measure, count)
+        alive += _moved(min(alive, key=_score), alive, measure, count, levels, SIZES[turn - 1])
+        alive = survivors(alive, KEPT[1])
+    _measured(alive, measure, pictures)
+    return sorted(alive, key=_score)
+
+
+def _score(trial: Trial) -> float:
+    return trial.score
+
+
+def _measured(trials: list[Trial], measure: Callable[[Trial, int], None], count: int) -> list[Trial]:
+    for trial in trials:
+        measure(trial, count)
+    return trials
+
+
+def _moved(base: Trial, known: list[Trial], measure, count: int, levels: Levels, size: float) -> list[Trial]:
+    """Variations of a grid, and what the parabolas through them promise."""
+    n = len(base.grid) - 1
+    pairs = variations(base, levels, size)
+    added = different([*known, *(one for pair in pairs for one in pair)], n)[len(known) :]
+    _measured(added, measure, count)
+    last = different([*known, *added, vertex(base, pairs, levels, size)], n)[len(known) + len(added) :]
+    return [*added, *_measured(last, measure, count)]
+
+
+def survivors(trials: list[Trial], most: int) -> list[Trial]:
+    """The best of all, and the best of those with a name."""
+    ranked = sorted(trials, key=_score)
+    named = [trial for trial in ranked if trial.named][:NAMED]
+    return [*ranked[:most], *(trial for trial in named if trial not in ranked[:most])]
+
+
+def choose(trials: list[Trial]) -> Trial:
+    """The best one, if it beats the best with a name beyond the spread between pictures; else that one.
+
+    The mean of the paired log ratios has to be below 0 by more than its standard error.
+    """
+    best = min(trials, key=_score)
+    named = min((trial for trial in trials if trial.named), key=_score, default=best)
+    logs = np.log(np.maximum(best.errors, 1e-12)) - np.log(np.maximum(named.errors, 1e-12))
+    spread = float(logs.std(ddof=1)) / math.sqrt(len(logs)) if len(logs) > 1 else 0.0
+    return best if float(logs.mean()) + spread < 0 else named

@@ -1,0 +1,300 @@
+"""The grid for a model, a sampler and a number of evaluations.
+
+tuned = tune_grid(pipe, "dpmpp_2m", (6, 8, 10), call={"guidance_scale": 5.0}, prompts=prompts)
+tuned.save("tuned.json")
+pipe(prompt, comfy_sampler="dpmpp_2m", sigma_grid="tuned.json", num_inference_steps=8)
+"""
+
+import inspect
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from k_diffusing._files import write_whole
+from k_diffusing._versions import PROGRAMS, package_versions
+from k_diffusing.compare.sources import Source, find_source
+from k_diffusing.grids.tuned import FORMAT, TunedGrid
+from k_diffusing.model.fingerprint import fingerprint
+from k_diffusing.samplers.find import find_sampler
+from k_diffusing.samplers.options import adds_noise
+from k_diffusing.samplers.probe import Probe
+from k_diffusing.samplers.records import Sampler
+from k_diffusing.tune.book import Book, digest
+from k_diffusing.tune.candidates import MODES, OWN, TRIED, Trial, as_function, first_trials
+from k_diffusing.tune.fine import Fine, Levels, fine_run
+from k_diffusing.tune.judge import KEPT, NAMED, Interval, choose, interval, race, ratio
+from k_diffusing.tune.pictures import Pictures
+from k_diffusing.tune.shared_noise import SharedPath
+
+FINE = 80  # evaluations of the fine run
+MOVES = 2 * MODES + 1  # variations in a round
+FEWEST = 4  # pictures to choose on
+ON_PICTURES = ("model", "call", "prompts", "pictures", "seed", "fine", "versions")  # the facts of a fine run
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What was found for a number of evaluations.
+
+    Attributes:
+        evaluations: At most.
+        steps: Of the grid.
+        chosen: The grid.
+        best_named: The best of those with a name, on the pictures that the choice was made on.
+        trials: All that were judged to the end, the best first.
+        held_out: By name the errors on pictures that the choice did not see: chosen, best named, and others.
+    """
+
+    evaluations: int
+    steps: int
+    chosen: Trial
+    best_named: Trial
+    trials: list[Trial]
+    held_out: dict[str, list[float]]
+
+    @property
+    def error(self) -> Interval:
+        """Of the chosen grid, held out."""
+        return interval(self.held_out[self.chosen.name])
+
+    @property
+    def gain(self) -> Interval:
+        """The ratio of its errors to those of the best named grid, held out."""
+        mine, theirs = (Trial(t.name, t.grid, errors=self.held_out[t.name]) for t in (self.chosen, self.best_named))
+        return ratio(mine, theirs)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The grids that were found for a model and a sampler.
+
+    Attributes:
+        label: The sampler's.
+        budgets: One for each number of evaluations.
+        facts: What they were found with, as the file has it.
+        pictures: That they were judged on last, held out from the choice.
+        source: The sampler.
+        ends: [P, elements], the final latents of the fine run of these pictures.
+    """
+
+    label: str
+    budgets: list[Budget]
+    facts: dict[str, Any] = field(repr=False)
+    pictures: Pictures = field(repr=False)
+    source: Source = field(repr=False)
+    ends: torch.Tensor = field(repr=False)
+
+    @property
+    def sigma_grid(self) -> TunedGrid:
+        """What a pipeline takes as sigma_grid=."""
+        return TunedGrid(f"the grid tuned for {self.label}", json.loads(self.to_json()))
+
+    def to_json(self) -> str:
+        """The grids by their number of steps, errors, and all that they were found with."""
+        sigmas = {str(one.steps): one.chosen.grid for one in self.budgets}
+        rows = [
+            {
+                "evaluations": one.evaluations, "steps": one.steps, "chosen": one.chosen.name,
+                "best_named": one.best_named.name, "error": one.error, "ratio_to_best_named": one.gain,
+                "trials": [asdict(trial) for trial in one.trials], "held_out": one.held_out,
+            }
+            for one in self.budgets
+        ]  # fmt: skip
+        return json.dumps({"format": FORMAT, "sigmas": sigmas, **self.facts, "budgets": rows}, indent=1)
+
+    def save(self, path: str | Path) -> None:
+        """Write the file, whole or not at all."""
+        write_whole(Path(path), f"{self.to_json()}\n".encode())
+
+
+def tune_grid(
+    pipe,
+    sampler: str | Callable = "dpmpp_2m",
+    evaluations: Sequence[int] = (6, 8, 10, 20),
+    *,
+    call: dict[str, Any] | None = None,
+    prompts: Sequence[str] = (),
+    pictures: int = 16,
+    seed: int = 0,
+    batch_size: int = 16,
+    folder: Path | None = None,
+    tick: Callable[[int], None] = lambda evaluations: None,
+) -> Tuned:
+    """Find sigma grids for a model and a sampler.
+
+    Args:
+        pipe: One of our pipelines.
+        sampler: As `compare.sources.find_source` takes it, or a function.
+        evaluations: Of the network in a run, each a grid of its own; a guided pair counts as one.
+        call: Keywords of every run: guidance, height, width, ...; or with prompt_embeds, in place of prompts.
+        prompts: The first half of them for the choice, the others held out; with fewer than twice `pictures` they are
+            taken again, with other seeds.
+        pictures: On how many the choice is made, and on how many others its result is told.
+        seed: Of the first picture's noise; the others' follow.
+        batch_size: The most pictures in one call.
+        folder: Where measurements are kept, so that a run that was ended goes on; None: nowhere.
+        tick: Told of the evaluations of each run after it.
+
+    Returns:
+        The grids. A grid's error is |x - y| / |y|, with x the run's latents and y those of a fine run.
+
+    Raises:
+        ValueError: bad input; no network has run.
+        TypeError: likewise.
+    """
+    source = find_source(sampler, pipe.scheduler)
+    call = {**(call or {}), **source.keywords}
+    chosen_on, held_out = _pictures(pipe, call, prompts, pictures, seed, batch_size)
+    levels = Levels.of(chosen_on)
+    steps = _steps(chosen_on, source, evaluations, levels)
+    facts = _facts(pipe, source, call, chosen_on, held_out, levels)
+    book = Book(folder, {name: facts[name] for name in ON_PICTURES}, [source.label, facts["sampler_file"]])
+    work = _Work(source, levels, book, tick)
+    fine, fine_held = (work.fine(one, name) for one, name in ((chosen_on, "choice"), (held_out, "held_out")))
+    budgets = [
+        _tuned(work, chosen_on, held_out, fine, fine_held, budget, n)
+        for budget, n in steps.items()
+    ]  # fmt: skip
+    return Tuned(source.label, budgets, facts, held_out, source, fine_held.ends)
+
+
+def _pictures(pipe, call, prompts, count: int, seed: int, batch_size: int) -> tuple[Pictures, Pictures]:
+    """Those to choose on, and those held out. Raises ValueError."""
+    if not isinstance(count, int) or count < FEWEST:
+        raise ValueError(f"pictures={count!r}: give at least {FEWEST}, 8 to 16 to choose well")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size={batch_size!r}: give at least 1")
+    embedded = "prompt_embeds" in call
+    if not embedded and len(prompts) < 2:
+        raise ValueError(f"{len(prompts)} prompts: give two at least, one to choose with and one that is held out")
+    half = max(len(prompts) // 2, 1)
+    sides = ([""], [""]) if embedded else (prompts[:half], prompts[half:])
+    told = (tuple(side[i % len(side)] for i in range(count)) for side in sides)
+    seeds = (tuple(range(seed + first, seed + first + count)) for first in (0, count))
+    first, second = (Pictures(pipe, call, *pair, batch_size) for pair in zip(told, seeds, strict=True))
+    return first, second
+
+
+def _steps(pictures: Pictures, source: Source, evaluations: Sequence[int], levels: Levels) -> dict[int, int]:
+    """The steps of a sampler within each number of evaluations. Raises ValueError."""
+    plan = pictures.plan(source.sampler, source.options)
+    if plan.sampler.takes != "sigmas":
+        raise ValueError(f"{source.label} chooses its own sigmas: a grid cannot be tuned for it; take one that is given")
+    probe, found = Probe(plan.sampler, source.options, levels.flow), {}
+    if not evaluations:
+        raise ValueError("evaluations=(): give one number of them at least")
+    for budget in evaluations:
+        if not isinstance(budget, int) or not 2 <= budget <= FINE // 2:
+            raise ValueError(f"evaluations={budget!r}: give integers from 2 to {FINE // 2}, the fine run has {FINE}")
+        try:
+            steps = probe.steps_within(budget)
+        except Exception as error:  # the user's code: whatever it raises
+            raise ValueError(f"the evaluations of {source.label} cannot be counted: {error}") from error
+        if steps < 2:
+            raise ValueError(f"evaluations={budget}: {source.label} takes {probe.evaluations(2)} in two steps")
+        found[budget] = steps
+    return found
+
+
+def _facts(pipe, source: Source, call: dict, chosen_on: Pictures, held_out: Pictures, levels: Levels) -> dict[str, Any]:
+    network = getattr(pipe, "transformer", None) or pipe.unet
+    name = Path(pipe.name_or_path or type(pipe).__name__).name
+    return {
+        "flow": levels.flow,
+        "model": {"name": name, "fingerprint": fingerprint(network)},
+        "sampler": source.label,
+        "sampler_file": _content(source.sampler),
+        "options": {key: repr(value) for key, value in source.options.items()},
+        "call": {key: digest(value) if isinstance(value, torch.Tensor) else value for key, value in call.items()},
+        "prompts": digest([chosen_on.prompts, held_out.prompts]),
+        "pictures": len(chosen_on),
+        "seed": chosen_on.seeds[0],
+        "fine": FINE,
+        "versions": package_versions("k-diffusing", *PROGRAMS),
+    }
+
+
+def _content(sampler: str | Callable) -> str | None:
+    """What tells a user's function from its later versions."""
+    try:
+        return None if isinstance(sampler, str) else digest(inspect.getsource(inspect.unwrap(sampler)))
+    except (OSError, TypeError):  # an object, or from a notebook that is gone
+        return None
+
+
+def most_evaluations(evaluations: Sequence[int], pictures: int) -> int:
+    """Of the network, that tuning may take for a sampler that adds no noise; a guided pair counts as one."""
+    quarter, half = max(pictures // 4, 1), max(pictures // 2, 1)
+    tried = TRIED * quarter + (KEPT[0] + NAMED) * (half - quarter) + (MOVES + 3) * half
+    tried += (KEPT[1] + NAMED) * (pictures - half) + MOVES * pictures + (NAMED + 3) * pictures
+    return 2 * FINE * pictures + sum(evaluations) * tried
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A sampler on a model, and what is known of it."""
+
+    source: Source
+    levels: Levels
+    book: Book
+    tick: Callable[[int], None]
+
+    @property
+    def sampler(self) -> Sampler:
+        return find_sampler(self.source.sampler)
+
+    def replay(self) -> Callable | None:
+        """The shared noise of a sampler that may add some."""
+        if not adds_noise(self.sampler, self.source.options):
+            return None
+        return lambda seeds: SharedPath(seeds, self.levels.largest)
+
+    def fine(self, pictures: Pictures, name: str) -> Fine:
+        """The fine run, whose end is the sampler's own where that leads elsewhere: with noise, or by CFG++."""
+
+        found = self.book.fine(name, lambda: fine_run(pictures, self.levels, FINE, self.tick))
+        if self.replay() is None and not self.sampler.uses_uncond:
+            return found
+
+        def own() -> Fine:
+            ends = self._run(pictures, as_function(self.levels.grid(found.sigmas)), FINE)
+            self.tick(FINE * len(pictures))
+            return replace(found, ends=ends)
+
+        other = self.book.fine(name, own, own=True)
+        near = (other.ends - found.ends).norm(dim=1) / found.ends.norm(dim=1)
+        same = self.sampler.custom and float(near.max()) < 0.1  # the same equation, and the fine run is nearer to it
+        return found if same else other
+
+    def errors(self, pictures: Pictures, ends: torch.Tensor, trial: Trial) -> list[float]:
+        """Of each picture."""
+        key = digest([pictures.seeds, trial.grid])
+        if key not in self.book.errors:
+            steps = len(trial.grid) - 1
+            found = self._run(pictures, as_function(trial.grid), steps)
+            self.book.note(key, ((found - ends).norm(dim=1) / ends.norm(dim=1)).tolist())
+            self.tick(steps * len(pictures))
+        return self.book.errors[key]
+
+    def _run(self, pictures: Pictures, grid: Callable, steps: int) -> torch.Tensor:
+        return pictures.run(self.source.sampler, self.source.options, grid, steps, self.replay())
+
+
+def _tuned(work: _Work, chosen_on, held_out, fine: Fine, fine_held: Fine, budget: int, n: int) -> Budget:
+    """The grid of n steps."""
+
+    def measure(trial: Trial, count: int) -> None:
+        if len(trial.errors) < count:
+            part = slice(len(trial.errors), count)
+            trial.errors += work.errors(chosen_on[part], fine.ends[part], trial)
+
+    ranked = race(first_trials(chosen_on, work.levels, fine, n), measure, len(chosen_on), work.levels)
+    chosen, named = choose(ranked), [trial for trial in ranked if trial.named]
+    others = [trial for trial in first_trials(chosen_on, work.levels, fine, n) if trial.name in (OWN, "karras")]
+    told = {trial.name: trial for trial in (chosen, *named, *others)}
+    errors = {name: work.errors(held_out, fine_held.ends, trial) for name, trial in told.items()}
+    return Budget(budget, n, chosen, named[0], ranked, errors)
