@@ -25,11 +25,13 @@ _HOMES = {
     "encode_prompts": "reproduce.encode",
     "find_sampler": "samplers.find",
     "judge": "oracle.judge",
+    "load_grid": "grids.tuned",
     "read_recipe": "reproduce.read",
     "render_recipe": "reproduce.rendering",
     "run_sampler": "samplers.call",
     "sampler_blocks": "modular.blocks",
     "trace_difference": "trace.difference",
+    "tune_grid": "tune.tune",
 }
 __all__ = list(_HOMES)
 

@@ -4,6 +4,7 @@ k-diffusing compare dpmpp_2m DPMSolverMultistepScheduler         where do two sa
 k-diffusing judge my_samplers.py:sample_heun --order 2           is a sampler right?
 k-diffusing samplers                                             k_diffusion's samplers
 k-diffusing render --samplers euler heun --steps 5 10 20         a grid of pictures
+k-diffusing tune --sampler dpmpp_2m --evaluations 6 8 10 20      the sigma grid for a model, a sampler and a budget
 k-diffusing reproduce ComfyUI_00001_.png                         how was a picture made, and the call that makes it
 
 Each command tells of its options: k-diffusing compare --help. `python -m k_diffusing` is the same command.
@@ -231,6 +232,15 @@ def render(argv: list[str]) -> int:
     return families.main(argv)
 
 
+def tune(argv: list[str]) -> int:
+    """`k-diffusing tune`: finds sigma grids and writes them."""
+    from k_diffusing.tune import command
+
+    parser = _parser("k-diffusing tune", command.TUNE.format(forms=FORMS))
+    command.add_options(parser)
+    return _told(lambda args: command.run(args, _load, _call_keywords, say_line), parser.parse_args(argv))
+
+
 def reproduce(argv: list[str]) -> int:
     """`k-diffusing reproduce`: prints how a picture was made, and renders it again."""
     from k_diffusing.reproduce import command
@@ -254,6 +264,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "judge": judge,
     "samplers": samplers,
     "render": render,
+    "tune": tune,
     "reproduce": reproduce,
 }
 

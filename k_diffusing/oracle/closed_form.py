@@ -52,6 +52,8 @@ class OracleUNet(ModelMixin, ConfigMixin):
         super().__init__()
         self.add_embedding = torch.nn.Module()  # of which the pipeline checks the input width
         self.add_embedding.linear_1 = skip_init(torch.nn.Linear, 6 * addition_time_embed_dim + 16, 1)
+        for unused in self.add_embedding.parameters():
+            torch.nn.init.zeros_(unused)
         self.log_sigmas = training_sigmas(zero_terminal_snr).log()
 
     def sigma(self, timestep: torch.Tensor) -> torch.Tensor:

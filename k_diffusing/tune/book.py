@@ -28,7 +28,7 @@ class Book:
     """Errors by what was run, and fine runs; kept in a folder if there is one."""
 
     def __init__(self, folder: Path | None, pictures: Any, facts: Any):
-        """pictures: all that a fine run depends on. facts: all that an error depends on besides; with others it is anew."""
+        """pictures: all that a fine run depends on. facts: what an error depends on besides."""
         self.folder, self.of_pictures, self.of_errors = folder, digest(pictures), digest([pictures, facts])
         self.errors: dict[str, list[float]] = {}
         path = self._file(f"errors-{self.of_errors}.json")
@@ -55,9 +55,14 @@ class Book:
 
         if path.exists():
             kept = load_file(path)
-            return Fine(*(kept[key].numpy() for key in ("sigmas", "change", "turn")), kept["ends"])
+            return Fine(
+                *(kept[key].numpy() for key in ("sigmas", "change", "turn")),
+                kept["ends"],
+                tuple(kept["shape"].tolist()),
+            )
         found = make()
         path.parent.mkdir(parents=True, exist_ok=True)
         arrays = {key: torch.from_numpy(np.array(getattr(found, key))) for key in ("sigmas", "change", "turn")}
-        write_whole(path, save({**arrays, "ends": found.ends.contiguous()}))
+        arrays |= {"ends": found.ends.contiguous(), "shape": torch.tensor(found.shape)}
+        write_whole(path, save(arrays))
         return found

@@ -1,11 +1,10 @@
 """The grids that are tried: those with a name, formulas, those proposed from a fine run, and variations of the best."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
 from k_diffusing.grids.named import SIGMA_GRIDS
 from k_diffusing.tune.fine import Fine, Levels
@@ -137,11 +136,6 @@ def vertex(base: Trial, pairs: Sequence[tuple[Trial, Trial]], levels: Levels, si
         best = -slope / (2 * bend) if bend > 0 else -math.copysign(math.inf, slope)
         moves.append(size * max(-1.5, min(1.5, best)))
     return varied(base, levels, moves, _moved_name(base))
-
-
-def as_function(grid: Sequence[float]) -> Callable:
-    """A grid as a pipeline takes it."""
-    return lambda schedule, n: torch.tensor(grid, dtype=torch.float32)
 
 
 def _moved_name(base: Trial) -> str:

@@ -10,14 +10,40 @@ from typing import Any
 
 from k_diffusing._files import write_whole
 from k_diffusing._messages import one_line
+from k_diffusing.samplers.asked import check_texts
+
+TUNE = """Find the sigma grid for a model, a sampler and a number of network evaluations.
+
+k-diffusing tune --model demo --sampler dpmpp_2m --evaluations 6 8 10 20
+k-diffusing tune --model my/sdxl --prompt-file prompts.txt --dtype float16 --device cuda
+k-diffusing tune --sampler euler dpmpp_2m my_samplers.py:sample_heun --evaluations 8    which sampler, on which grid?
+
+It writes FOLDER/MODEL-SAMPLER.json, to be given as sigma_grid=, and a page. Ended, the same command goes on.
+{forms}
+Exit code: 0, 2 for bad input, 3 if a sampler fails, 130 for Ctrl-C.
+"""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Those of the command."""
     add = parser.add_argument
     add("--model", default="demo", help="demo, demo-flux, a hub name, diffusers folder or .safetensors file")
-    add("--sampler", "--samplers", nargs="+", default=["dpmpp_2m"], metavar="SAMPLER", help="one, or several to choose of")
-    add("--evaluations", nargs="+", type=int, default=[6, 8, 10, 20], metavar="N", help="of the network, a grid for each")
+    add(
+        "--sampler",
+        "--samplers",
+        nargs="+",
+        default=["dpmpp_2m"],
+        metavar="SAMPLER",
+        help="one, or several to choose of",
+    )
+    add(
+        "--evaluations",
+        nargs="+",
+        type=int,
+        default=[6, 8, 10, 20],
+        metavar="N",
+        help="of the network, a grid for each",
+    )
     add("--prompts", nargs="+", default=[], metavar="PROMPT", help="half to choose with, half held out; default: ours")
     add("--prompt-file", type=Path, metavar="FILE", help="one a line")
     add("--pictures", type=int, default=16, help="to choose with, and as many held out; default 16")
@@ -30,11 +56,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--program", help="tune for what that program does")
     add("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
     add("--device", default="cpu")
+    parser.set_defaults(prompt=None, noise=None, guidance=None)  # of what the commands share
     add("--output", type=Path, default=Path("output/tune"), metavar="FOLDER")
 
 
 def run(args: argparse.Namespace, load: Callable, call_of: Callable, say: Callable) -> int:
     """Run the command. load(args): the pipeline. call_of(args): keywords of its runs. Raises as tune_grid does."""
+    check_texts(args.sampler)
     prompts = _prompts(args)
     if args.pictures < 1 or not args.evaluations or min(args.evaluations) < 2:
         raise ValueError(f"--pictures {args.pictures} --evaluations {args.evaluations}: give 4 pictures and 2 at least")
@@ -44,7 +72,7 @@ def run(args: argparse.Namespace, load: Callable, call_of: Callable, say: Callab
 
     args.output.mkdir(parents=True, exist_ok=True)  # fails before the model runs
     pipe, call = load(args), call_of(args)
-    call.pop("prompt", None)
+    del call["prompt"]
     most = tune.most_evaluations(args.evaluations, args.pictures) * len(args.sampler)
     say(f"at most {most} network evaluations, a picture each; what is measured is kept in {args.output / 'work'}")
     found = []

@@ -4,15 +4,16 @@ Of a picture only inner products are kept: N^2 numbers, whatever its size.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from k_diffusing.grids.named import with_zero
+from k_diffusing.grids.bounds import with_zero
 from k_diffusing.model.coordinates import LARGEST_FLOW_TIME, flow_time, noise_level
 from k_diffusing.samplers.exponential_multistep import sample_res_3m
-from k_diffusing.tune.pictures import Pictures
+from k_diffusing.tune.pictures import Pictures, as_function
 
 SECOND_FLOW_TIME = 0.99  # next after t = 1, for which LARGEST_FLOW_TIME stands
 
@@ -77,41 +78,66 @@ class Fine:
             and x_N the end.
         turn: [N - 1], the mean angle between the directions x - D at neighbouring levels.
         ends: [P, elements], the pictures' final latents.
+        shape: Of one picture's latents.
     """
 
     sigmas: np.ndarray
     change: np.ndarray
     turn: np.ndarray
     ends: torch.Tensor
+    shape: tuple[int, ...]
 
 
-def fine_run(pictures: Pictures, levels: Levels, n: int, tick=lambda evaluations: None) -> Fine:
+class Recorder:
+    """The fine run's sampler, exponential Adams of order 3, which keeps what the model is given and answers.
+
+    Attributes:
+        states: [B, elements] at each level, float32 on the CPU.
+        estimates: The denoised ones, likewise.
+        shape: Of one picture's latents.
+    """
+
+    def __init__(self):
+        self.states: list[torch.Tensor] = []
+        self.estimates: list[torch.Tensor] = []
+        self.shape: tuple[int, ...] = ()
+
+    def sampler(self, model, x, sigmas, extra_args=None, callback=None, disable=None):
+        """As a pipeline takes it."""
+        self.shape = tuple(x.shape[1:])
+
+        def watched(x, sigma, **more):
+            denoised = model(x, sigma, **more)
+            self.states.append(x.flatten(1).float().cpu())
+            self.estimates.append(denoised.flatten(1).float().cpu())
+            return denoised
+
+        return sample_res_3m(watched, x, sigmas, extra_args, callback, disable)
+
+    def picture(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """States and estimates of one picture, [N, elements] each."""
+        states, estimates = (torch.stack([one[index] for one in kept]) for kept in (self.states, self.estimates))
+        return states, estimates
+
+
+def fine_run(pictures: Pictures, levels: Levels, n: int, tick: Callable[[int], None]) -> Fine:
     """Sample pictures by the exponential Adams method of order 3 in n evaluations.
 
     tick: told of the evaluations after each batch.
     """
-    sigmas = levels.fine(n)
+    sigmas, shape = levels.fine(n), ()
     changes, turns, ends = [], [], []
     for batch in pictures.batches():
-        states, estimates = [], []
-
-        def record(model, x, sigmas, extra_args=None, callback=None, disable=None):
-            def watched(x, sigma, states=states, estimates=estimates, **more):
-                denoised = model(x, sigma, **more)
-                states.append(x.flatten(1).float().cpu())
-                estimates.append(denoised.flatten(1).float().cpu())
-                return denoised
-
-            return sample_res_3m(watched, x, sigmas, extra_args, callback, disable)
-
-        end = batch.run(record, None, lambda schedule, n: with_zero(levels.grid(sigmas)[:-1]), n)
+        recorder = Recorder()
+        end = batch.run(recorder.sampler, None, as_function(levels.grid(sigmas)), n)
         for picture, size in enumerate((end.double() ** 2).sum(1)):
-            d = torch.stack([one[picture] for one in estimates])
-            changes.append(_distances(d @ d.T) / float(size))
-            turns.append(_angles(torch.stack([one[picture] for one in states]) - d))
+            states, estimates = recorder.picture(picture)
+            changes.append(_distances(estimates @ estimates.T) / float(size))
+            turns.append(_angles(states - estimates))
         ends.append(end)
+        shape = recorder.shape
         tick(n * len(batch))
-    return Fine(sigmas, np.mean(changes, axis=0), np.mean(turns, axis=0), torch.cat(ends))
+    return Fine(sigmas, np.mean(changes, axis=0), np.mean(turns, axis=0), torch.cat(ends), shape)
 
 
 def _distances(gram: torch.Tensor) -> np.ndarray:

@@ -1,12 +1,14 @@
 """Pictures that grids are judged on: a pipeline, what it is told, and a prompt and a seed for each picture."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from k_diffusing.compare.failure import sampler_errors
 from k_diffusing.plan import SamplingPlan
+from k_diffusing.samplers.find import find_sampler
 from k_diffusing.trace.record import Trace
 
 SIZE = ("height", "width")  # on which a grid may depend
@@ -59,14 +61,18 @@ class Pictures:
 
         Returns:
             Their final latents [P, elements], float32 on the CPU.
+
+        Raises:
+            SamplerError: The sampler fails.
         """
         ends = []
         for batch in self.batches():
-            traced = {} if replay is None else {"trace": Trace(replay=replay(batch.seeds))}
-            latents = self.pipe(
-                **batch.told(), comfy_sampler=sampler, sampler_options=options, sigma_grid=sigma_grid,
-                num_inference_steps=steps, generator=batch.generators(), output_type="latent", **traced,
-            ).images  # fmt: skip
+            trace = Trace(replay=replay and replay(batch.seeds))
+            with sampler_errors(find_sampler(sampler).name, sampler, trace):
+                latents = self.pipe(
+                    **batch.told(), comfy_sampler=sampler, sampler_options=options, sigma_grid=sigma_grid,
+                    num_inference_steps=steps, generator=batch.generators(), output_type="latent", trace=trace,
+                ).images  # fmt: skip
             ends.append(latents.flatten(1).float().cpu())
         return torch.cat(ends)
 
@@ -82,3 +88,8 @@ class Pictures:
     def generators(self) -> list[torch.Generator]:
         """New ones, on the CPU, so that the noise is the same on any device."""
         return [torch.Generator("cpu").manual_seed(seed) for seed in self.seeds]
+
+
+def as_function(grid: Sequence[float]) -> Callable:
+    """A grid as a pipeline takes it."""
+    return lambda schedule, n: torch.tensor(grid, dtype=torch.float32)

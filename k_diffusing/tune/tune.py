@@ -5,10 +5,9 @@ tuned.save("tuned.json")
 pipe(prompt, comfy_sampler="dpmpp_2m", sigma_grid="tuned.json", num_inference_steps=8)
 """
 
-import inspect
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +18,14 @@ from k_diffusing._versions import PROGRAMS, package_versions
 from k_diffusing.compare.sources import Source, find_source
 from k_diffusing.grids.tuned import FORMAT, TunedGrid
 from k_diffusing.model.fingerprint import fingerprint
-from k_diffusing.samplers.find import find_sampler
-from k_diffusing.samplers.options import adds_noise
 from k_diffusing.samplers.probe import Probe
-from k_diffusing.samplers.records import Sampler
 from k_diffusing.tune.book import Book, digest
-from k_diffusing.tune.candidates import MODES, OWN, TRIED, Trial, as_function, first_trials
-from k_diffusing.tune.fine import Fine, Levels, fine_run
+from k_diffusing.tune.candidates import MODES, OWN, TRIED, Trial, first_trials
+from k_diffusing.tune.fine import Fine, Levels
 from k_diffusing.tune.judge import KEPT, NAMED, Interval, choose, interval, race, ratio
 from k_diffusing.tune.pictures import Pictures
-from k_diffusing.tune.shared_noise import SharedPath
+from k_diffusing.tune.work import FINE, Work, content
 
-FINE = 80  # evaluations of the fine run
 MOVES = 2 * MODES + 1  # variations in a round
 FEWEST = 4  # pictures to choose on
 ON_PICTURES = ("model", "call", "prompts", "pictures", "seed", "fine", "versions")  # the facts of a fine run
@@ -78,7 +73,9 @@ class Tuned:
         facts: What they were found with, as the file has it.
         pictures: That they were judged on last, held out from the choice.
         source: The sampler.
+        replay: What shares the noise of a sampler that adds some, as `Pictures.run` takes it, or None.
         ends: [P, elements], the final latents of the fine run of these pictures.
+        shape: Of one picture's latents.
     """
 
     label: str
@@ -86,7 +83,9 @@ class Tuned:
     facts: dict[str, Any] = field(repr=False)
     pictures: Pictures = field(repr=False)
     source: Source = field(repr=False)
+    replay: Callable | None = field(repr=False)
     ends: torch.Tensor = field(repr=False)
+    shape: tuple[int, ...] = field(repr=False)
 
     @property
     def sigma_grid(self) -> TunedGrid:
@@ -153,13 +152,13 @@ def tune_grid(
     steps = _steps(chosen_on, source, evaluations, levels)
     facts = _facts(pipe, source, call, chosen_on, held_out, levels)
     book = Book(folder, {name: facts[name] for name in ON_PICTURES}, [source.label, facts["sampler_file"]])
-    work = _Work(source, levels, book, tick)
+    work = Work(source, levels, book, tick)
     fine, fine_held = (work.fine(one, name) for one, name in ((chosen_on, "choice"), (held_out, "held_out")))
     budgets = [
         _tuned(work, chosen_on, held_out, fine, fine_held, budget, n)
         for budget, n in steps.items()
     ]  # fmt: skip
-    return Tuned(source.label, budgets, facts, held_out, source, fine_held.ends)
+    return Tuned(source.label, budgets, facts, held_out, source, work.replay(), fine_held.ends, fine_held.shape)
 
 
 def _pictures(pipe, call, prompts, count: int, seed: int, batch_size: int) -> tuple[Pictures, Pictures]:
@@ -183,7 +182,9 @@ def _steps(pictures: Pictures, source: Source, evaluations: Sequence[int], level
     """The steps of a sampler within each number of evaluations. Raises ValueError."""
     plan = pictures.plan(source.sampler, source.options)
     if plan.sampler.takes != "sigmas":
-        raise ValueError(f"{source.label} chooses its own sigmas: a grid cannot be tuned for it; take one that is given")
+        raise ValueError(
+            f"{source.label} chooses its own sigmas: a grid cannot be tuned for it; take one that is given"
+        )
     probe, found = Probe(plan.sampler, source.options, levels.flow), {}
     if not evaluations:
         raise ValueError("evaluations=(): give one number of them at least")
@@ -207,7 +208,7 @@ def _facts(pipe, source: Source, call: dict, chosen_on: Pictures, held_out: Pict
         "flow": levels.flow,
         "model": {"name": name, "fingerprint": fingerprint(network)},
         "sampler": source.label,
-        "sampler_file": _content(source.sampler),
+        "sampler_file": content(source.sampler),
         "options": {key: repr(value) for key, value in source.options.items()},
         "call": {key: digest(value) if isinstance(value, torch.Tensor) else value for key, value in call.items()},
         "prompts": digest([chosen_on.prompts, held_out.prompts]),
@@ -218,14 +219,6 @@ def _facts(pipe, source: Source, call: dict, chosen_on: Pictures, held_out: Pict
     }
 
 
-def _content(sampler: str | Callable) -> str | None:
-    """What tells a user's function from its later versions."""
-    try:
-        return None if isinstance(sampler, str) else digest(inspect.getsource(inspect.unwrap(sampler)))
-    except (OSError, TypeError):  # an object, or from a notebook that is gone
-        return None
-
-
 def most_evaluations(evaluations: Sequence[int], pictures: int) -> int:
     """Of the network, that tuning may take for a sampler that adds no noise; a guided pair counts as one."""
     quarter, half = max(pictures // 4, 1), max(pictures // 2, 1)
@@ -234,57 +227,7 @@ def most_evaluations(evaluations: Sequence[int], pictures: int) -> int:
     return 2 * FINE * pictures + sum(evaluations) * tried
 
 
-@dataclass(frozen=True)
-class _Work:
-    """A sampler on a model, and what is known of it."""
-
-    source: Source
-    levels: Levels
-    book: Book
-    tick: Callable[[int], None]
-
-    @property
-    def sampler(self) -> Sampler:
-        return find_sampler(self.source.sampler)
-
-    def replay(self) -> Callable | None:
-        """The shared noise of a sampler that may add some."""
-        if not adds_noise(self.sampler, self.source.options):
-            return None
-        return lambda seeds: SharedPath(seeds, self.levels.largest)
-
-    def fine(self, pictures: Pictures, name: str) -> Fine:
-        """The fine run, whose end is the sampler's own where that leads elsewhere: with noise, or by CFG++."""
-
-        found = self.book.fine(name, lambda: fine_run(pictures, self.levels, FINE, self.tick))
-        if self.replay() is None and not self.sampler.uses_uncond:
-            return found
-
-        def own() -> Fine:
-            ends = self._run(pictures, as_function(self.levels.grid(found.sigmas)), FINE)
-            self.tick(FINE * len(pictures))
-            return replace(found, ends=ends)
-
-        other = self.book.fine(name, own, own=True)
-        near = (other.ends - found.ends).norm(dim=1) / found.ends.norm(dim=1)
-        same = self.sampler.custom and float(near.max()) < 0.1  # the same equation, and the fine run is nearer to it
-        return found if same else other
-
-    def errors(self, pictures: Pictures, ends: torch.Tensor, trial: Trial) -> list[float]:
-        """Of each picture."""
-        key = digest([pictures.seeds, trial.grid])
-        if key not in self.book.errors:
-            steps = len(trial.grid) - 1
-            found = self._run(pictures, as_function(trial.grid), steps)
-            self.book.note(key, ((found - ends).norm(dim=1) / ends.norm(dim=1)).tolist())
-            self.tick(steps * len(pictures))
-        return self.book.errors[key]
-
-    def _run(self, pictures: Pictures, grid: Callable, steps: int) -> torch.Tensor:
-        return pictures.run(self.source.sampler, self.source.options, grid, steps, self.replay())
-
-
-def _tuned(work: _Work, chosen_on, held_out, fine: Fine, fine_held: Fine, budget: int, n: int) -> Budget:
+def _tuned(work: Work, chosen_on, held_out, fine: Fine, fine_held: Fine, budget: int, n: int) -> Budget:
     """The grid of n steps."""
 
     def measure(trial: Trial, count: int) -> None:

@@ -1,0 +1,78 @@
+"""A sampler at work on pictures: its fine runs, and the errors of grids."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from k_diffusing.compare.sources import Source
+from k_diffusing.samplers.find import find_sampler
+from k_diffusing.samplers.options import adds_noise
+from k_diffusing.samplers.records import Sampler
+from k_diffusing.tune.book import Book, digest
+from k_diffusing.tune.candidates import Trial
+from k_diffusing.tune.fine import Fine, Levels, fine_run
+from k_diffusing.tune.pictures import Pictures, as_function
+from k_diffusing.tune.shared_noise import SharedPath
+
+FINE = 80  # evaluations of the fine run
+NEAR = 0.1  # the relative distance up to which two fine runs end alike: a method of order 1 is 0.02 off
+
+
+@dataclass(frozen=True)
+class Work:
+    """A sampler on a model, and what is known of it."""
+
+    source: Source
+    levels: Levels
+    book: Book
+    tick: Callable[[int], None]
+
+    @property
+    def sampler(self) -> Sampler:
+        """Its record."""
+        return find_sampler(self.source.sampler)
+
+    def replay(self) -> Callable | None:
+        """The shared noise of a sampler that may add some."""
+        if not adds_noise(self.sampler, self.source.options):
+            return None
+        return lambda seeds: SharedPath(seeds, self.levels.largest)
+
+    def fine(self, pictures: Pictures, name: str) -> Fine:
+        """The fine run, whose end is the sampler's own where that leads elsewhere: with noise, or by CFG++."""
+        found = self.book.fine(name, lambda: fine_run(pictures, self.levels, FINE, self.tick))
+        if self.replay() is None and not self.sampler.uses_uncond:
+            return found
+
+        def own() -> Fine:
+            ends = self._run(pictures, as_function(self.levels.grid(found.sigmas)), FINE)
+            self.tick(FINE * len(pictures))
+            return replace(found, ends=ends)
+
+        other = self.book.fine(name, own, own=True)
+        near = (other.ends - found.ends).norm(dim=1) / found.ends.norm(dim=1)
+        same = self.sampler.custom and float(near.max()) < NEAR  # the same equation, and the fine run is nearer to it
+        return found if same else other
+
+    def errors(self, pictures: Pictures, ends: torch.Tensor, trial: Trial) -> list[float]:
+        """Of each picture."""
+        key = digest([pictures.seeds, trial.grid])
+        if key not in self.book.errors:
+            steps = len(trial.grid) - 1
+            found = self._run(pictures, as_function(trial.grid), steps)
+            self.book.note(key, ((found - ends).norm(dim=1) / ends.norm(dim=1)).tolist())
+            self.tick(steps * len(pictures))
+        return self.book.errors[key]
+
+    def _run(self, pictures: Pictures, grid: Callable, steps: int) -> torch.Tensor:
+        return pictures.run(self.source.sampler, self.source.options, grid, steps, self.replay())
+
+
+def content(sampler: str | Callable) -> str | None:
+    """What tells a user's function from its later versions."""
+    try:
+        return None if isinstance(sampler, str) else digest(inspect.getsource(inspect.unwrap(sampler)))
+    except (OSError, TypeError):  # an object, or from a notebook that is gone
+        return None

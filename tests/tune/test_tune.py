@@ -1,0 +1,178 @@
+"""Tuning on closed-form models: what is chosen, what it was chosen from, and what is refused."""
+
+import json
+
+import pytest
+import torch
+
+from k_diffusing import load_grid, tune_grid
+from k_diffusing.noise.interval import Interval
+from k_diffusing.oracle.closed_form import draw, oracle_flux, oracle_sdxl
+from k_diffusing.trace.record import Trace
+from k_diffusing.tune.candidates import Trial
+from k_diffusing.tune.judge import choose, interval
+from k_diffusing.tune.shared_noise import SharedPath
+
+PROMPT = {"prompt_embeds": torch.zeros(1, 5, 16), "pooled_prompt_embeds": torch.zeros(1, 16)}
+CALL = {**PROMPT, "guidance_scale": 1.0, "height": 32, "width": 32}
+
+
+@pytest.fixture(scope="module")
+def tuned():
+    return {kind: tune_grid(make(), "dpmpp_2m", (6,), call=CALL, pictures=4) for kind, make in PIPES.items()}
+
+
+PIPES = {"sdxl": oracle_sdxl, "flux": oracle_flux}
+
+
+@pytest.mark.parametrize("kind", PIPES)
+def test_a_grid_for_a_mixture(tuned, kind):
+    """On pictures that the choice did not see it is no worse than the best with a name, and far better than Karras'."""
+    [budget] = tuned[kind].budgets
+    assert budget.steps == 6 and budget.gain.mean <= 1
+    assert budget.error.mean < 0.6 * min(interval(budget.held_out[name]).mean for name in ("karras", "scheduler"))
+    assert budget.chosen.score <= min(trial.score for trial in budget.trials if trial.named)
+
+
+@pytest.mark.parametrize("kind", PIPES)
+def test_the_grid_is_used_as_any_other(tuned, kind, tmp_path):
+    """The run on the file's grid has the error that was told: its latents are those that were judged."""
+    path = tmp_path / "tuned.json"
+    tuned[kind].save(path)
+    pipe, [budget] = PIPES[kind](), tuned[kind].budgets
+    plan = pipe.plan("dpmpp_2m", None, str(path), 6)
+    assert torch.allclose(plan.space.time(plan.sigmas)[1:], torch.tensor(budget.chosen.grid)[1:], rtol=1e-6)
+    by_file, by_grid = (
+        draw(pipe, "dpmpp_2m", 6, side=4, sigma_grid=grid) for grid in (str(path), tuned[kind].sigma_grid)
+    )
+    assert torch.equal(by_file, by_grid)
+
+
+def test_what_the_file_says(tuned):
+    said = json.loads(tuned["sdxl"].to_json())
+    assert list(said["sigmas"]) == ["6"] and len(said["sigmas"]["6"]) == 7
+    assert said["sampler"] == "dpmpp_2m" and said["call"]["guidance_scale"] == 1.0 and said["versions"]["torch"]
+    [row] = said["budgets"]
+    assert {"evaluations", "chosen", "best_named", "error", "trials", "held_out"} <= set(row)
+
+
+def test_a_grid_that_wins_by_chance_is_not_chosen():
+    """The best of all is 1 % better in the mean, and the pictures' ratios spread by far more."""
+    named = Trial("karras", [2.0, 1.0, 0.0], named=True, errors=[0.10, 0.10, 0.10, 0.10])
+    lucky = Trial("lucky", [2.0, 0.9, 0.0], errors=[0.05, 0.19, 0.06, 0.17])
+    sure = Trial("sure", [2.0, 0.8, 0.0], errors=[0.09, 0.095, 0.09, 0.095])
+    assert lucky.score < named.score and choose([lucky, named]) is named
+    assert choose([sure, named]) is sure
+
+
+def test_a_sampler_of_ones_own_in_two_stages():
+    """Budgets are evaluations: 7 of them are four steps, of which the last takes one."""
+
+    def midpoint(model, x, sigmas, extra_args=None, callback=None, disable=None):
+        for i in range(len(sigmas) - 1):
+            d = (x - model(x, sigmas[i] * x.new_ones([len(x)]))) / sigmas[i]
+            if sigmas[i + 1] > 0:
+                middle = (sigmas[i] + sigmas[i + 1]) / 2
+                x_2 = x + d * (middle - sigmas[i])
+                d = (x_2 - model(x_2, middle * x.new_ones([len(x)]))) / middle
+            x = x + d * (sigmas[i + 1] - sigmas[i])
+        return x
+
+    found = tune_grid(oracle_sdxl(), midpoint, (7,), call=CALL, pictures=4)
+    assert [(budget.evaluations, budget.steps) for budget in found.budgets] == [(7, 4)]
+    assert found.budgets[0].gain.mean < 1
+
+
+def test_one_path_for_every_grid():
+    """The increments of a step are those of the steps that it is made of, in whichever run they are asked for."""
+    trace, none = Trace(), lambda interval: torch.zeros(2, 4, 8, 8)
+
+    def noise(start, end, seeds=(3, 4)):
+        return SharedPath(seeds, 14.6)(trace, none, Interval(start, end)) * (start - end) ** 0.5
+
+    whole = noise(10.0, 1.0)
+    assert torch.allclose(noise(10.0, 4.0) + noise(4.0, 1.0), whole, atol=1e-4)  # of 3: the tree's float32
+    assert abs(float(whole.std()) / 3 - 1) < 0.2  # of 512 numbers: six times their standard error
+    assert torch.equal(noise(10.0, 1.0, (4, 3)), whole.flip(0))
+
+
+def test_a_sampler_with_noise():
+    """Its errors are against its own fine run on the same path: with other noise they would be above 1."""
+    call = {**CALL, "height": 16, "width": 16}
+    [budget] = tune_grid(oracle_sdxl(), "euler_ancestral", (4,), call=call, pictures=4).budgets
+    assert budget.error.mean < 0.9
+
+
+class EndedError(Exception):
+    pass
+
+
+def test_a_run_that_was_ended_goes_on(tmp_path):
+    """What was measured is not measured again, and the result is that of a run in one piece."""
+
+    def tune(tick=lambda evaluations: None, **more):
+        asked = {"call": CALL, "pictures": 4, "folder": tmp_path / "work", "tick": tick} | more
+        return tune_grid(oracle_sdxl(), "euler", (4,), **asked)
+
+    spent = []
+
+    def end(evaluations):
+        spent.append(evaluations)
+        if len(spent) == 20:
+            raise EndedError
+
+    with pytest.raises(EndedError):
+        tune(end)
+    rest = []
+    whole = tune(rest.append)
+    again = []
+    assert tune(again.append).to_json() == whole.to_json() and not again
+    in_one = []
+    assert tune(in_one.append, folder=None).to_json() == whole.to_json()
+    assert sum(spent) + sum(rest) == sum(in_one)
+
+
+def test_another_model(tuned, tmp_path):
+    path = tmp_path / "tuned.json"
+    said = json.loads(tuned["flux"].to_json())
+    with pytest.raises(ValueError, match="flow models"):
+        oracle_sdxl().plan("euler", None, load_grid(_written(path, said), force=True), 6)
+    said["model"]["fingerprint"]["weights"][0][0] += 1.0
+    with pytest.raises(ValueError, match="tuned for another model .* its weights: tune for this one, or force"):
+        oracle_flux().plan("euler", None, _written(path, said), 6)
+    assert len(oracle_flux().plan("euler", None, load_grid(path, force=True), 6).sigmas) == 7
+    with pytest.raises(ValueError, match="has grids of 6 steps, not 7"):
+        oracle_sdxl().plan("euler", None, _written(path, json.loads(tuned["sdxl"].to_json())), 7)
+
+
+def _written(path, facts):
+    path.write_text(json.dumps(facts), encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"sigmas": {"6": [1, 0]}}', '{"sigmas": [2, 1, 0]}'])
+def test_what_is_no_file_of_tuned_grids(text, tmp_path):
+    path = tmp_path / "other.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match="tune"):
+        load_grid(path)
+
+
+@pytest.mark.parametrize(
+    "asked, said",
+    [
+        ({"evaluations": ()}, "give one number"),
+        ({"evaluations": (1,)}, "integers from 2 to"),
+        ({"evaluations": (6.0,)}, "integers from 2 to"),
+        ({"evaluations": (200,)}, "integers from 2 to"),
+        ({"pictures": 2}, "at least 4"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"sampler": "dpm_adaptive"}, "chooses its own sigmas"),
+        ({"sampler": "eulr"}, "did you mean"),
+        ({"call": {"height": 64, "width": 64}}, "two at least"),
+    ],
+)
+def test_bad_input(asked, said):
+    given = {"sampler": "euler", "evaluations": (4,), "call": CALL, "pictures": 4} | asked
+    with pytest.raises(ValueError, match=said):
+        tune_grid(oracle_sdxl(), **given)
