@@ -25,7 +25,7 @@ from k_diffusing.arguments import (
 )
 from k_diffusing.grids.given import GridChoice
 from k_diffusing.grids.part import Part
-from k_diffusing.grids.tuned import of_file
+from k_diffusing.grids.tuned import of_network
 from k_diffusing.images import check_images, clean_latents, size_of
 from k_diffusing.model.guidance import GuidanceInterval
 from k_diffusing.model.guidance_asked import GuidanceChoice
@@ -283,7 +283,7 @@ class FluxPipeline(diffusers.FluxPipeline):
         Raises ValueError or TypeError for input that cannot be right.
         """
         check_train_steps(self.scheduler)
-        sigma_grid = of_file(sigma_grid, self.transformer)
+        sigma_grid = of_network(sigma_grid, self.transformer)
         return flow_plan(
             self.scheduler, comfy_sampler, sampler_options, sigma_grid, num_inference_steps,
             size_mu=dynamic_shift(self, height, width, latents), mu=mu, sigmas=sigmas,

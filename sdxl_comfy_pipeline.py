@@ -19,7 +19,7 @@ from diffusers.utils.torch_utils import get_module_execution_device
 from k_diffusing.arguments import check_callback, check_guidance, count_images, diffusers_arguments, warn_of_bounds
 from k_diffusing.grids.given import GridChoice
 from k_diffusing.grids.part import Part
-from k_diffusing.grids.tuned import of_file
+from k_diffusing.grids.tuned import of_network
 from k_diffusing.images import check_images, clean_latents, size_of
 from k_diffusing.model.guidance import GuidanceInterval
 from k_diffusing.model.guidance_asked import GuidanceChoice
@@ -266,7 +266,7 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
 
         Raises ValueError or TypeError for input that cannot be right.
         """
-        sigma_grid = of_file(sigma_grid, self.unet)
+        sigma_grid = of_network(sigma_grid, self.unet)
         return discrete_plan(
             self.scheduler, comfy_sampler, sampler_options, sigma_grid, num_inference_steps, timesteps=timesteps,
             sigmas=sigmas, denoising_end=denoising_end, quantize=quantize, guidance=guidance, guider=guider,

@@ -4,6 +4,7 @@ pipe(prompt, sigma_grid={"karras": {"rho": 5, "sigma_max": 10}})
 pipe(prompt, sigma_grid="karras,rho=5,sigma_max=10")    # the same, as the command line has it
 pipe(prompt, sigma_grid=[14.6, 5.2, 1.1, 0.2, 0])       # the steps are those of the list
 pipe(prompt, sigma_grid="my_grid.json")                 # {"sigmas": [14.6, ..., 0]}; what else is in it is left alone
+pipe(prompt, sigma_grid="tuned.json")                   # grids by their number of steps, of k-diffusing tune
 """
 
 import ast
@@ -23,6 +24,7 @@ import torch
 from k_diffusing._messages import unknown
 from k_diffusing.grids.check import check_sigmas
 from k_diffusing.grids.named import SIGMA_GRIDS
+from k_diffusing.grids.tuned import TunedGrid, is_tuned, load_grid
 from k_diffusing.names.grids import AUTOMATIC, check_grid_name, find_grid
 from k_diffusing.names.spelling import spelling
 from k_diffusing.protocols import NoiseSchedule
@@ -99,7 +101,8 @@ def given_grid(sigma_grid: Any, own: Mapping[str, Callable] | None = None) -> An
     if isinstance(sigma_grid, Mapping):
         return _with_options(sigma_grid, own or {})
     if isinstance(sigma_grid, os.PathLike) or is_file(sigma_grid):
-        return ListedGrid(read_sigmas(Path(sigma_grid)))
+        path = Path(sigma_grid)
+        return load_grid(path) if is_tuned(path) else ListedGrid(read_sigmas(path))
     if isinstance(sigma_grid, str) and "," in sigma_grid:
         return _with_options(_read_text(sigma_grid), own or {})
     if isinstance(sigma_grid, (list, tuple, np.ndarray, torch.Tensor)):
@@ -109,7 +112,7 @@ def given_grid(sigma_grid: Any, own: Mapping[str, Callable] | None = None) -> An
 
 def plain_grid(sigma_grid: Any) -> Any:
     """The choice as JSON can hold it, where it can: names, options, numbers; a function as it is."""
-    return sigma_grid.plain if isinstance(sigma_grid, (OptionGrid, ListedGrid)) else sigma_grid
+    return sigma_grid.plain if isinstance(sigma_grid, (OptionGrid, ListedGrid, TunedGrid)) else sigma_grid
 
 
 def is_file(sigma_grid: Any) -> bool:

@@ -5,7 +5,7 @@ pipe(prompt, comfy_sampler="dpmpp_2m", sigma_grid=grid, num_inference_steps=8)  
 """
 
 import json
-from collections.abc import Callable
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,11 @@ class TunedGrid:
             )
         return torch.tensor(known[str(n)], dtype=torch.float32)
 
+    @property
+    def plain(self) -> str:
+        """What JSON can hold of it; a user may give the same."""
+        return self.name
+
     def check(self, network: torch.nn.Module) -> None:
         """Raise ValueError for another network than that which the grids were found for, unless forced."""
         there, here = self.facts.get("model", {}).get("fingerprint"), fingerprint(network)
@@ -78,12 +83,22 @@ def load_grid(path: str | Path, force: bool = False) -> TunedGrid:
     return TunedGrid(str(path), facts, force)
 
 
-def of_file(sigma_grid: str | Callable | None, network: torch.nn.Module) -> Any:
-    """What is asked for, with the name of a file of tuned grids replaced by these; anything else as it is.
+def is_tuned(path: str | Path) -> bool:
+    """Whether a file says that it holds tuned grids; of what cannot be read, no."""
+    try:
+        facts = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(facts, dict) and facts.get("format") == FORMAT
 
-    Raises ValueError as `load_grid` and for another network.
+
+def of_network(sigma_grid: Any, network: torch.nn.Module) -> Any:
+    """What is asked for, with a file of tuned grids replaced by these; anything else as it is.
+
+    Raises ValueError as `load_grid` and for another network than theirs.
     """
-    if isinstance(sigma_grid, str) and sigma_grid.endswith(".json"):
+    named = isinstance(sigma_grid, os.PathLike) or (isinstance(sigma_grid, str) and sigma_grid.endswith(".json"))
+    if named and is_tuned(sigma_grid):
         sigma_grid = load_grid(sigma_grid)
     if isinstance(sigma_grid, TunedGrid):
         sigma_grid.check(network)

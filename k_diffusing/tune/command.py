@@ -66,12 +66,18 @@ def run(args: argparse.Namespace, load: Callable, call_of: Callable, say: Callab
     prompts = _prompts(args)
     if args.pictures < 1 or not args.evaluations or min(args.evaluations) < 2:
         raise ValueError(f"--pictures {args.pictures} --evaluations {args.evaluations}: give 4 pictures and 2 at least")
+    import torch
+
     from k_diffusing.tune import tune
     from k_diffusing.tune.page import page
     from k_diffusing.tune.table import budget_lines, choice_lines
 
     args.output.mkdir(parents=True, exist_ok=True)  # fails before the model runs
+    threads = torch.get_num_threads()
     pipe, call = load(args), call_of(args)
+    torch.set_num_threads(
+        threads
+    )  # pictures of a demo are made on one, to be the same on any machine; these are not kept
     del call["prompt"]
     most = tune.most_evaluations(args.evaluations, args.pictures) * len(args.sampler)
     say(f"at most {most} network evaluations, a picture each; what is measured is kept in {args.output / 'work'}")

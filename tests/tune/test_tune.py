@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from k_diffusing import load_grid, tune_grid
+from k_diffusing import SamplerScheduler, load_grid, tune_grid
 from k_diffusing.noise.interval import Interval
 from k_diffusing.oracle.closed_form import draw, oracle_flux, oracle_sdxl
 from k_diffusing.trace.record import Trace
@@ -143,6 +143,18 @@ def test_another_model(tuned, tmp_path):
     assert len(oracle_flux().plan("euler", None, load_grid(path, force=True), 6).sigmas) == 7
     with pytest.raises(ValueError, match="has grids of 6 steps, not 7"):
         oracle_sdxl().plan("euler", None, _written(path, json.loads(tuned["sdxl"].to_json())), 7)
+
+
+def test_wherever_a_grid_is_taken(tuned, tmp_path):
+    """A scheduler takes the file; a list of sigmas in a file of the same kind is none of ours."""
+    path = tmp_path / "tuned.json"
+    tuned["sdxl"].save(path)
+    scheduler = SamplerScheduler.from_config(oracle_sdxl().scheduler.config, sampler="dpmpp_2m", sigma_grid=str(path))
+    scheduler.set_timesteps(6)
+    expected = torch.tensor(tuned["sdxl"].budgets[0].chosen.grid)
+    assert torch.allclose(scheduler.sigmas.cpu(), expected, rtol=1e-6)
+    plain = _written(tmp_path / "plain.json", {"sigmas": [14.0, 1.0, 0.0]})
+    assert oracle_sdxl().plan("dpmpp_2m", None, plain, 2).sigmas.tolist() == [14.0, 1.0, 0.0]
 
 
 def _written(path, facts):
