@@ -19,6 +19,7 @@ from k_diffusing.noise.streams import Streams
 from k_diffusing.programs.choose import PROGRAMS
 from k_diffusing.programs.records import DIFFUSERS, Program
 from k_diffusing.samplers.comfyui import ComfyModel
+from k_diffusing.samplers.host_numbers import host_grid
 from k_diffusing.samplers.records import Sampler
 from k_diffusing.samplers.steps import evaluation_count, step_count
 from k_diffusing.spaces import LatentSpace
@@ -174,7 +175,7 @@ class SamplingPlan:
         called = self.sigmas.clone()
         if called[0] == 1 and "first_time" in self.options:
             called[0] = self.options["first_time"]
-        sigmas, times = called.unbind(), self.space.time(called).unbind()
+        sigmas, times = host_grid(called).numbers, host_grid(self.space.time(called)).numbers
         timesteps = self.space.timestep(called).to(x.device).unsqueeze(1).repeat(1, len(x))
         weights = (*(self.guidance.weights or [scale] * (len(called) - 1)), 1.0)
         levels = Levels(self, scale, guide_of(self.guidance, len(called) - 1), [])

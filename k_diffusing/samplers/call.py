@@ -19,9 +19,10 @@ from k_diffusing.noise.streams import Generators
 from k_diffusing.protocols import Denoiser, NoiseSampler, Observer
 from k_diffusing.samplers.comfyui import ComfyModel
 from k_diffusing.samplers.find import parameters_of, sampler_options
+from k_diffusing.samplers.host_numbers import HostNumber, host_grid
 from k_diffusing.samplers.options import adds_noise
 from k_diffusing.samplers.patch import Bound, rebound, to_d
-from k_diffusing.samplers.records import Sampler
+from k_diffusing.samplers.records import SAMPLERS, Sampler
 from k_diffusing.samplers.steps import StepWatch, fast_evaluations, is_single_step, leads_to_zero
 from k_diffusing.samplers.user_draws import UserDraws
 
@@ -78,7 +79,8 @@ def run_sampler(
     watch = StepWatch(observer, denoiser, sigmas, noise)
     names = {"to_d": derivative or to_d, "trange": watch.trange, "torch": Bound(torch, randn_like=watch.randn_like)}
     if sampler.takes == "sigmas":
-        return rebound(sampler.function, names)(watch.model, x, sigmas, disable=True, **options)
+        grid = host_grid(sigmas) if sampler.name in SAMPLERS else sigmas  # ours compute on plain numbers already
+        return rebound(sampler.function, names)(watch.model, x, grid, disable=True, **options)
     function = rebound(sampler.function, {"DPMSolver": watch.DPMSolver})
     x = function(denoiser, x, *_range(sampler, sigmas), disable=True, **options)
     return _last_step(sampler, denoiser, x, sigmas, derivative, watch.begin)
@@ -107,7 +109,12 @@ def _watched(noise_sampler: Callable, watch_noise: Callable[[Draw], Draw] | None
 
 def _noise_sampler(draw: Draw) -> Callable:
     """`draw` with the signature that k-diffusion's functions ask for."""
-    return lambda sigma, sigma_next: draw(Interval(sigma, sigma_next))
+
+    def of_its_own(sigma):
+        """What others may keep, and write into."""
+        return sigma.plain.clone() if isinstance(sigma, HostNumber) else sigma
+
+    return lambda sigma, sigma_next: draw(Interval(of_its_own(sigma), of_its_own(sigma_next)))
 
 
 def _range(sampler: Sampler, sigmas: torch.Tensor) -> tuple:
