@@ -11,6 +11,7 @@ from k_diffusing._tensors import Stamp
 from k_diffusing.samplers.records import Sampler
 
 SAMPLED = 1024  # elements of each state and network evaluation that are looked at for nan; all of the result are
+SLOTS = 64  # sums that are made room for at a time
 # Whose nan it is, by where it was seen first. Samplers work element by element, so that an element of the state which
 # is nan or inf, and was finite in all that the model returned, is the sampler's.
 _SPOILED_BY_SAMPLER = (
@@ -90,20 +91,34 @@ class Progress:
 
 
 class FiniteCheck:
-    """Whether states and evaluations were finite, looked at all together: one device sync."""
+    """Whether states and evaluations were finite, looked at all together: one device sync.
+
+    Room for what is kept is made before. A small tensor that stays, put where large ones come and go, leaves holes that
+    they do not fit in any more.
+    """
 
     def __init__(self, sampler: str, dtype: torch.dtype):
         self.sampler, self.dtype, self.sums = sampler, dtype, []
+        self.slots: list[torch.Tensor] = []
 
     def note(self, what: str, step: int, sigma: torch.Tensor, tensor: torch.Tensor) -> None:
         """Take note of a few elements of a tensor [B, ...]; what: one of SPOILED, whose nan it would be."""
-        some = tensor.flatten()[:: max(tensor.numel() // SAMPLED, 1)]
-        self.sums.append((what, step, sigma, some.sum()))
+        size, apart = tensor.numel(), tensor.numel() // SAMPLED
+        if apart > 1 and tensor.is_contiguous():  # in one operation
+            tensor = tensor.as_strided((-(-size // apart),), (apart,))
+        elif apart > 1:
+            tensor = tensor.flatten()[::apart]
+        self._keep(what, step, sigma, tensor)
 
     def note_result(self, step: int, sigma: torch.Tensor, x: torch.Tensor) -> None:
         """Take note of all elements of the result [B, ...]."""
         self.note("result", step, sigma, x)
-        self.sums.append(("rest", step, sigma, x.sum()))
+        self._keep("rest", step, sigma, x)
+
+    def _keep(self, what: str, step: int, sigma: torch.Tensor, tensor: torch.Tensor) -> None:
+        if not self.slots or (self.slots[-1].dtype, self.slots[-1].device) != (tensor.dtype, tensor.device):
+            self.slots = list(tensor.new_empty(SLOTS).unbind())
+        self.sums.append((what, step, sigma, torch.sum(tensor, None, out=self.slots.pop())))
 
     def look(self) -> None:
         """Raise FloatingPointError if anything noted has nan or inf, and say whose it is."""

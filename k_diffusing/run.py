@@ -130,8 +130,8 @@ class SamplingRun:
         if self.callbacks.want_denoised:  # or let go at once: memory that is held on to makes every step slower
             self.latest = denoised
             self.denoised = denoised if self.denoised is None else self.denoised
-        self.finite.note("state", self.position.step, sigma, x)
-        self.finite.note("answer", self.position.step, sigma, denoised)
+        self.finite.note("state", self.position.step, at.sigma, x)
+        self.finite.note("answer", self.position.step, at.sigma, denoised)
         self.position.called()
         if self.plan.sampler.adaptive:  # it would search for a step that makes nan small, for ever
             self.finite.look()
