@@ -14,6 +14,11 @@ def same_level(a: float, b: float, tolerance: float = ROUNDED) -> bool:
     return math.isclose(a, b, rel_tol=tolerance)
 
 
+def twice(batch: torch.Tensor) -> torch.Tensor:
+    """A batch [B, ...] after itself, [2 B, ...]; of one image nothing is copied, and nothing may be written into it."""
+    return batch.expand(2, *batch.shape[1:]) if len(batch) == 1 else torch.cat([batch, batch])
+
+
 class Stamp:
     """A tensor as it was at one moment, to be told later whether it was changed in place.
 

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from diffusers.image_processor import PipelineImageInput
 
+from k_diffusing._tensors import twice
+
 
 class Prompt(NamedTuple):
     """A prompt or a negative prompt: its words, or embeddings in their place, and its image, as the user gave them."""
@@ -112,7 +114,7 @@ class Conditioning:
             velocity = self.velocity(net_input, timestep, stage, dtype)
             return velocity, self._call("uncond", negative, net_input, timestep, stage, dtype)
         embeds = torch.cat([negative, self.tensors["prompt_embeds"]])
-        both = self._call("both", embeds, torch.cat([net_input] * 2), torch.cat([timestep] * 2), stage, dtype)
+        both = self._call("both", embeds, twice(net_input), twice(timestep), stage, dtype)
         return both.chunk(2)[::-1]
 
     def _call(self, name: str, embeds, net_input: torch.Tensor, timestep, stage: int, dtype) -> torch.Tensor:

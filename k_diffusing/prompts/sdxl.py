@@ -6,6 +6,8 @@ from typing import Any
 import diffusers
 import torch
 
+from k_diffusing._tensors import twice
+
 
 @dataclass
 class Conditioning:
@@ -40,7 +42,7 @@ class Conditioning:
         if not joined:
             uncond, text = (self._call(net_input, timestep, dtype, rows) for rows in (self.negative, self.positive))
             return text, uncond
-        return self._call(torch.cat([net_input] * 2), torch.cat([timestep] * 2), dtype).chunk(2)[::-1]
+        return self._call(twice(net_input), twice(timestep), dtype).chunk(2)[::-1]
 
     def _call(self, net_input: torch.Tensor, timestep: torch.Tensor, dtype, rows: slice | None = None) -> torch.Tensor:
         tensors, images = self.tensors, self.images
