@@ -21,6 +21,7 @@ class HostNumber(torch.Tensor):
 
     An operation with other such numbers, or with numbers of Python, is looked up by its operands. Any other is torch's,
     with `plain` in its place. Both are shared, and nothing may be written into them: who might gets a clone of `plain`.
+    Python's 0.0 and -0.0 count as one operand.
 
     Attributes:
         plain: the same as a plain tensor.
@@ -44,13 +45,13 @@ class HostGrid(torch.Tensor):
 def host_grid(sigmas: torch.Tensor) -> HostGrid:
     """The grid, a tensor [n] on the CPU, with what is remembered of its levels."""
     grid = torch.Tensor._make_subclass(HostGrid, sigmas)
-    grid.numbers = tuple(_level(value, sigmas.dtype) for value in sigmas.tolist())
+    grid.numbers = tuple(_level(value.hex(), sigmas.dtype) for value in sigmas.tolist())
     return grid
 
 
 @functools.lru_cache(REMEMBERED)
-def _level(value: float, dtype: torch.dtype) -> HostNumber:
-    return _number(value, dtype)
+def _level(value: str, dtype: torch.dtype) -> HostNumber:
+    return _number(float.fromhex(value), dtype)
 
 
 @torch.inference_mode(False)  # what is made there is not for use elsewhere
