@@ -59,6 +59,7 @@ RULES = {
     "max_order": ONE_TO_FOUR,
     "deis_mode": Rule(str, lambda value: value in ("tab", "rhoab", "logrho"), "'tab', 'rhoab' or 'logrho'"),
     "ge_gamma": Rule(Real, lambda value: 0 <= value <= 100, "a number from 0 to 100"),
+    "first_time": Rule(Real, lambda value: 0 < value < 1, "a time above 0 and below 1"),
     "noise_sampler": Rule((Callable, type(None)), lambda value: True, "a function (sigma, sigma_next) -> unit noise"),
 }
 # Where an option means another thing to one sampler.
