@@ -44,6 +44,7 @@ figures: samples
 	$(BIN)/python benchmarks/convergence.py
 	$(BIN)/python benchmarks/caption_adherence.py
 	$(BIN)/python benchmarks/sampler_figures.py
+	$(BIN)/python benchmarks/sigma_grids.py
 
 mutants: $(VENV)/.installed
 	nice $(BIN)/python benchmarks/mutants.py $(PARTS)

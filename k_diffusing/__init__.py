@@ -24,6 +24,7 @@ _HOMES = {
     "compare_samplers": "compare.compare",
     "encode_prompts": "reproduce.encode",
     "find_sampler": "samplers.find",
+    "invert": "inversion",
     "judge": "oracle.judge",
     "load_grid": "grids.tuned",
     "read_recipe": "reproduce.read",
