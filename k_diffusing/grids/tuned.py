@@ -63,7 +63,7 @@ class TunedGrid:
             )
 
 
-def load_grid(path: str | Path, force: bool = False) -> TunedGrid:
+def load_grid(path: str | os.PathLike, force: bool = False) -> TunedGrid:
     """The grids of a file that `k-diffusing tune` has written.
 
     Args:
@@ -83,7 +83,7 @@ def load_grid(path: str | Path, force: bool = False) -> TunedGrid:
     return TunedGrid(str(path), facts, force)
 
 
-def is_tuned(path: str | Path) -> bool:
+def is_tuned(path: str | os.PathLike) -> bool:
     """Whether a file says that it holds tuned grids; of what cannot be read, no."""
     try:
         facts = json.loads(Path(path).read_text(encoding="utf-8"))

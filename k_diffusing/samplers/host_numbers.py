@@ -27,7 +27,6 @@ class HostNumber(torch.Tensor):
         plain: the same as a plain tensor.
     """
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
     __hash__ = object.__hash__  # by identity: 0.0 and -0.0 are two numbers
     plain: torch.Tensor
 
@@ -35,7 +34,6 @@ class HostNumber(torch.Tensor):
 class HostGrid(torch.Tensor):
     """A grid [n] of noise levels on the CPU, whose elements are HostNumbers."""
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
     numbers: tuple[HostNumber, ...]
 
     def __getitem__(self, index: Any) -> torch.Tensor:
@@ -93,6 +91,8 @@ def _reflected(name: str, forward: str) -> Callable:
     return method
 
 
+for _kind in (HostNumber, HostGrid):  # what torch makes of them is a plain tensor
+    setattr(_kind, "__torch_function__", torch._C._disabled_torch_function_impl)  # noqa: B010 - of another type
 _METHODS = ("neg", "abs", "sqrt", "log", "exp", "expm1", "lerp", "__neg__", "__abs__")
 _METHODS += ("__lt__", "__le__", "__gt__", "__ge__", "__eq__", "__ne__")
 for _name in _METHODS:
