@@ -55,11 +55,8 @@ class Book:
 
         if path.exists():
             kept = load_file(path)
-            return Fine(
-                *(kept[key].numpy() for key in ("sigmas", "change", "turn")),
-                kept["ends"],
-                tuple(kept["shape"].tolist()),
-            )
+            sigmas, change, turn = (kept[key].numpy() for key in ("sigmas", "change", "turn"))
+            return Fine(sigmas, change, turn, kept["ends"], tuple(kept["shape"].tolist()))
         found = make()
         path.parent.mkdir(parents=True, exist_ok=True)
         arrays = {key: torch.from_numpy(np.array(getattr(found, key))) for key in ("sigmas", "change", "turn")}
