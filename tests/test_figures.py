@@ -13,6 +13,7 @@ sys.path.append(str(ROOT / "benchmarks"))
 import caption_adherence  # noqa: E402
 import convergence  # noqa: E402
 import figure_style  # noqa: E402
+import tune_grids  # noqa: E402
 
 from k_diffusing.grids.named import karras  # noqa: E402
 from k_diffusing.model.scheduler_config import flow_schedule, noise_schedule  # noqa: E402
@@ -160,3 +161,13 @@ def test_drawing_needs_the_data_alone(tmp_path, measured, read_back):
     caption_adherence.draw_figure(read_back, tmp_path / "b.png")
     for picture in tmp_path.iterdir():
         assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size < LIMIT
+
+
+# Tuned grids.
+
+
+def test_the_page_of_tuned_grids_says_what_was_measured():
+    data, page = figure_style.read_data(tune_grids.DATA, {}), tune_grids.PAGE.read_text(encoding="utf-8")
+    assert figure_style.filled(page, tune_grids.blocks(data)) == page
+    for row in data["rows"]:
+        assert len(row["sigmas"]) > row["evaluations"] and {row["chosen"], row["named"], "karras"} <= set(row["errors"])
