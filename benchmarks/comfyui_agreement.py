@@ -122,10 +122,16 @@ def _number(row: dict) -> str:
     return f"{row['largest']:.0e}{own}"
 
 
+def _brief(value: float) -> str:
+    """One digit of a number."""
+    return f"{float(f'{value:.1g}'):g}"
+
+
 def effects_table(data: dict) -> str:
     """A difference a line: at most, and the median run."""
     found = {
-        (row["difference"], row["model"]): f"{row['largest']:.1g} ({row['median']:.1g})" for row in data["effects"]
+        (row["difference"], row["model"]): f"{_brief(row['largest'])} ({_brief(row['median'])})"
+        for row in data["effects"]
     }
     rows = [[one.name, *(found.get((one.name, model), "none") for model in CFGS)] for one in DIFFERENCES]
     return markdown_table(["", "SDXL", "FLUX"], rows)
@@ -147,7 +153,7 @@ def draw(data: dict, place: Callable = save) -> None:
     axes.axvline(worst, color="#777777", ls="--", lw=1, label='program="comfyui", all of them taken care of')
     axes.set_yticks(range(len(DIFFERENCES)), [one.name for one in reversed(DIFFERENCES)])
     axes.set(xscale="log", xlabel="|a - b| / |a| of the final latents with this one left: median run, farthest run")
-    axes.legend(loc="lower left", fontsize=8)
+    axes.legend(loc="upper left", fontsize=8)
     place(figure, FIGURE)
 
 

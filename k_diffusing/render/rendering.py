@@ -54,7 +54,9 @@ def sources_for(args: argparse.Namespace, pipe) -> dict[str, Any]:
     return found
 
 
-def encoder(script: Script, args: argparse.Namespace, pipe, program: str | None) -> Callable[[str], dict[str, Any]]:
+def encoder(
+    script: Script, args: argparse.Namespace, pipe, program: str | None = None
+) -> Callable[[str], dict[str, Any]]:
     """A function that encodes a prompt as it is first needed: its embeddings by the pipeline's keywords, on the CPU.
 
     The negative prompt is encoded with the first one, for all. Empty prompts and lengths are the program's.

@@ -66,7 +66,7 @@ def _custom_sampler(function: Callable) -> Sampler:
 
 def _usual_noise(name: str) -> str:
     """The kind of noise for a function that asks for some: that of the known sampler of the same name, if any."""
-    namesake = ALL_SAMPLERS.get(name.removeprefix("sample_").removesuffix("_gpu").removesuffix("_heun"))
+    namesake = ALL_SAMPLERS.get(name.removeprefix("sample_").removesuffix("_gpu"))
     return "brownian" if namesake is not None and namesake.noise == "brownian" else "gaussian"
 
 
