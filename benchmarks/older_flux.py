@@ -59,7 +59,7 @@ def main() -> None:
     args = test_flux.arguments([])
     pipe = render_grid.load(test_flux.SCRIPT, args)
     [prompt] = args.prompt
-    embeds = encoder(test_flux.SCRIPT, args, pipe)(prompt)
+    embeds = encoder(test_flux.SCRIPT, args, pipe, args.program)(prompt)
     rows = {label: render_row(pipe, args, embeds, coordinates) for coordinates, label in ROWS.items()}
     output.parent.mkdir(parents=True, exist_ok=True)
     write_png(sheet(rows), output, {"prompt": prompt, "steps": str(args.steps[0]), "seed": str(args.seeds[0])})

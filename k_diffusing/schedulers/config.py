@@ -141,9 +141,9 @@ def _check_paths(config: dict[str, Any]) -> None:
     """Raise ValueError for an import path in a config: whoever wrote it would choose what is run here."""
     for name in ("sampler", "sigma_grid"):
         path = config.get(name)
-        if _is_path(path) and not isinstance(path, Written):
+        if (_is_path(path) or is_file(path)) and not isinstance(path, Written):
             raise ValueError(
-                f"the config says {name}={path!r}, and what a config names is not imported, as anyone may have written "
+                f"the config says {name}={path!r}, and what a config names is not followed, as anyone may have written "
                 f"it. If it is to be run, pass it in the call: SamplerScheduler.from_config(config, {name}={path!r}), "
                 f"or from_pretrained(folder, subfolder='scheduler', {name}=...), with the path or the function itself"
             )

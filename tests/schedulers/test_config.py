@@ -64,6 +64,15 @@ def test_a_config_keeps_the_numbers_of_a_file(tmp_path):
     assert loaded.config.sigma_grid == [9.0, 2.0, 0.0] and loaded.sigmas.tolist() == [9.0, 2.0, 0.0]
 
 
+def test_a_config_names_no_file(tmp_path):
+    """Whoever wrote it would choose what is read here; our own configs have the numbers."""
+    (path := tmp_path / "grid.json").write_text('{"sigmas": [9.0, 2.0, 0.0]}')
+    with pytest.raises(
+        ValueError, match="the config says sigma_grid=.*grid.json', and what a config names is not followed"
+    ):
+        SamplerScheduler.from_config({**EULER.config, "sampler": "euler", "sigma_grid": str(path)})
+
+
 def test_a_config_in_memory_makes_the_scheduler_again():
     """Functions too, those without a name and those in options, through a scheduler of another class and copies."""
     drawn = []
