@@ -174,3 +174,9 @@ def test_what_json_holds_of_them():
     assert json.dumps(plain_grid(given_grid(deviation))) == '{"kl_optimal": {"c": 0.5}}'
     for given in ("karras", {"karras": {"rho": 5}}, SIGMAS, None):
         assert plain_grid(given_grid(given)) == given == json.loads(json.dumps(given))
+
+
+def test_guidance_by_step_counts_the_steps_of_a_list():
+    assert len(plan(SIGMAS, guidance=[5.0, 4.0, 3.0]).sigmas) == 4
+    with pytest.raises(ValueError, match="3"):
+        plan(SIGMAS, guidance=[5.0] * 8)
