@@ -152,13 +152,15 @@ def test_a_cache_state_for_each_stage_and_prompt(sampler, monkeypatch):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_one_compilation_serves_every_sampler(family):
+    """But rectified_cfg_pp, whose predictor is called with the prompt alone, on half as many rows: it takes two."""
     pipe, graphs = made(family), []
 
     def backend(module, example_inputs):
         graphs.append(module)
         return module.forward
 
-    plain = {sampler: run(pipe, sampler, images=2, output_type="latent") for sampler in ALL_SAMPLERS}
+    served = [sampler for sampler in ALL_SAMPLERS if sampler != "rectified_cfg_pp"]
+    plain = {sampler: run(pipe, sampler, images=2, output_type="latent") for sampler in served}
     torch._dynamo.reset()
     network(pipe).compile(backend=backend, fullgraph=True, dynamic=False)
     for sampler, expected in plain.items():
