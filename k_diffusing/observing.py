@@ -117,7 +117,9 @@ class FiniteCheck:
 
     def _keep(self, what: str, step: int, sigma: torch.Tensor, tensor: torch.Tensor) -> None:
         if not self.slots or (self.slots[-1].dtype, self.slots[-1].device) != (tensor.dtype, tensor.device):
-            self.slots = list(tensor.new_empty(SLOTS).unbind())
+            with torch.inference_mode(False):  # which a sampler may have for itself, and leave
+                self.slots = list(torch.empty(SLOTS, dtype=tensor.dtype, device=tensor.device).unbind())
+        tensor = tensor.detach() if tensor.requires_grad else tensor  # a sampler may want gradients
         self.sums.append((what, step, sigma, torch.sum(tensor, None, out=self.slots.pop())))
 
     def look(self) -> None:

@@ -58,3 +58,21 @@ def test_the_model_takes_sigma_in_any_form(sample, form):
 def test_what_a_sampler_may_not_do(sample, sampler, error, said):
     with pytest.raises(error, match=said):
         sample(sampler)
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.inference_mode])
+def test_grad_and_inference_mode_of_the_functions_own(sample, mode):
+    """With so many evaluations that what is noted of them finds no more room made outside of the mode."""
+    plain = euler(lambda sigma, x: sigma)
+
+    def many(model, x, sigmas):
+        for _ in range(40):
+            model(x, sigmas[0])
+        return plain(model, x, sigmas)
+
+    def in_mode(model, x, sigmas):
+        with mode():
+            x = x.clone().requires_grad_() if mode is torch.enable_grad else x
+            return many(model, x, sigmas)
+
+    assert torch.equal(sample(in_mode).detach(), sample(many))
