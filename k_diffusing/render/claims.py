@@ -60,7 +60,8 @@ class Claims(NamedTuple):
     def write(self, held: dict[str, list[str]]) -> None:
         """Write what workers claim; no file is left if there are none."""
         if held.keys() - {FAILED}:
-            write_whole(self.path, json.dumps(held).encode())
+            # What a kill leaves of it, this family cleans up.
+            write_whole(self.path, json.dumps(held).encode(), prefix=f"{self.family}-")
         else:
             self.path.unlink(missing_ok=True)
 

@@ -114,6 +114,18 @@ def test_launches_killed_at_random_lines(tmp_path):
     assert not hidden(folder)
 
 
+def test_what_a_kill_leaves_of_the_claims_is_cleaned_up(tmp_path, monkeypatch):
+    """Of a process that is killed while it writes them."""
+    folder = RunFolder(tmp_path, "sdxl")
+    with monkeypatch.context() as killed:
+        killed.setattr(os, "replace", lambda *_: sys.exit())
+        killed.setattr(Path, "unlink", lambda *_, **__: None)
+        with pytest.raises(SystemExit):
+            folder.claims.write({"0123abcd": []})
+    assert len(hidden(tmp_path)) == 1
+    assert folder.settle() and not hidden(tmp_path)
+
+
 def test_claims_of_a_living_process_are_left_to_it(tmp_path, capsys, stuck):
     assert trivial_grid.main(["--output", str(tmp_path), *SEEDS]) == 0
     out = capsys.readouterr().out
