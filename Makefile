@@ -1,6 +1,6 @@
 # make samples: every sampler through both pipelines, into output/.   make test: the tests.   make types: pyright.
 # make published: the pictures of make samples made anew, as those that the project publishes.
-# make parity: docs/parity.md, measured anew.   make bench: docs/step_cost.md.
+# make parity: docs/parity.md, measured anew.   make bench: docs/step_cost.md and docs/grid_cost.md.
 # make figures: all pictures of README and docs. Measurements that docs/*.json lack are made: two hours if all do.
 # make mutants: how many small changes to six parts of the package the tests notice: hours; make mutants PARTS=noise: one.
 # All make the virtual environment .venv first, with the command .venv/bin/k-diffusing; a second call re-uses it.
@@ -36,7 +36,9 @@ parity: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/step_cost.py > docs/step_cost.md.new
 	mv docs/step_cost.md.new docs/step_cost.md
-	cat docs/step_cost.md
+	$(BIN)/python benchmarks/grid_cost.py > docs/grid_cost.md.new
+	mv docs/grid_cost.md.new docs/grid_cost.md
+	cat docs/step_cost.md docs/grid_cost.md
 
 figures: samples
 	$(BIN)/python benchmarks/older_flux.py

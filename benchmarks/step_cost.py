@@ -9,8 +9,8 @@ Both pipelines at 1024 x 1024, the real classes around networks that answer at o
   tests/pipelines/test_optimizations.py);
 - memory: the most that tensors take during a call on the demo models, ours over diffusers', the weights counted and
   not;
-- grid: the 13 samplers at 4 steps on the demo models as the render scripts call them, over calling the pipeline with
-  the prompt once for each.
+- grid: the 13 samplers at 4 steps on the demo models as the render scripts call them, one at a time, over calling the
+  pipeline with the prompt once for each.
 Medians of repetitions that take turns. Times but the grid's are those that the thread had the processor for.
 """
 
@@ -179,19 +179,19 @@ def grid() -> dict[str, list[str]]:
     """Table row: the time of a grid of all samplers over that of a call of the pipeline for each."""
     found = []
     for module in (test, test_flux):
-        args = module.arguments(["--steps", "4", "--device", "cpu"])
+        args = module.arguments(["--steps", "4", "--device", "cpu", "--batch-size", "1"])
         pipe = render_grid.load(module.SCRIPT, args)
         cells = grid_cells.cells(grid_options.axes(args, grid_checks.check(module.SCRIPT, args)))
         times = {"grid": [], "calls": []}
         for _ in range(FEW):
             start = time.perf_counter()
             render = grid_rendering.renderer(module.SCRIPT, args, pipe)
-            for cell in cells:
-                render([cell])
+            for _, outcome in render(iter(cells), 1):
+                assert not isinstance(outcome, Exception), outcome
             times["grid"].append(time.perf_counter() - start)
             start = time.perf_counter()
             for cell in cells:
-                call = grid_rendering.keywords_of(module.SCRIPT, args, [cell], None)
+                call = grid_rendering.keywords_of(module.SCRIPT, args, cell, None)
                 pipe(cell.prompt, negative_prompt=args.negative_prompt, **call)
             times["calls"].append(time.perf_counter() - start)
         found.append(f"{statistics.median(times['grid']) / statistics.median(times['calls']):.2f}")

@@ -41,6 +41,7 @@ class Model:
         variant: The weights' variant on the hub, such as "fp16".
         device: None stands for an accelerator if there is one.
         threads: Of torch, on a CPU. None leaves them as they are.
+        batch_size: Rows of a network call at most, where several pictures are rendered at a time.
     """
 
     pipeline: str
@@ -52,6 +53,7 @@ class Model:
     variant: str | None = None
     device: str | None = None
     threads: int | None = None
+    batch_size: int = 1
 
     @property
     def keywords(self) -> dict[str, Any]:
@@ -67,7 +69,8 @@ def _demo(pipeline: str, folder: str, **guidance) -> Model:
     """
     call = {**guidance, "height": 128, "width": 128}
     prompt = "a large yellow square on a purple background"
-    return Model(pipeline, str(DEMO_MODELS / folder), prompt, 28, call, "float32", device="cpu", threads=1)
+    weights = str(DEMO_MODELS / folder)
+    return Model(pipeline, weights, prompt, 28, call, "float32", device="cpu", threads=1, batch_size=26)
 
 
 # FLUX's is guided by true CFG (distilled guidance would be: true_cfg_scale 1, guidance_scale 3.5).

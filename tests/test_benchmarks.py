@@ -54,6 +54,13 @@ def test_caption_adherence(benchmark, monkeypatch):
     assert found["evaluations"] == 5 and set(found["right"]) == {*module.READ.values(), module.ALL}
 
 
+def test_grid_cost(benchmark):
+    module = benchmark("grid_cost")
+    grid = module.Grid(module.test, "--steps", "1", "--samplers", "euler", "heun")
+    assert grid.seconds(1) > 0 and grid.seconds(4) > 0
+    assert list(module.row_milliseconds(grid)) == list(module.ROWS)
+
+
 def test_comfyui_samplers(benchmark, monkeypatch, capsys, tmp_path):
     """On the stand-in of ComfyUI."""
     before = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "comfy"}

@@ -35,7 +35,7 @@ class Axis(NamedTuple):
         of_a_solver: Whether the converged reference, which stands beside all samplers, has no part in it.
         needs: The field of a Solver that tells whether the sampler has it; None if all have.
         own: The field of a Solver with the value that the sampler needs where none is given.
-        in_batch: Whether cells that differ in it alone can be rendered in one batch.
+        fast: Whether cells that differ in it alone stand next to each other.
         in_heading: Whether a sheet's heading tells of its only value.
         instead_of: The field that its values decide, in place of values of that field.
         numbered: Whether a file's name has a value's number, from 1, for the value.
@@ -58,7 +58,7 @@ class Axis(NamedTuple):
     of_a_solver: bool = False
     needs: str | None = None
     own: str | None = None
-    in_batch: bool = False
+    fast: bool = False
     in_heading: bool = False
     instead_of: str | None = None
     numbered: bool = False
@@ -85,11 +85,11 @@ _RECORDS = (
     ),
     Axis(
         "seed", "seeds", "seeds", int, 0, tag="seed", title="seed {}", page="seed", read=int, metavar="N",
-        aliases=("--seed",), always=(0,), in_batch=True, in_heading=True,
+        aliases=("--seed",), always=(0,), fast=True, in_heading=True,
     ),
     Axis(
         "prompt", "prompts", "prompt", str, "", tag="prompt", title="prompt {}", page="prompt", read=text,
-        metavar="TEXT", help="one or more, each in quotes", in_batch=True, numbered=True,
+        metavar="TEXT", help="one or more, each in quotes", fast=True, numbered=True,
     ),
     Axis(
         "sigma_grid", "sigma_grids", "sigma_grid", str, "scheduler", tag="", title="sigma grid {}", page="sigma grid",

@@ -7,8 +7,8 @@ Standard library only: what a grid consists of is known before anything heavy is
 """
 
 from collections import namedtuple
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby, product
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 from k_diffusing.render.axes import AXES, Axes, several, tag, values, values_of
@@ -25,7 +25,7 @@ class Solver(NamedTuple):
         per_step: Network evaluations in each step but the last, which takes one.
         has_eta: Whether it has an option `eta` that is left to the grid.
         sigma_grid: The named grid it is known to need, or None.
-        alone: Whether a picture would depend on the others in its batch.
+        alone: Whether pictures that are sampled in one call would depend on each other. Each has a call of its own.
         counted: Pairs of evaluations and the steps within them, where per_step does not tell.
     """
 
@@ -69,12 +69,6 @@ class Cell(namedtuple("Cell", _FIELDS, defaults=[*(_DEFAULTS[field] for field in
 
     __slots__ = ()
 
-    @property
-    def recipe(self) -> "Cell":
-        """All but seed, prompt and budget: cells of one recipe can be rendered in one batch."""
-        unlike = [field for field, axis in AXES.items() if axis.in_batch or axis.instead_of]
-        return self._replace(**{field: _DEFAULTS[field] for field in unlike})
-
 
 def told_of(cells: dict[str, Cell], lines: dict[str, dict]) -> set[str]:
     """The files whose lines of the results, by file, tell of their cells: a line may have been edited."""
@@ -97,20 +91,20 @@ def cell_of(line: dict) -> Cell | None:
     return cell if all(fits) else None
 
 
-# The fields by which cells are counted, the slowest first: of a batch the prompt, then the seed.
-_RECIPE = [field for field, axis in AXES.items() if not axis.in_batch]
-_BATCH = [field for field, axis in reversed(AXES.items()) if axis.in_batch]
+# The fields by which cells are counted, the slowest first; of the fastest the prompt, then the seed.
+_SLOW = [field for field, axis in AXES.items() if not axis.fast]
+_FAST = [field for field, axis in reversed(AXES.items()) if axis.fast]
 
 
 def cells(axes: Axes) -> list[Cell]:
-    """All cells, those of one recipe next to each other; the references, if steps make columns, at the end."""
+    """All cells, those of one sampler next to each other; the references, if steps make columns, at the end."""
     found = []
     for solver in axes.solvers:
-        for recipe in combinations(_RECIPE, lambda field, solver=solver: values_of(axes, field, solver)):
+        for recipe in combinations(_SLOW, lambda field, solver=solver: values_of(axes, field, solver)):
             if recipe["budget"] is not None:
                 recipe["steps"] = solver.steps_within(recipe["budget"])
-            batch = combinations(_BATCH, lambda field: values(axes, field))
-            found += [Cell(solver.name, **recipe, **one) for one in batch]
+            alike = combinations(_FAST, lambda field: values(axes, field))
+            found += [Cell(solver.name, **recipe, **one) for one in alike]
     return found + references(axes)
 
 
@@ -119,7 +113,7 @@ def references(axes: Axes) -> list[Cell]:
     if not axes.reference or not {"steps", "budget"} & set(several(axes)):
         return []
     grid = axes.sigma_grids[0] or AXES["sigma_grid"].default
-    shared = [field for field in _RECIPE + _BATCH if not AXES[field].of_a_solver]
+    shared = [field for field in _SLOW + _FAST if not AXES[field].of_a_solver]
     return [
         Cell(REFERENCE, steps=axes.reference, sigma_grid=grid, **one, reference=True)
         for one in combinations(shared, lambda field: values(axes, field))
@@ -149,22 +143,4 @@ def named_cells(family: str, axes: Axes) -> dict[str, Cell]:
         shown = ((field, getattr(cell, field)) for field in fields)
         parts += [tags[pair] for pair in shown if pair in tags and not (cell.reference and AXES[pair[0]].of_a_solver)]
         found["-".join(parts) + ".png"] = cell
-    return found
-
-
-def batches(todo: Iterable[tuple[str, Cell]], size: int, alone: Iterable[str]) -> list[list[tuple[str, Cell]]]:
-    """Cells in batches of one recipe.
-
-    Args:
-        todo: Pairs of a file and its cell.
-        size: The most cells of a batch.
-        alone: The samplers whose cells are rendered one by one.
-
-    Returns:
-        The pairs in batches, in the order that they came in.
-    """
-    found, alone = [], set(alone)
-    for recipe, group in groupby(todo, key=lambda pair: pair[1].recipe):
-        pairs, most = list(group), 1 if recipe.sampler in alone else size
-        found += [pairs[i : i + most] for i in range(0, len(pairs), most)]
     return found

@@ -5,16 +5,17 @@ behind the functions of a `Work`.
 """
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Callable
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from PIL import Image
 
 from k_diffusing._files import png
 from k_diffusing._messages import one_line
-from k_diffusing.render.cells import Cell, batches, told_of
+from k_diffusing.render.cells import Cell, told_of
 from k_diffusing.render.claims import Share
 from k_diffusing.render.errors import BadInput, FolderError, on_disk
 from k_diffusing.render.folder import RunFolder
@@ -23,7 +24,7 @@ from k_diffusing.render.launch import Ranks, ctrl_c, progress
 from k_diffusing.render.published import OUTPUT, as_published, levels_apart
 from k_diffusing.render.report import first_sheet, outdated, write_report
 from k_diffusing.render.texts import PARAMETERS, cell_text, programs
-from k_diffusing.render.work import Render, Rendered, Work
+from k_diffusing.render.work import Rendered, Work
 
 
 def run(work: Work, args: argparse.Namespace, say: Callable) -> int:
@@ -107,25 +108,27 @@ def render_share(
     work: Work, args: argparse.Namespace, grid: Grid, todo: dict[str, Cell], share: Share, main: bool, say: Callable
 ) -> tuple[int, bool]:
     """Render cells until none is free, or Ctrl-C: the number of those that failed, and whether it was that."""
-    size, alone, failed = args.batch_size, [solver.name for solver in grid.axes.solvers if solver.alone], 0
 
-    def first_free(taken: set[str]) -> list[str]:
-        free = islice(((file, cell) for file, cell in todo.items() if file not in taken), size)
-        return [file for file, _ in next(iter(batches(free, size, alone)), [])]
-
-    def claim() -> list[tuple[str, Cell]]:
+    def claim() -> Cell | None:
         with on_disk(grid.folder.path):
-            return [(file, todo[file]) for file in share.claim(first_free)]
+            claimed = share.claim(lambda taken: list(islice((file for file in todo if file not in taken), 1)))
+        return todo[claimed[0]] if claimed else None
 
-    if not (batch := claim()):
+    if not (cell := claim()):
         return 0, False
-    render = work.load(args)
+    render, files, failed = work.load(args), {cell: file for file, cell in todo.items()}, 0
     note_weights(grid.folder, args)
+    at_once = -(-len(todo) // Ranks.of_environment().world)  # the processes of a launch begin together
     with ctrl_c() as stop, progress(len(todo), main, say) as (say_above, show):
-        while batch:
-            failed += render_batch(render, batch, grid, args, say_above)
-            batch = [] if stop.is_set() else claim()
-            show(len(share.finished) + failed)
+        free = chain([cell], iter(lambda: None if stop.is_set() else claim(), None))
+        with contextlib.closing(render(free, at_once)) as rendered:
+            for cell, outcome in rendered:
+                conclude(outcome, cell, files[cell], grid, args, say_above)
+                if isinstance(outcome, Exception):
+                    failed += 1
+                else:
+                    share.finished.add(files[cell])
+                show(len(share.finished) + failed)
     return failed, stop.is_set()
 
 
@@ -148,21 +151,15 @@ def report(grid: Grid, args: argparse.Namespace, worked: bool, main: bool, say: 
         say(f"{sum(map(as_published, compared))} of {len(compared)} pictures as published")
 
 
-def render_batch(render: Render, batch: list[tuple[str, Cell]], grid: Grid, args, say: Callable) -> int:
-    """Render and record the cells of a batch; of one that fails, each alone. The number of cells that failed."""
-    try:
-        rendered = render([cell for _, cell in batch])
-    except Exception as error:  # whatever went wrong with this one, the others can be rendered
-        if len(batch) > 1:
-            return sum(render_batch(render, [one], grid, args, say) for one in batch)
-        say(f"{grid.label(batch[0][0])} failed: {one_line(error)}", file=sys.stderr)
-        return 1
-    for i, (file, cell) in enumerate(batch):
-        line, text = result(cell, rendered, i, len(batch)), cell_text(args, grid.axes, cell, rendered)
-        with on_disk(grid.folder.path):
-            told = record(grid.folder, file, rendered.pictures[i], text, line)
-        say(f"{grid.label(file)} {line['seconds']:6.2f} s {rendered.evaluations:4d} evaluations  {told}")
-    return 0
+def conclude(outcome: Rendered | Exception, cell: Cell, file: str, grid: Grid, args, say: Callable) -> None:
+    """Record a cell that is over, or say why it failed."""
+    if isinstance(outcome, Exception):
+        say(f"{grid.label(file)} failed: {one_line(outcome)}", file=sys.stderr)
+        return
+    line, text = result(cell, outcome), cell_text(args, grid.axes, cell, outcome)
+    with on_disk(grid.folder.path):
+        told = record(grid.folder, file, outcome.picture, text, line)
+    say(f"{grid.label(file)} {line['seconds']:6.2f} s {outcome.evaluations:4d} evaluations  {told}")
 
 
 def record(folder: RunFolder, file: str, picture: Image.Image, text: dict[str, str], line: dict[str, Any]) -> str:
@@ -182,13 +179,13 @@ def record(folder: RunFolder, file: str, picture: Image.Image, text: dict[str, s
     return f"{path}, as published{by}" if same else f"{path}, differs from the published picture by {levels} of 255"
 
 
-def result(cell: Cell, rendered: Rendered, i: int, images: int) -> dict[str, Any]:
-    """A line of the results, for image i of a batch; times are the batch's, divided by its size."""
-    line = cell._asdict() | {"evaluations": rendered.evaluations, "seconds": round(rendered.seconds / images, 4)}
+def result(cell: Cell, rendered: Rendered) -> dict[str, Any]:
+    """A line of the results."""
+    line = cell._asdict() | {"evaluations": rendered.evaluations, "seconds": round(rendered.seconds, 4)}
     if rendered.network_seconds is not None:
-        line["network_seconds"] = round(rendered.network_seconds / images, 4)
+        line["network_seconds"] = round(rendered.network_seconds, 4)
     if rendered.peak_memory is not None:
         line["peak_memory"] = round(rendered.peak_memory, 1)
-    if rendered.adherence and rendered.adherence[i]:
-        line["adherence"] = rendered.adherence[i]
+    if rendered.adherence:
+        line["adherence"] = rendered.adherence
     return line

@@ -74,7 +74,7 @@ FAMILIES = {"StableDiffusionXLPipeline": (SDXL, "demo"), "FluxPipeline": (FLUX, 
 
 def settings(model: Model) -> dict[str, Any]:
     """The defaults of the command line for a model: --prompt, --steps, --guidance-scale, ..."""
-    names = ("prompt", "steps", "dtype", "variant", "device", "threads")
+    names = ("prompt", "steps", "dtype", "variant", "device", "threads", "batch_size")
     return {"model": model.weights, **{name: getattr(model, name) for name in names}, **model.call}
 
 

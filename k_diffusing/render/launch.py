@@ -37,7 +37,7 @@ def ctrl_c() -> Iterator[threading.Event]:
     def first(*_) -> None:
         stop.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        os.write(2, b"\ninterrupted: the picture at work is finished first; Ctrl-C again stops at once\n")
+        os.write(2, b"\ninterrupted: the pictures at work are finished first; Ctrl-C again stops at once\n")
 
     before = signal.signal(signal.SIGINT, first)
     try:

@@ -62,7 +62,10 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     add("--dtype", choices=("float32", "float16", "bfloat16"))
     add("--device", help="cpu, cuda, cuda:1, mps, ...")
     add("--offload", action="store_true", help="keep on the device only the part of the model that is at work")
-    batches = "pictures at a time, of one sampler and several seeds: the same as one by one, to a level or two of 255"
+    batches = (
+        "rows of a network call at most: pictures are rendered side by side, whatever their samplers and prompts, a "
+        "guided one of SDXL with two rows: the same as one by one, to a level or two of 255"
+    )
     add("--batch-size", type=int, default=1, metavar="N", help=batches)
     add("--output", type=Path, metavar="FOLDER", help="output if left out, or a new folder in it for another grid")
 

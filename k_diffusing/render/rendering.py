@@ -1,13 +1,11 @@
-"""A pipeline as what renders the cells of a grid: its prompts, its keywords, the time and memory it takes.
+"""A pipeline as what renders the cells of a grid: its prompts, its keywords, and what comes of each.
 
 torch is imported in the functions that need it.
 """
 
 import argparse
 import functools
-import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 from k_diffusing.model.guidance_asked import of_text
@@ -22,21 +20,41 @@ KEPT = 256  # prompts whose embeddings are in memory: a large T5's are 4 MB each
 
 
 def renderer(script: Script, args: argparse.Namespace, pipe) -> Render:
-    """A function that renders a batch of cells of one recipe."""
-    encoders = functools.cache(lambda program: encoder(script, args, pipe, program))
-    adherence = adherence_of(args.model)
-    network, device = getattr(pipe, script.network), pipe._execution_device
-    sources = sources_for(args, pipe)
+    """A function that renders cells, the calls of their networks joined: `--batch-size` rows in one."""
+    from k_diffusing.render.joined import JoinedRuns
 
-    def render_cells(cells: list[Cell]) -> Rendered:
-        keywords = keywords_of(script, args, cells, sources.get(cells[0].sampler))
-        encode = encoders(keywords["program"])
-        keywords |= gathered([encode(cell.prompt) for cell in cells], device)
-        pictures, evaluations, seconds, network_seconds, memory = render(pipe, network, device, keywords)
-        kept = [adherence(cell.prompt, picture) for cell, picture in zip(cells, pictures, strict=True)]
-        return Rendered(pictures, evaluations, seconds, network_seconds, memory, kept)
+    encoders = functools.cache(lambda program: encoder(script, args, pipe, program))
+    device, sources = pipe._execution_device, sources_for(args, pipe)
+    outcome = functools.partial(outcome_of, adherence_of(args.model))
+
+    def keywords(cell: Cell) -> dict[str, Any]:
+        told = keywords_of(script, args, cell, sources.get(cell.sampler))
+        embeds = encoders(told["program"])(cell.prompt)
+        return told | {name: embed.to(device) for name, embed in embeds.items()}
+
+    def render_cells(cells: Iterable[Cell], at_once: int) -> Generator[tuple[Cell, Rendered | Exception]]:
+        cells = iter(cells)
+        with JoinedRuns(pipe, script.network, args.batch_size, decode_last=args.offload) as runs:
+            while True:
+                while runs.has_room and len(runs.open) < at_once and (cell := next(cells, None)) is not None:
+                    try:
+                        runs.begin(cell, keywords(cell))
+                    except Exception as error:  # of the text encoders
+                        yield cell, error
+                if not runs.open:
+                    return
+                for run in runs.advance():
+                    yield run.cell, outcome(runs, run)
 
     return render_cells
+
+
+def outcome_of(adherence: Callable, runs, run) -> Rendered | Exception:
+    """What came of a run that is over, one of joined.JoinedRuns."""
+    if isinstance(run.outcome, Exception):
+        return run.outcome
+    kept, (seconds, network_seconds) = adherence(run.cell.prompt, run.outcome), runs.seconds(run)
+    return Rendered(run.outcome, run.evaluations, seconds, network_seconds, run.peak, kept)
 
 
 def sources_for(args: argparse.Namespace, pipe) -> dict[str, Any]:
@@ -75,9 +93,10 @@ def encoder(
     def encode(prompt: str) -> dict[str, Any]:
         import torch
 
+        pipe.maybe_free_model_hooks()  # with --offload the network, of cells that are open, leaves the device
         with torch.no_grad():
             embeds = script.encode(pipe, args, prompt, guided and not negative)
-        pipe.maybe_free_model_hooks()  # with --offload the text encoders leave the device
+        pipe.maybe_free_model_hooks()  # and so do the text encoders
         embeds = {name: embed.to("cpu") for name, embed in embeds.items() if embed is not None}
         negative.update({name: embed for name, embed in embeds.items() if name.startswith("negative")})
         return embeds | negative
@@ -85,18 +104,10 @@ def encoder(
     return encode
 
 
-def gathered(embeds: list[dict[str, Any]], device) -> dict[str, Any]:
-    """The embeddings of a batch, on a device."""
-    import torch
-
-    return {name: torch.cat([one[name] for one in embeds]).to(device) for name in embeds[0]}
-
-
-def keywords_of(script: Script, args: argparse.Namespace, cells: list[Cell], source) -> dict[str, Any]:
-    """The pipeline's keywords for cells of one recipe, all but the embeddings; source: None for the reference's."""
-    cell = cells[0]
+def keywords_of(script: Script, args: argparse.Namespace, cell: Cell, source) -> dict[str, Any]:
+    """The pipeline's keywords for a cell, all but the embeddings; source: None for the reference's."""
     keywords = {name: getattr(args, name) for name in ("noise", "program", "height", "width", *script.keywords)}
-    keywords |= {"seeds": [one.seed for one in cells], "num_inference_steps": cell.steps}
+    keywords |= {"seeds": [cell.seed], "num_inference_steps": cell.steps}
     keywords |= {"comfy_sampler": cell.sampler, "guidance_scale": cell.guidance_scale}
     if source is not None:
         keywords |= {"comfy_sampler": source.sampler, "sampler_options": source.options, **source.keywords}
@@ -109,55 +120,3 @@ def keywords_of(script: Script, args: argparse.Namespace, cells: list[Cell], sou
     if cell.eta is not None:
         keywords["sampler_options"] = {**keywords.get("sampler_options", {}), "eta": cell.eta}
     return keywords
-
-
-def render(pipe, network, device, keywords: dict[str, Any]) -> tuple[list, int, float, float, float | None]:
-    """The pictures, the evaluations they took, seconds, those of `network`, and MiB at most.
-
-    Calls one after the other on the same input, with the prompt and without it, are one evaluation.
-    """
-    import torch
-
-    cuda = device.type == "cuda"
-    marks, seen, evaluations = [], None, 0
-
-    def count(_, args, kwargs) -> None:
-        nonlocal seen, evaluations
-        given = args[0] if args else kwargs["hidden_states"]
-        evaluations += given is not seen
-        seen = given
-
-    def mark(*_) -> None:
-        marks.append(torch.cuda.Event(enable_timing=True) if cuda else time.perf_counter())
-        if cuda:
-            marks[-1].record()  # the device takes the time as it gets there: nothing waits
-
-    if cuda:
-        torch.cuda.reset_peak_memory_stats(device)
-    hooks = [network.register_forward_pre_hook(mark), network.register_forward_hook(mark)]
-    hooks.append(network.register_forward_pre_hook(count, with_kwargs=True))
-    start = time.perf_counter()
-    try:
-        pictures = pipe(**keywords).images
-        if cuda:
-            torch.cuda.synchronize(device)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    seconds = time.perf_counter() - start
-    pairs = list(zip(marks[::2], marks[1::2], strict=True))
-    network_seconds = sum(a.elapsed_time(b) / 1000 if cuda else b - a for a, b in pairs)
-    return pictures, evaluations, seconds, network_seconds, peak_memory(device)
-
-
-def peak_memory(device) -> float | None:
-    """MiB at most: of a GPU since the last reset, else of this process since its start (None on Windows)."""
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    try:
-        import resource
-    except ImportError:
-        return None
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)

@@ -30,7 +30,7 @@ def cell_text(args: argparse.Namespace, axes: Axes, cell: Cell, rendered: Render
     options = {field: value for field, value in options.items() if value is not None}
     made = {"sampler": full_name(cell.sampler), **options, "evaluations": rendered.evaluations}
     text = png_text(args, axes, cell._asdict(), **made)
-    return text | {PARAMETERS: parameters(text, cell, rendered.pictures[0].size)}
+    return text | {PARAMETERS: parameters(text, cell, rendered.picture.size)}
 
 
 def parameters(text: dict[str, str], cell: Cell, size: tuple[int, int]) -> str:

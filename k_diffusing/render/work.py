@@ -1,7 +1,7 @@
 """What a render script puts into a grid's run."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable
 from typing import NamedTuple
 
 from PIL import Image
@@ -10,26 +10,28 @@ from k_diffusing.render.cells import Cell, Solver
 
 
 class Rendered(NamedTuple):
-    """A batch that was rendered.
+    """A cell that was rendered.
 
     Attributes:
-        pictures: One for each cell.
-        evaluations: Of the network, for each picture.
-        seconds: Of the whole batch.
+        picture: What it shows.
+        evaluations: Of the network.
+        seconds: That it took; of what several cells took together, its part.
         network_seconds: Of its calls of the network; None if that is not known.
-        peak_memory: MiB at most; None if that is not known.
-        adherence: Which of its caption's words each picture kept; None for a prompt that is no such caption.
+        peak_memory: MiB at most while it was at work; None if that is not known.
+        adherence: Which of its caption's words the picture kept; None for a prompt that is no such caption.
     """
 
-    pictures: list[Image.Image]
+    picture: Image.Image
     evaluations: int
     seconds: float
     network_seconds: float | None = None
     peak_memory: float | None = None
-    adherence: list[dict[str, bool] | None] | None = None
+    adherence: dict[str, bool] | None = None
 
 
-Render = Callable[[list[Cell]], Rendered]
+# From cells, which are taken as there is room for them, at most so many at a time: each cell, as soon as it is over,
+# with what came of it.
+Render = Callable[[Iterable[Cell], int], Generator[tuple[Cell, Rendered | Exception]]]
 
 
 class Work(NamedTuple):
@@ -39,7 +41,7 @@ class Work(NamedTuple):
         family: Begins its files' names.
         program: The words that begin its command.
         check: Returns the samplers asked for, before any model is loaded, or raises BadInput.
-        load: Loads the model, and returns a function that renders a batch of cells of one recipe.
+        load: Loads the model, and returns a function that renders cells.
     """
 
     family: str

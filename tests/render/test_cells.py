@@ -1,4 +1,4 @@
-"""Cells of a grid: how many, their names, their batches; no torch."""
+"""Cells of a grid: how many, their names, their order; no torch."""
 
 import re
 import subprocess
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from k_diffusing.render.axes import Axes, several
-from k_diffusing.render.cells import Cell, Solver, batches, cells, named_cells
+from k_diffusing.render.cells import Cell, Solver, cells, named_cells
 
 ROOT = Path(__file__).resolve().parents[2]
 EULER, HEUN, SDE = Solver("euler"), Solver("heun", 2), Solver("dpmpp_sde", 2, has_eta=True)
@@ -80,12 +80,10 @@ def test_reference_only_beside_several_steps():
     assert all(cell.steps == 200 and cell.eta is None for cell in cells(budgets) if cell.reference)
 
 
-def test_batches_share_all_but_seed_and_prompt():
-    axes = Axes((EULER, Solver("dpm_adaptive", alone=True)), steps=(5, 10), seeds=(0, 1, 2), prompts=("a", "b"))
-    found = batches(named_cells("sdxl", axes).items(), 4, ["dpm_adaptive"])
-    assert [len(batch) for batch in found] == [4, 2, 4, 2] + 12 * [1]
-    assert all(len({cell.recipe for _, cell in batch}) == 1 for batch in found)
-    assert [pair for batch in found for pair in batch] == list(named_cells("sdxl", axes).items())
+def test_what_differs_in_seed_and_prompt_stands_together():
+    axes = Axes((EULER, HEUN), steps=(5, 10), seeds=(0, 1, 2), prompts=("a", "b"))
+    found = [(cell.sampler, cell.steps) for cell in named_cells("sdxl", axes).values()]
+    assert found == [(name, steps) for name in ("euler", "heun") for steps in (5, 10) for _ in range(6)]
 
 
 NO_TORCH = """

@@ -370,10 +370,10 @@ def test_in_another_thread_no_handler_is_set(tmp_path):
 
 
 def test_one_of_a_batch_that_fails(tmp_path, capsys):
-    def render(cells):
-        if any(cell.seed == 3 for cell in cells):
+    def render(cell):
+        if cell.seed == 3:
             raise FloatingPointError("nan")
-        return trivial_grid.render(cells)
+        return trivial_grid.render(cell)
 
     argv = ["--output", str(tmp_path), *SEEDS, "--samplers", "euler", "--batch-size", "5"]
     assert trivial_grid.main(argv, load=lambda *_: render) == 1
@@ -419,7 +419,7 @@ def test_page_has_all_families(tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr("k_diffusing.render.page.grid_page", lambda title, cells: told.append(list(cells)) or "page")
     assert trivial_grid.main(["--output", str(tmp_path)]) == 0
-    work = Work("flux-dev", "trivial_grid.py", trivial_grid.check, trivial_grid.load)
+    work = Work("flux-dev", "trivial_grid.py", trivial_grid.check, trivial_grid.one_by_one)
     args = trivial_grid.arguments(["--output", str(tmp_path)])
     assert grid_run.run(work, args, lambda *_, **__: None) == 0
     (tmp_path / "other-manifest.json").write_text("{}")  # not one of ours

@@ -14,6 +14,7 @@ CHOICES = ["7,5,1", "cfg++=0.6, rescale=0.7", "3", "rescale=0.5"]
 
 def render(folder, model, *argv):
     options = ["--samplers", "euler", "--seed", "7", "--output", str(folder), "--model", model]
+    options += ["--batch-size", "1"]  # as the pipeline makes it by itself, to the last bit
     return families.main([*options, *argv])
 
 

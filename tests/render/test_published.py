@@ -41,12 +41,11 @@ def forget():
 def off_by(levels, name="heun"):
     """load() of a renderer whose pictures of one sampler differ from the trivial grid's in one pixel."""
 
-    def render(cells):
-        rendered = trivial_grid.render(cells)
-        for cell, picture in zip(cells, rendered.pictures, strict=True):
-            if cell.sampler == name:
-                red, *others = picture.getpixel((3, 4))
-                picture.putpixel((3, 4), (red + levels, *others))
+    def render(cell):
+        rendered = trivial_grid.render(cell)
+        if cell.sampler == name:
+            red, *others = rendered.picture.getpixel((3, 4))
+            rendered.picture.putpixel((3, 4), (red + levels, *others))
         return rendered
 
     return lambda *_: render
@@ -127,10 +126,10 @@ def test_sheet_of_a_part_is_drawn(output, capsys):
     """The last sampler fails: the sheet shows what there is, at the size of the published one."""
     before = contents()
 
-    def fail_last(cells):
-        if cells[0].sampler == "dpmpp_2m":
+    def fail_last(cell):
+        if cell.sampler == "dpmpp_2m":
             raise RuntimeError("boom")
-        return trivial_grid.render(cells)
+        return trivial_grid.render(cell)
 
     assert trivial_grid.main([], load=lambda *_: fail_last) == 1
     changed = {name for name, content in contents().items() if content != before[name]}

@@ -66,11 +66,11 @@ def meanwhile(what, at=2):
     """load() of a renderer that does something else first, at its at-th picture."""
     calls = []
 
-    def render(cells):
-        calls.append(cells)
+    def render(cell):
+        calls.append(cell)
         if len(calls) == at:
-            what(cells)
-        return trivial_grid.render(cells)
+            what(cell)
+        return trivial_grid.render(cell)
 
     return lambda *_: render
 
@@ -252,10 +252,10 @@ def test_what_failed_is_not_tried_by_the_others(tmp_path, capsys):
     def others(_):
         assert start(*argv, LOG=log).returncode == 0
 
-    def render(cells):
-        if cells[0].seed == 0:
+    def render(cell):
+        if cell.seed == 0:
             raise FloatingPointError("nan")
-        return beside(cells)
+        return beside(cell)
 
     beside = meanwhile(others, at=1)()
     assert trivial_grid.main(argv, load=lambda *_: render) == 1
@@ -266,11 +266,26 @@ def test_what_failed_is_not_tried_by_the_others(tmp_path, capsys):
     assert_whole(tmp_path / "grid", 5)
 
 
+def test_a_process_of_a_launch_leaves_cells_to_the_others(tmp_path, monkeypatch):
+    """However many fit into a call of the network: they begin together, and who is first would have all."""
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("RANK", "0")
+    most = []
+
+    def load(args):
+        return lambda cells, at_once: most.append(at_once) or trivial_grid.one_by_one(args)(cells, at_once)
+
+    work = Work("sdxl", "trivial_grid.py", trivial_grid.check, load)
+    assert run(work, trivial_grid.arguments(["--output", str(tmp_path)]), lambda *_, **__: None) == 0
+    assert most == [2]  # of 4
+    assert_whole(tmp_path, 4)
+
+
 def test_two_families_share_a_folder(tmp_path):
     """Each has its own claims: the last of one family writes its sheets beside the other at work."""
 
     def other(_):
-        work = Work("flux-dev", "trivial_grid.py", trivial_grid.check, trivial_grid.load)
+        work = Work("flux-dev", "trivial_grid.py", trivial_grid.check, trivial_grid.one_by_one)
         args = trivial_grid.arguments(["--output", str(tmp_path)])
         assert run(work, args, lambda *_, **__: None) == 0
         assert (tmp_path / "flux-dev-samplers.png").exists()

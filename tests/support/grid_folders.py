@@ -62,11 +62,11 @@ def interrupting(times, at=3):
     """load() of a renderer that sends SIGINT to this process in its at-th picture."""
     calls = []
 
-    def render(cells):
-        calls.append(cells)
+    def render(cell):
+        calls.append(cell)
         for _ in range(times if len(calls) == at else 0):
             os.kill(os.getpid(), signal.SIGINT)
-        return trivial_grid.render(cells)
+        return trivial_grid.render(cell)
 
     return lambda *_: render
 

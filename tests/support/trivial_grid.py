@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 import sys
+from itertools import islice
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,12 +51,30 @@ def load(args):
     return render
 
 
-def render(cells: list[Cell]) -> Rendered:
+def render(cell: Cell) -> Rendered:
     if "LOG" in os.environ:
         with open(os.environ["LOG"], "a") as log:
-            log.writelines(f"{cell.sampler} {cell.steps} {cell.seed}\n" for cell in cells)
-    pictures = [Image.new("RGB", (16, 16), colour(cell)) for cell in cells]
-    return Rendered(pictures, cells[0].steps, seconds=0.5 * len(cells))
+            log.write(f"{cell.sampler} {cell.steps} {cell.seed}\n")
+    return Rendered(Image.new("RGB", (16, 16), colour(cell)), cell.steps, seconds=0.5)
+
+
+def side_by_side(render, size: int):
+    """What renders so many cells at a time, from a function that renders one."""
+
+    def render_cells(cells, at_once):
+        cells = iter(cells)
+        while batch := list(islice(cells, min(size, at_once))):
+            for cell in batch:
+                try:
+                    yield cell, render(cell)
+                except Exception as error:
+                    yield cell, error
+
+    return render_cells
+
+
+def one_by_one(args):
+    return side_by_side(load(args), 1)
 
 
 def arguments(argv: list[str] | None):
@@ -63,7 +82,7 @@ def arguments(argv: list[str] | None):
 
 
 def main(argv: list[str] | None = None, check=check, load=load) -> int:
-    work = Work("sdxl", "python trivial_grid.py", check, load)
+    work = Work("sdxl", "python trivial_grid.py", check, lambda args: side_by_side(load(args), args.batch_size))
     return engine.run(work, arguments(argv), say_line)
 
 
