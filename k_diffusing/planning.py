@@ -52,18 +52,11 @@ def discrete_plan(
 
     Raises ValueError or TypeError for input that cannot be right, with the value, the reason and the choices.
     """
-    program, explicit = find_program(program, noise), {"timesteps": timesteps, "sigmas": sigmas}
-    sigma_grid = given_grid(sigma_grid, program.grids)
-    more, own = program.grid_names, program.own_grid(sigma_grid)
-    comfy_sampler, sampler_options, sigma_grid = asked(comfy_sampler, sampler_options, sigma_grid, timesteps, sigmas)
-    sigma_grid = own or sigma_grid
-    if sigma_grid is None and timesteps is None and sigmas is None:
-        sigma_grid = program.default_grid
-    named = program.sampler(find_sampler(comfy_sampler), False)
-    sampler = check_sampler(named, sampler_options, sigma_grid, num_inference_steps, more, **explicit)
-    noise = program.noise if noise is None else noise
+    explicit = {"timesteps": timesteps, "sigmas": sigmas}
+    program, sampler, sampler_options, sigma_grid, noise = _choices(
+        comfy_sampler, sampler_options, sigma_grid, num_inference_steps, noise, program, flow=False, **explicit
+    )
     quantize = program.quantize if quantize is None else quantize
-    check_source(noise)
     if getattr(sampler.function, "flow_coordinates", None) == "flow":
         raise ValueError(f"{sampler.name} integrates flow matching, which SDXL is not: {_cure_of_flow(sampler)}")
     schedule = program.noise_schedule(scheduler)
@@ -89,6 +82,27 @@ def discrete_plan(
     weights = guidance_of(guidance, guider, levels.tolist(), levels.tolist(), whole, packed=False)
     tree = full.sigmas if program.whole_tree else None
     return SamplingPlan(sampler, options, levels, space, guided, noise, scale, image_scale, program, weights, tree)
+
+
+def _choices(
+    comfy_sampler, sampler_options, sigma_grid, steps: int, noise, program, *, flow: bool, **explicit
+) -> tuple[Program, Sampler, dict[str, Any] | None, Any, str | NoiseSource]:
+    """The program, and what the user and it choose: the sampler, its options, the sigma grid, the noise source.
+
+    explicit: the user's own sigmas or timesteps. Raises ValueError or TypeError for what cannot be right.
+    """
+    program = find_program(program, noise)
+    sigma_grid = given_grid(sigma_grid, program.grids)
+    own = program.own_grid(sigma_grid)
+    comfy_sampler, sampler_options, sigma_grid = asked(comfy_sampler, sampler_options, sigma_grid, *explicit.values())
+    sigma_grid = own or sigma_grid
+    if sigma_grid is None and all(values is None for values in explicit.values()):
+        sigma_grid = program.default_grid
+    named = program.sampler(find_sampler(comfy_sampler), flow)
+    sampler = check_sampler(named, sampler_options, sigma_grid, steps, program.grid_names, **explicit)
+    noise = program.noise if noise is None else noise
+    check_source(noise)
+    return program, sampler, sampler_options, sigma_grid, noise
 
 
 def _range_of(part: Part, sigmas: torch.Tensor, schedule, steps: int) -> torch.Tensor:
@@ -153,17 +167,9 @@ def flow_plan(
     the program's. noise, sigma_grid: None leaves them to the program. part: which steps are taken. Raises as
     discrete_plan does.
     """
-    program = find_program(program, noise)
-    sigma_grid = given_grid(sigma_grid, program.grids)
-    more, own = program.grid_names, program.own_grid(sigma_grid)
-    comfy_sampler, sampler_options, sigma_grid = asked(comfy_sampler, sampler_options, sigma_grid, sigmas)
-    sigma_grid = own or sigma_grid
-    if sigma_grid is None and sigmas is None:
-        sigma_grid = program.default_grid
-    named = program.sampler(find_sampler(comfy_sampler), True)
-    sampler = check_sampler(named, sampler_options, sigma_grid, num_inference_steps, more, sigmas=sigmas)
-    noise = program.noise if noise is None else noise
-    check_source(noise)
+    program, sampler, sampler_options, sigma_grid, noise = _choices(
+        comfy_sampler, sampler_options, sigma_grid, num_inference_steps, noise, program, flow=True, sigmas=sigmas
+    )
     coordinates = choose_coordinates(flow_coordinates, sampler, sampler_options)
     schedule = program.flow_schedule(scheduler, size_mu, mu)
     guided = guidance_at(guidance_interval, schedule)

@@ -11,7 +11,6 @@ dpmpp_2m, UniPCMultistepScheduler  a name alone is one of k_diffusion's, or of d
 DPM++ 2M Karras                    a name in another program, with the sigma grid that it implies
 """
 
-import ast
 import importlib.util
 import inspect
 import sys
@@ -28,7 +27,7 @@ from k_diffusing._messages import SAMPLER_FORMS, nearest
 from k_diffusing._tensors import COMPUTED
 from k_diffusing.grids.choose import discrete_grid, flow_grid
 from k_diffusing.model.scheduler_config import flow_schedule, is_flow, noise_schedule
-from k_diffusing.names.texts import sampler_text
+from k_diffusing.names.texts import literal, sampler_text
 from k_diffusing.samplers.asked import asked
 from k_diffusing.samplers.call import run_sampler
 from k_diffusing.samplers.find import find_sampler
@@ -178,10 +177,7 @@ def _setting(setting: str, text: str) -> tuple[str, Any]:
     name, equals, value = setting.partition("=")
     if not equals:
         raise ValueError(f"{setting!r} in {text!r} is not option=value")
-    try:
-        return name.strip(), ast.literal_eval(value)  # literals alone: nothing is run
-    except (ValueError, SyntaxError):
-        return name.strip(), value
+    return name.strip(), literal(value)
 
 
 def _scheduler(name: str, values: dict[str, Any], scheduler):

@@ -7,7 +7,6 @@ pipe(prompt, sigma_grid="my_grid.json")                 # {"sigmas": [14.6, ...,
 pipe(prompt, sigma_grid="tuned.json")                   # grids by their number of steps, of k-diffusing tune
 """
 
-import ast
 import inspect
 import json
 import math
@@ -27,6 +26,7 @@ from k_diffusing.grids.named import SIGMA_GRIDS
 from k_diffusing.grids.tuned import TunedGrid, is_tuned, load_grid
 from k_diffusing.names.grids import AUTOMATIC, check_grid_name, find_grid
 from k_diffusing.names.spelling import spelling
+from k_diffusing.names.texts import literal
 from k_diffusing.protocols import NoiseSchedule
 
 IN_UNIT = ("pivot", "threshold")  # options that are above 0 and below 1
@@ -145,10 +145,7 @@ def _read_text(text: str) -> dict[str, dict[str, Any]]:
         option, equals, value = setting.partition("=")
         if not equals:
             raise ValueError(f"sigma_grid {text!r}: {setting!r} is not option=value, as in karras,rho=5")
-        try:
-            options[option.strip()] = ast.literal_eval(value.strip())  # literals alone: nothing is run
-        except (ValueError, SyntaxError):
-            options[option.strip()] = value.strip()
+        options[option.strip()] = literal(value.strip())
     return {name: options}
 
 

@@ -1,6 +1,7 @@
 """A sampler as a word of the command line names it: where it comes from, its name there, its settings."""
 
-from typing import NamedTuple
+import ast
+from typing import Any, NamedTuple
 
 
 class SamplerText(NamedTuple):
@@ -24,3 +25,11 @@ def sampler_text(text: str) -> SamplerText:
     if not colon and not source.endswith(".py"):
         kind = "diffusers" if source.endswith("Scheduler") else "k"
     return SamplerText(kind, name, settings)
+
+
+def literal(text: str) -> Any:
+    """The value of a text that is a literal of Python, such as a number; of any other, the text. Nothing is run."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return text

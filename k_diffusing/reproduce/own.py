@@ -1,8 +1,7 @@
 """The text in a picture of ours made a recipe."""
 
-import ast
-
 from k_diffusing.model.guidance_asked import GuidanceChoice, asked, of_text
+from k_diffusing.names.texts import literal
 from k_diffusing.reproduce.recipe import Grid, Prompt, Recipe, Stage
 from k_diffusing.reproduce.values import MAX_SEED, MAX_STEPS, BadFile, brief, real, whole
 
@@ -82,8 +81,5 @@ def _option(text: str) -> tuple[str, object]:
 
 def _literal(text: str) -> object:
     """A number or a truth value; any other text as it is."""
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
-        return text
+    value = literal(text)
     return value if isinstance(value, (int, float, bool)) else text

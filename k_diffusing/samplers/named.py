@@ -4,7 +4,6 @@ find_name("DPM++ 2M SDE Karras")   dpmpp_2m_sde, on karras
 find_name("sample_euler_ancestral") and find_name("k_euler_a")   euler_ancestral
 """
 
-import ast
 from collections.abc import Mapping
 from itertools import product
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from k_diffusing._messages import nearest
 from k_diffusing.names.grids import GRID_NAMES, GRIDS_BY_SPELLING, GridNames
 from k_diffusing.names.samplers import METHODS_OF, OPTIONS_OF, SAMPLER_NAMES, SamplerNames
 from k_diffusing.names.spelling import by_spelling, spelling
+from k_diffusing.names.texts import literal
 from k_diffusing.samplers.facts import ALL_FACTS
 
 
@@ -67,10 +67,7 @@ def find_name(text: str) -> Named | None:
 def _setting(text: str) -> tuple[str, Any]:
     """A setting of a text: its name and its value, a literal if it is one."""
     name, _, value = text.partition("=")
-    try:
-        return name.strip(), ast.literal_eval(value.strip())
-    except (ValueError, SyntaxError):
-        return name.strip(), value.strip()
+    return name.strip(), literal(value.strip())
 
 
 def _sampler(key: str) -> SamplerNames | None:
