@@ -15,31 +15,16 @@ from diffusers import (
 )
 from operations import Operations
 from tiny_models import SDXL_SCHEDULE, largest_difference, seeded
+from wavy_model import SAME, SIGMAS, denoiser, run, start
 
 from k_diffusing.oracle.closed_form import training_sigmas
 from k_diffusing.oracle.mixture import MIXTURE, wasserstein
 from k_diffusing.oracle.order import ode_error, slope
 from k_diffusing.samplers.er_sde import default_noise_scaler
 from k_diffusing.schedulers.as_sampler import as_sampler
-from samplers_patch import check_options, find_sampler, run_sampler
+from samplers_patch import check_options, find_sampler
 
-SIGMAS = torch.tensor([14.6, 6.0, 2.4, 1.1, 0.5, 0.2, 0.05, 0.0], dtype=torch.float64)
-SAME = 1e-12  # of states up to 30 in float64: the same numbers added up in another order
 ROUNDING = 2e-5  # of latents up to 15 in float32, which diffusers' schedulers scale to unit size and back
-
-
-def denoiser(x, sigma):
-    sigma = sigma.reshape(-1, 1, 1, 1)
-    return torch.tanh(x / (1 + sigma**2).sqrt()) + 0.3 * torch.sin((sigma + 1e-3).log()) * x.roll(1, -1).cos()
-
-
-def start(scale: float = 14.6) -> torch.Tensor:
-    return scale * torch.randn(2, 4, 3, 3, generator=seeded(), dtype=torch.float64)
-
-
-def run(name, sigmas=SIGMAS, x=None, model=denoiser, **options):
-    x = start(float(sigmas[0])) if x is None else x
-    return run_sampler(find_sampler(name), model, x, sigmas, generator=seeded(1), options=options)
 
 
 # The same by another name.

@@ -9,30 +9,15 @@ import math
 import pytest
 import torch
 from diffusers import DPMSolverSinglestepScheduler
-from tiny_models import SDXL_SCHEDULE, largest_difference, seeded
+from tiny_models import SDXL_SCHEDULE, largest_difference
+from wavy_model import SAME, SIGMAS, denoiser, run, start
 
 from k_diffusing.oracle.order import ode_error, slope
 from k_diffusing.samplers.runge_kutta import RALSTON, Tableau, sample_runge_kutta
 from k_diffusing.schedulers.as_sampler import as_sampler
-from samplers_patch import find_sampler, run_sampler
+from samplers_patch import find_sampler
 
-SIGMAS = torch.tensor([14.6, 6.0, 2.4, 1.1, 0.5, 0.2, 0.05, 0.0], dtype=torch.float64)
-SAME = 1e-12  # of states up to 30 in float64: the same numbers added up in another order
 SSPRK3 = Tableau((1, 1 / 2), ((1,), (1 / 4, 1 / 4)), (1 / 6, 1 / 6, 2 / 3))
-
-
-def denoiser(x, sigma):
-    sigma = sigma.reshape(-1, 1, 1, 1)
-    return torch.tanh(x / (1 + sigma**2).sqrt()) + 0.3 * torch.sin((sigma + 1e-3).log()) * x.roll(1, -1).cos()
-
-
-def start(scale: float = 14.6) -> torch.Tensor:
-    return scale * torch.randn(2, 4, 3, 3, generator=seeded(), dtype=torch.float64)
-
-
-def run(name, sigmas=SIGMAS, x=None, model=denoiser, **options):
-    x = start(float(sigmas[0])) if x is None else x
-    return run_sampler(find_sampler(name), model, x, sigmas, generator=seeded(1), options=options)
 
 
 @pytest.mark.parametrize("name, options, other, others", [
