@@ -45,7 +45,7 @@ figures: samples
 	$(BIN)/python benchmarks/samplers_evaluations.py
 	$(BIN)/python benchmarks/convergence.py
 	$(BIN)/python benchmarks/caption_adherence.py
-	$(BIN)/python benchmarks/sampler_figures.py
+	$(BIN)/python -m benchmarks run samplers
 	$(BIN)/python benchmarks/sigma_grids.py
 
 mutants: $(VENV)/.installed

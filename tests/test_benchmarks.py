@@ -13,7 +13,7 @@ from samplers_patch import SAMPLERS
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "benchmarks"
-NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
+NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if "sys.path" in path.read_text(encoding="utf-8"))  # scripts
 
 IMPORT_ALL = """
 import runpy, sys

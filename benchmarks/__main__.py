@@ -1,0 +1,128 @@
+"""Measure what the project says of itself, and fill README and docs with it.
+
+    python -m benchmarks list            the benchmarks: how long each takes, what it lacks, which pages show it
+    python -m benchmarks run NAME ...    measure what their data lack, then fill; all: every one
+    python -m benchmarks fill [NAME ...] draw the pictures and fill the pages, from the data alone
+
+A run that is ended goes on where it was. --again measures all anew.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+
+from benchmarks import data as datas
+from benchmarks import pages, style
+from benchmarks.every import BENCHMARKS
+from benchmarks.record import Benchmark
+
+
+def run(benchmark: Benchmark, again: bool) -> None:
+    """Measure what is missing, row by row into the data file."""
+    if lacking := needed(benchmark):
+        raise SystemExit(f"{benchmark.name} needs {lacking} in the environment: docs/figures.md says of what")
+    data = datas.read(benchmark.name)
+    rows = [] if again or datas.is_stale(benchmark, data) else data["rows"]
+    wanted, start = datas.missing(benchmark, rows), time.monotonic()
+    if not wanted or benchmark.measure is None:
+        return
+    for row in benchmark.measure(wanted):
+        row = {**row, "seconds": round(time.monotonic() - start, 1)}
+        rows = datas.in_order(benchmark, [*rows, row])
+        datas.write(benchmark.name, {**datas.head(benchmark), "rows": rows})
+        print(row, flush=True)
+        start = time.monotonic()
+
+
+def run_all(again: bool) -> int:
+    """One after the other, each in a process of its own; how many failed."""
+    failed = []
+    for benchmark in BENCHMARKS:
+        if lacking := needed(benchmark):
+            print(f"{benchmark.name}: left out, as it needs {lacking} in the environment", flush=True)
+        elif benchmark.measure:
+            command = [sys.executable, "-m", "benchmarks", "run", benchmark.name, *(["--again"] if again else [])]
+            failed += [benchmark.name] * bool(subprocess.run(command, cwd=datas.ROOT).returncode)
+    print(f"failed: {', '.join(failed)}" if failed else "all are done")
+    return len(failed)
+
+
+def needed(benchmark: Benchmark) -> str:
+    """What the environment lacks for it."""
+    return " and ".join(name for name in benchmark.needs if not os.environ.get(name))
+
+
+def fill(benchmarks: list[Benchmark]) -> None:
+    """Draw and fill what has all its data."""
+    whole = []
+    for benchmark in benchmarks:
+        data = datas.read(benchmark.name)
+        if lacks := len(datas.missing(benchmark, data["rows"])):
+            print(
+                f"{benchmark.name}: {lacks} rows are missing; python -m benchmarks run {benchmark.name} measures them"
+            )
+            continue
+        whole.append(benchmark)
+        for path in style.draw(benchmark, data):
+            print(f"drew {path.relative_to(datas.ROOT)}")
+    for page in pages.fill(whole):
+        print(f"filled {page.relative_to(datas.ROOT)}")
+
+
+def show() -> None:
+    """The list."""
+    shown = {page.relative_to(datas.ROOT).as_posix(): pages.places(page.read_text(encoding="utf-8"))
+             for page in pages.pages()}  # fmt: skip
+    for benchmark in BENCHMARKS:
+        where = [page for page, places in shown.items() if benchmark.name in dict(places)]
+        print(f"{benchmark.name:<20} {benchmark.takes:<18} {state(benchmark):<24} {', '.join(where)}")
+        print(f"    {benchmark.about}")
+
+
+def state(benchmark: Benchmark) -> str:
+    """What its data lack, in words."""
+    if benchmark.measure is None:
+        return "needs no data"
+    data = datas.read(benchmark.name)
+    if lacks := len(datas.missing(benchmark, data["rows"])):
+        return f"{lacks} rows missing"
+    return "of other settings or weights" if datas.is_stale(benchmark, data) else f"of {data['measured']}"
+
+
+def named(names: list[str]) -> list[Benchmark]:
+    """The benchmarks of these names. Raises SystemExit for others."""
+    known = {benchmark.name: benchmark for benchmark in BENCHMARKS}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise SystemExit(f"no benchmark is named {', '.join(unknown)}; there are {', '.join(known)}")
+    return [known[name] for name in names]
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="say what there is")
+    running = commands.add_parser("run", help="measure what the data lack, then fill")
+    running.add_argument("names", nargs="+", metavar="NAME", help="benchmarks, or all")
+    running.add_argument("--again", action="store_true", help="measure all rows anew")
+    filling = commands.add_parser("fill", help="draw the pictures and fill the pages")
+    filling.add_argument("names", nargs="*", metavar="NAME", help="benchmarks; all if none is named")
+    asked = parser.parse_args(argv)
+    if asked.command == "list":
+        show()
+    elif asked.command == "fill":
+        fill(named(asked.names) or [*BENCHMARKS])
+    elif asked.names == ["all"]:
+        return min(run_all(asked.again), 1)
+    else:
+        for benchmark in named(asked.names):
+            run(benchmark, asked.again)
+            fill([benchmark])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""The data files, docs/data/NAME.json: a head, which says when, on what and with what, and the rows."""
+
+import datetime
+import functools
+import hashlib
+import json
+import os
+import platform
+from pathlib import Path
+
+from benchmarks.record import Benchmark, Data, Row
+from k_diffusing._files import write_whole
+from k_diffusing._versions import PROGRAMS, package_versions
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "docs" / "data"
+WEIGHTS = {"demo": ROOT / "demo_models" / "sdxl-shapes", "demo-flux": ROOT / "demo_models" / "flux-shapes"}
+
+
+def path_of(name: str) -> Path:
+    return FOLDER / f"{name}.json"
+
+
+def read(name: str) -> Data:
+    """What was measured, by the benchmark's name; without rows if nothing was."""
+    path = path_of(name)
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"rows": []}
+
+
+def write(name: str, data: Data) -> None:
+    """A line for each key of the head, and for each row."""
+    lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in data.items() if key != "rows"]
+    rows = ",\n".join(f"  {json.dumps(row)}" for row in data["rows"])
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    write_whole(path_of(name), ("{\n" + ",\n".join([*lines, f' "rows": [\n{rows}\n ]']) + "\n}\n").encode())
+
+
+def head(benchmark: Benchmark) -> Data:
+    """What stands above rows that are measured now."""
+    return {
+        "measured": datetime.date.today().isoformat(),
+        "machine": f"{_processor()}, {os.cpu_count()} cores",
+        "versions": package_versions(*PROGRAMS),
+        **conditions(benchmark),
+    }
+
+
+def conditions(benchmark: Benchmark) -> Data:
+    """What rows must have been measured with to stay."""
+    models = {name: weights_digest(name) for name in benchmark.models}
+    return {"models": models, "settings": json.loads(json.dumps(benchmark.settings))}
+
+
+def is_stale(benchmark: Benchmark, data: Data) -> bool:
+    """Whether rows are of other settings or weights."""
+    return bool(data["rows"]) and any(data.get(key) != value for key, value in conditions(benchmark).items())
+
+
+def missing(benchmark: Benchmark, rows: list[Row]) -> list[Row]:
+    """The cells that no row is of."""
+    return [cell for cell in benchmark.cells() if not any(cell.items() <= row.items() for row in rows)]
+
+
+def in_order(benchmark: Benchmark, rows: list[Row]) -> list[Row]:
+    """The rows in the order of the cells, without those of no cell; of two rows of a cell the later one."""
+    last_first = rows[::-1]
+    found = (next((row for row in last_first if cell.items() <= row.items()), None) for cell in benchmark.cells())
+    return [row for row in found if row is not None]
+
+
+def select(data: Data, **cell) -> list[Row]:
+    """The rows of a cell, or of all cells with these values."""
+    return [row for row in data["rows"] if cell.items() <= row.items()]
+
+
+@functools.cache
+def weights_digest(model: str) -> str:
+    """12 hexadecimal digits of the sha256 of a demo model's weights."""
+    found = hashlib.sha256()
+    for path in sorted(WEIGHTS[model].rglob("*.safetensors")):
+        found.update(path.read_bytes())
+    return found.hexdigest()[:12]
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

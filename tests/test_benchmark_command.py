@@ -1,0 +1,133 @@
+"""python -m benchmarks: measures what is missing, row by row, and fills from the data alone."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks import data, pages, style
+from benchmarks.record import Benchmark
+
+
+class Work:
+    """A benchmark of squares, which notes what it measures and may fail at a number."""
+
+    def __init__(self):
+        self.measured, self.fails_at = [], None
+
+    def measure(self, cells):
+        for cell in cells:
+            if cell["n"] == self.fails_at:
+                raise OSError("no more power")
+            self.measured.append(cell["n"])
+            yield cell | {"square": cell["n"] ** 2}
+
+
+@pytest.fixture
+def work():
+    return Work()
+
+
+@pytest.fixture
+def squares(work, tmp_path, monkeypatch) -> Benchmark:
+    """It, with a page and a folder of its own."""
+    benchmark = Benchmark(
+        "squares",
+        "Squares of numbers.",
+        cells=lambda: [{"n": 1}, {"n": 2}, {"n": 3}],
+        measure=work.measure,
+        settings={"base": 10},
+        tables={"table": lambda found: " ".join(str(row["square"]) for row in found["rows"])},
+    )
+    page = tmp_path / "page.md"
+    page.write_text("It is <!-- figures: squares.table -->?<!-- end -->.\n", encoding="utf-8")
+    monkeypatch.setattr(data, "FOLDER", tmp_path / "data")
+    monkeypatch.setattr(data, "ROOT", tmp_path)
+    monkeypatch.setattr(style, "IMAGES", tmp_path / "images")
+    monkeypatch.setattr(pages, "pages", lambda: [page])
+    monkeypatch.setattr(command, "BENCHMARKS", (benchmark,))
+    return benchmark
+
+
+def page_text(tmp_path) -> str:
+    return (tmp_path / "page.md").read_text(encoding="utf-8")
+
+
+def test_run_measures_and_fills(squares, work, tmp_path, capsys):
+    assert command.main(["run", "squares"]) == 0
+    assert page_text(tmp_path) == "It is <!-- figures: squares.table -->1 4 9<!-- end -->.\n"
+    found = json.loads((tmp_path / "data" / "squares.json").read_text(encoding="utf-8"))
+    assert [row["square"] for row in found["rows"]] == [1, 4, 9] and found["settings"] == {"base": 10}
+    assert all(row["seconds"] >= 0 for row in found["rows"]) and found["machine"]
+
+
+def test_an_ended_run_goes_on(squares, work, tmp_path, capsys):
+    work.fails_at = 2
+    with pytest.raises(OSError, match="power"):
+        command.main(["run", "squares"])
+    command.main(["fill"])
+    assert "?" in page_text(tmp_path) and "2 rows are missing" in capsys.readouterr().out
+    work.fails_at = None
+    command.main(["run", "squares"])
+    assert work.measured == [1, 2, 3] and "1 4 9" in page_text(tmp_path)
+    command.main(["run", "squares"])
+    assert work.measured == [1, 2, 3]
+    command.main(["run", "squares", "--again"])
+    assert work.measured == [1, 2, 3, 1, 2, 3]
+
+
+def test_rows_of_other_settings_are_measured_anew(squares, work, monkeypatch, capsys):
+    command.main(["run", "squares"])
+    monkeypatch.setattr(command, "BENCHMARKS", (replace(squares, settings={"base": 2}),))
+    command.main(["list"])
+    assert "of other settings or weights" in capsys.readouterr().out
+    command.main(["run", "squares"])
+    assert work.measured == [1, 2, 3] * 2
+
+
+def test_rows_of_other_weights_are_measured_anew(squares, work, tmp_path, monkeypatch):
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(b"1")
+    monkeypatch.setattr(data, "WEIGHTS", {"demo": tmp_path})
+    data.weights_digest.cache_clear()
+    monkeypatch.setattr(command, "BENCHMARKS", (replace(squares, models=("demo",)),))
+    command.main(["run", "squares"])
+    weights.write_bytes(b"2")
+    data.weights_digest.cache_clear()
+    command.main(["run", "squares"])
+    data.weights_digest.cache_clear()
+    assert work.measured == [1, 2, 3] * 2
+
+
+def test_a_row_of_no_cell_is_dropped(squares, work, tmp_path):
+    command.main(["run", "squares"])
+    fewer = replace(squares, cells=lambda: [{"n": 4}, {"n": 2}])
+    command.run(fewer, again=False)
+    assert [row["n"] for row in data.read("squares")["rows"]] == [4, 2] and work.measured == [1, 2, 3, 4]
+
+
+def test_what_the_environment_lacks_is_named(squares, monkeypatch, capsys):
+    monkeypatch.delenv("SQUARE_ROOT", raising=False)
+    monkeypatch.setattr(command, "BENCHMARKS", (replace(squares, needs=("SQUARE_ROOT",)),))
+    with pytest.raises(SystemExit, match="squares needs SQUARE_ROOT"):
+        command.main(["run", "squares"])
+    assert command.main(["run", "all"]) == 0 and "left out, as it needs SQUARE_ROOT" in capsys.readouterr().out
+
+
+def test_an_unknown_name_is_answered_with_those_there_are(squares):
+    with pytest.raises(SystemExit, match="no benchmark is named cubes; there are squares"):
+        command.main(["fill", "cubes"])
+
+
+def test_a_figure_carries_the_digest_of_its_data(squares, tmp_path, capsys):
+    pyplot = style.pyplot()
+
+    def figure(found):
+        drawn, axes = pyplot.subplots(figsize=(2, 1))
+        axes.plot([row["square"] for row in found["rows"]])
+        return drawn
+
+    command.run(squares, again=False)
+    command.fill([replace(squares, pictures={"squares.png": figure})])
+    assert style.drawn_from(tmp_path / "images" / "squares.png") == style.digest(data.read("squares"))
