@@ -3,12 +3,13 @@
 # make parity: docs/parity.md, measured anew.   make bench: docs/step_cost.md and docs/grid_cost.md.
 # make figures: all pictures of README and docs. Measurements that docs/*.json lack are made: two hours if all do.
 # make mutants: how many small changes to six parts of the package the tests notice: hours; make mutants PARTS=noise: one.
+# make docs: the site, into site/.
 # All make the virtual environment .venv first, with the command .venv/bin/k-diffusing; a second call re-uses it.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: samples published test types parity bench figures mutants lint clean
+.PHONY: samples published test types docs parity bench figures mutants lint clean
 
 samples: $(VENV)/.installed
 	$(BIN)/python test.py
@@ -28,6 +29,9 @@ test: $(VENV)/.installed
 
 types: $(VENV)/.installed
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 parity: $(VENV)/.installed
 	$(BIN)/python benchmarks/parity.py > docs/parity.md.new
@@ -56,6 +60,10 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements.txt -r requirements-dev.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --disable-pip-version-check -q --no-build-isolation -e '.[docs]'
 	touch $@
 
 lint: $(VENV)/.installed
