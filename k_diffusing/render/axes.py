@@ -25,7 +25,7 @@ class Axis(NamedTuple):
         default: What a cell has where nothing is given; None if cells need not have a value.
         tag: What a file's name has before a value.
         title: A value as a column's title and in a heading, such as "{} steps". A word stands there by itself.
-        page: Its name on the page; None if the page does not show it.
+        page: Its name on the page.
         read: Makes a value of a word of the command line, or raises ArgumentTypeError.
         metavar: What `--help` shows for a value.
         help: What `--help` says of the option.
@@ -48,7 +48,7 @@ class Axis(NamedTuple):
     default: Any
     tag: str
     title: str
-    page: str | None
+    page: str
     read: Callable[[str], Any]
     metavar: str
     help: str | None = None
@@ -80,8 +80,9 @@ _RECORDS = (
         of_a_solver=True, in_heading=True,
     ),
     Axis(
-        "budget", "budgets", "evaluations", int, None, tag="nfe", title="{} nfe", page=None, read=int, metavar="N",
-        help="the steps with at most N network evaluations", of_a_solver=True, in_heading=True, instead_of="steps",
+        "budget", "budgets", "evaluations", int, None, tag="nfe", title="{} nfe", page="evaluations up to", read=int,
+        metavar="N", help="the steps with at most N network evaluations", of_a_solver=True, in_heading=True,
+        instead_of="steps",
     ),
     Axis(
         "seed", "seeds", "seeds", int, 0, tag="seed", title="seed {}", page="seed", read=int, metavar="N",

@@ -10,11 +10,11 @@ from urllib.parse import quote
 
 from PIL import Image
 
+from k_diffusing.render.page_axes import PageAxis, axes_of, rows_and_columns, text
 from k_diffusing.web.pages import render
 
 THUMBNAIL = 256  # pixels, the longest side; smaller pictures are embedded as they are
 NARROWEST = 160  # CSS pixels: narrower thumbnails are enlarged to this
-LABEL = 60  # letters of a value that label a picture; the whole value is among its settings
 EMBEDDED_AS_THEY_ARE = ("PNG", "WEBP", "JPEG", "GIF")
 
 
@@ -25,7 +25,8 @@ def grid_page(title: str, cells: list[dict]) -> str:
         title: The page's.
         cells: Of each `file`, the picture's path relative to the page; `picture`, where it is now; `axes`, `settings`
             and `result`, each {name: value}; and `command`, which renders it again. An axis is offered as rows, columns
-            and filter if it has several values; a cell without it has None there.
+            and filter if it has several values; a cell without it has None there, and one that stands beside all values
+            of the axis, as a converged reference does, has `...`.
 
     Returns:
         The page.
@@ -36,83 +37,56 @@ def grid_page(title: str, cells: list[dict]) -> str:
     """
     if not cells:
         raise ValueError("cells is empty: a page needs at least one picture")
-    axes = _axes(cells)
-    rows, columns = _rows_and_columns(cells, axes)
+    axes = axes_of(cells)
+    rows, columns = rows_and_columns(cells, axes)
     figures, records = [], []
     for cell in cells:
         uri, size = _thumbnail(cell["picture"])
         records.append({**_record(cell, axes), "size": size})
         figures.append(_figure(cell, records[-1], uri))
-    offered = [{"name": name, "values": list(found), "labels": list(found.values())} for name, found in axes.items()]
+    offered = [{"name": name, **found._asdict()} for name, found in axes.items()]
     data = {"axes": offered, "rows": rows, "columns": columns, "cells": records}
     return render("grid.html", {"title": title, "shared": _shared(cells, axes), "figures": figures, "data": data})
 
 
-def _axes(cells: list[dict]) -> dict[str, dict[str, str]]:
-    """The axes with several values, {name: {value: its label}}: numbers by size, others as they come."""
-    axes = {}
-    for name in dict.fromkeys(name for cell in cells for name in cell["axes"]):
-        values = list(dict.fromkeys(cell["axes"].get(name) for cell in cells))
-        if all(isinstance(value, int | float | None) for value in values):
-            values.sort(key=lambda value: (value is not None, value or 0))
-        labels = {_text(value): _label(name, value) for value in values}
-        if len(labels) > 1:
-            axes[name] = labels
-    return axes
+def _record(cell: dict, axes: dict[str, PageAxis]) -> dict:
+    """What the script is told of a cell, all of it text.
 
-
-def _label(name: str, value) -> str:
-    """A value under a picture: a number needs the axis's name, a word says itself what it is."""
-    text = _text(value) if isinstance(value, str) else f"{name} {_text(value)}"
-    return text if len(text) <= LABEL else f"{text[: LABEL - 1]}…"
-
-
-def _rows_and_columns(cells: list[dict], axes: dict) -> tuple[str | None, str | None]:
-    """Samplers against the first axis of which a sampler has several values; if there is none, a plain gallery."""
-    rows = "sampler" if "sampler" in axes else next(iter(axes), None)
-    for name in axes:
-        pairs = {(cell["axes"].get(rows), cell["axes"].get(name)) for cell in cells}
-        if len(pairs) > len(axes[rows]):
-            return rows, name
-    return None, None
-
-
-def _text(value, digits: int = 10) -> str:
-    """A value as a reader would write it."""
-    match value:
-        case None:
-            return "(none)"
-        case "":
-            return "(empty)"
-        case bool():
-            return "yes" if value else "no"
-        case float() if 10**digits <= abs(value) < 10**15:
-            return str(round(value))
-        case float():
-            return f"{value:.{digits}g}"
-        case dict():
-            return ", ".join(f"{name}: {_text(inner, digits)}" for name, inner in value.items())
-        case list() | tuple():
-            return ", ".join(_text(inner, digits) for inner in value)
-    return str(value)
-
-
-def _record(cell: dict, axes: dict) -> dict:
-    """What the script is told of a cell, all of it text; at: the place of its value on each axis."""
-    texts = {name: _text(cell["axes"].get(name)) for name in axes}
-    settings = {name: _text(value) for name, value in {**cell["axes"], **cell["settings"]}.items()}
+    at: the place of its value on each axis, -1 if it stands beside all. kept: of its caption's words, how many and of
+    how many.
+    """
+    settings = {name: text(value) for name, value in {**cell["axes"], **cell["settings"]}.items()}
+    kept = _kept(cell)
     return {
-        "at": [list(axes[name]).index(text) for name, text in texts.items()],
-        "label": ", ".join(axes[name][text] for name, text in texts.items()) or Path(cell["file"]).name,
+        "at": [_place(cell["axes"].get(name), axis) for name, axis in axes.items()],
+        "label": _label(cell, axes),
         "settings": list(settings.items()),
         "results": [_result(name, value) for name, value in cell["result"].items()],
         "command": cell["command"],
+        "kept": [sum(kept.values()), len(kept)],
     }
+
+
+def _place(value, axis: PageAxis) -> int:
+    return -1 if value is ... else axis.values.index(text(value))
+
+
+def _label(cell: dict, axes: dict[str, PageAxis]) -> str:
+    """What tells it from the others, in one line."""
+    places = {name: _place(cell["axes"].get(name), axis) for name, axis in axes.items()}
+    words = [axes[name].labels[place] for name, place in places.items() if place >= 0]
+    return ", ".join(["converged"] * (... in cell["axes"].values()) + words) or Path(cell["file"]).name
+
+
+def _kept(cell: dict) -> dict[str, bool]:
+    """Of each part of its caption, whether the picture kept it; of a caption that is not judged nothing."""
+    found = cell["result"].get("adherence")
+    return {name: kept for name, kept in found.items() if isinstance(kept, bool)} if isinstance(found, dict) else {}
 
 
 def _result(name: str, value) -> tuple[str, str]:
     """A result as a reader would name it, with its unit if the name does not say it."""
-    return name.replace("_", " "), _text(value, digits=4) + (" MiB" if name == "peak_memory" else "")
+    return name.replace("_", " "), text(value, digits=4) + (" MiB" if name == "peak_memory" else "")
 
 
 def _thumbnail(path: Path) -> tuple[str, tuple[int, int]]:
@@ -134,14 +108,19 @@ def _data_uri(data: bytes, kind: str) -> str:
 
 def _figure(cell: dict, record: dict, uri: str) -> dict:
     """What stands on the page before a script has run: a picture, a link to its file, and its caption."""
-    evaluations = cell["result"].get("evaluations")
+    (kept, known), lost = record["kept"], [name for name, kept in _kept(cell).items() if not kept]
+    counts = {"evaluations": cell["result"].get("evaluations"), "steps": cell["settings"].get("steps")}
+    if counts["steps"] == counts["evaluations"]:
+        counts["steps"] = None
     return {
         "address": _address(cell["file"]),
         "uri": uri,
         "size": record["size"],
         "shown": max(NARROWEST, round(record["size"][0] * min(1, THUMBNAIL / max(record["size"])))),
         "label": record["label"],
-        "note": "" if evaluations is None else f"{_text(evaluations)} evaluations",
+        "note": ", ".join(f"{text(count)} {name}" for name, count in counts.items() if count is not None),
+        "kept": f"{kept} of {known} words" if known else "",
+        "lost": ", ".join(lost),
     }
 
 
@@ -152,9 +131,10 @@ def _address(file: str) -> str:
     return quote(file)
 
 
-def _shared(cells: list[dict], axes: dict) -> str:
+def _shared(cells: list[dict], axes: dict[str, PageAxis]) -> str:
     """How many pictures, and what they share."""
-    first = cells[0]["axes"].items()
-    shared = [f"{name} {_text(value)}" for name, value in first if name not in axes and value is not None]
-    count = f"{len(cells)} picture" + "s" * (len(cells) > 1)
-    return " · ".join([count, *shared])
+    told = {name: "" for cell in cells for name in cell["axes"] if name not in axes}
+    for name, value in ((name, cell["axes"].get(name)) for cell in cells for name in told):
+        if value not in (None, ...):
+            told[name] = f"{name} {text(value)}"
+    return " · ".join([f"{len(cells)} picture" + "s" * (len(cells) > 1), *filter(None, told.values())])

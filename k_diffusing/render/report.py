@@ -175,7 +175,7 @@ def write_page(folder: RunFolder) -> Path:
     for manifest in sorted(filter(Path.is_file, path.glob("*-manifest.json"))):
         found += page_cells(RunFolder(path, manifest.name.removesuffix("-manifest.json")))
     models = ", ".join(dict.fromkeys(cell["axes"]["model"] for cell in found))
-    page = grid_page(f"{models}: {len(found)} pictures", found).encode("utf-8", "replace")
+    page = grid_page(models, found).encode("utf-8", "replace")
     write_whole(path / "index.html", page, prefix=f"{folder.family}-")  # what is left of it, this family cleans up
     return path / "index.html"
 
@@ -195,17 +195,24 @@ def page_cells(folder: RunFolder) -> Iterator[dict[str, Any]]:
         if cell is None:
             continue
         given = cell._replace(sigma_grid=grids.get(cell.sigma_grid, cell.sigma_grid))
+        axes, more = page_axes(manifest["model"]["name"], cell)
         yield {
             "file": file,
             "picture": folder.path / file,
-            "axes": page_axes(manifest["model"]["name"], cell),
-            "settings": settings,
+            "axes": axes,
+            "settings": more | settings,
             "result": {name: value for name, value in line.items() if name not in ("file", *Cell._fields)},
             "command": cell_command(manifest["command"], given, texts.get(cell.sampler, cell.sampler)),
         }
 
 
-def page_axes(model: str, cell: Cell) -> dict[str, Any]:
-    """A cell's values by the names that the page has for their axes."""
-    named = {"model": model, "sampler": "converged" if cell.reference else cell.sampler}
-    return named | {axis.page: getattr(cell, axis.field) for axis in AXES.values() if axis.page}
+def page_axes(model: str, cell: Cell) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A cell's values by the names that the page has for their axes; and those that are not of an axis.
+
+    A converged reference stands beside all values of a sampler's axes, and what another axis decides is none.
+    """
+    found = {"sampler": cell.sampler} | {axis.page: getattr(cell, axis.field) for axis in AXES.values()}
+    decided = {AXES[axis.instead_of].page for axis in AXES.values() if axis.instead_of and found[axis.page] is not None}
+    beside = {"sampler", *(axis.page for axis in AXES.values() if axis.of_a_solver)} if cell.reference else set()
+    axes = {name: ... if name in beside else None if name in decided else value for name, value in found.items()}
+    return {"model": model, **axes}, {name: found[name] for name in found if name in decided | beside}

@@ -415,6 +415,36 @@ def test_command_of_a_cell_renders_it_again(tmp_path, prompt, monkeypatch):
     ]
 
 
+def page_data(folder):
+    text = (folder / "index.html").read_text(encoding="utf-8")
+    return json.loads(re.search(r'id="data">(.*?)</script>', text)[1])
+
+
+def test_page_has_the_evaluations_that_were_asked_for(tmp_path):
+    """As the sheet has them: heun's 9 evaluations stand with euler's 10."""
+    argv = ["--samplers", "euler", "heun", "--evaluations", "5", "10", "--seeds", "0", "1", "--output", str(tmp_path)]
+    assert trivial_grid.main(argv) == 0
+    page = page_data(tmp_path)
+    assert {axis["name"]: axis["values"] for axis in page["axes"]} == {
+        "sampler": ["euler", "heun"], "evaluations up to": ["5", "10"], "seed": ["0", "1"],
+    }  # fmt: skip
+    assert (page["rows"], page["columns"]) == ("sampler", "evaluations up to")
+    steps = [(*cell["at"][:2], dict(cell["settings"])["steps"]) for cell in page["cells"]]
+    assert sorted(set(steps)) == [(-1, -1, "200"), (0, 0, "5"), (0, 1, "10"), (1, 0, "3"), (1, 1, "5")]
+    reference = next(cell for cell in page["cells"] if -1 in cell["at"])
+    assert reference["label"] == "converged, seed 0" and dict(reference["settings"])["sampler"] == "dpmpp_2m"
+
+
+def test_page_has_references_beside_steps(tmp_path):
+    assert trivial_grid.main(["--samplers", "euler", "heun", "--steps", "3", "4", "--output", str(tmp_path)]) == 0
+    page = page_data(tmp_path)
+    assert {axis["name"]: axis["values"] for axis in page["axes"]} == {
+        "sampler": ["euler", "heun"],
+        "steps": ["3", "4"],
+    }
+    assert [cell["at"] for cell in page["cells"] if cell["label"] == "converged"] == [[-1, -1]]
+
+
 def test_page_has_all_families(tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr("k_diffusing.render.page.grid_page", lambda title, cells: told.append(list(cells)) or "page")

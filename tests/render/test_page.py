@@ -221,3 +221,74 @@ def test_without_a_script_the_pictures_stand_in_a_gallery(cell):
     before = re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
     assert re.search(r'<main[^>]*>\s*<div class="gallery">\s*<figure', before) and len(thumbnails(before)) == 2
     assert "<form hidden>" in before and '<span class="differs">seed 1</span>' in before
+
+
+EVERY = {"sampler": ..., "steps": ..., "eta": ...}  # what a converged reference has on the axes of a sampler
+
+
+def test_a_reference_stands_beside_all_values_and_is_none_of_them(cell):
+    cells = [cell(sampler=s, steps=n, seed=seed) for s in ("euler", "heun") for n in (5, 10) for seed in (0, 1)]
+    cells += [cell(seed=seed, settings={"sampler": "dpmpp_2m", "steps": 200}, **EVERY) for seed in (0, 1)]
+    assert axes(*cells) == (
+        {"sampler": ["euler", "heun"], "steps": ["5", "10"], "seed": ["0", "1"]},
+        "sampler",
+        "steps",
+    )
+    told = data(grid_page("t", cells))["cells"]
+    assert [one["at"] for one in told[-2:]] == [[-1, -1, 0], [-1, -1, 1]] and told[-1]["label"] == "converged, seed 1"
+    assert ["sampler", "dpmpp_2m"] in told[-1]["settings"] and ["steps", "200"] in told[-1]["settings"]
+
+
+def test_references_make_neither_rows_nor_columns(cell):
+    cells = [cell(steps=5), cell(steps=10), cell(**EVERY)]
+    assert axes(*cells) == ({"steps": ["5", "10"]}, None, None)
+    assert "3 pictures · model shapes · sampler euler · seed 0" in grid_page("t", cells[::-1])
+
+
+def test_steps_are_told_where_no_axis_has_them_and_evaluations_differ(cell):
+    def note(evaluations, **steps):
+        text = grid_page("t", [cell(settings=steps, result={"evaluations": evaluations})])
+        return re.search("<small>(.*?)</small>", text)[1]
+
+    assert (note(9, steps=5), note(9, steps=9), note(9)) == ("9 evaluations, 5 steps", "9 evaluations", "9 evaluations")
+
+
+def test_words_that_a_picture_kept_are_told_under_it(cell):
+    kept = {"evaluations": 5, "adherence": {"shape": False, "colour": True, "one object": False}}
+    text = grid_page("t", [cell(result=kept), cell(seed=1, result={"adherence": {"shape": True}}), cell(seed=2)])
+    assert '<small class="kept lost">1 of 3 words, not shape, one object</small>' in text
+    assert '<small class="kept">1 of 1 words</small>' in text and text.count('class="kept') == 2
+    assert [one["kept"] for one in data(text)["cells"]] == [[1, 3], [1, 1], [0, 0]]
+
+
+BEGINNING = "an astronaut in a jungle, cold color palette, muted colors, detailed, "
+
+
+@pytest.mark.parametrize(
+    ("prompts", "labels"),
+    [
+        (["8k by day", "8k by night"], ["an astronaut in a ju…day", "an astronaut in a ju…night"]),
+        (["8k", "12k", "16k"], ["an astronaut in a ju…8k", "an astronaut in a ju…12k", "an astronaut in a ju…16k"]),
+        (["x" * 200 + "1", "x" * 200 + "2"], ["an astronaut in a ju…1", "an astronaut in a ju…2"]),
+    ],
+)
+def test_long_values_are_cut_where_they_do_not_differ(cell, prompts, labels):
+    cells = [cell(prompt=BEGINNING + prompt) for prompt in prompts]
+    found = data(grid_page("t", cells))
+    assert found["axes"][0]["labels"] == found["axes"][0]["heads"] == labels
+    assert found["axes"][0]["values"] == [BEGINNING + prompt for prompt in prompts]
+
+
+def test_values_that_no_brief_text_tells_apart_are_numbered(cell):
+    found = data(
+        grid_page("t", [cell(prompt=BEGINNING + "x" + 90 * "y" + end) for end in "abc"] + [cell(prompt=BEGINNING)])
+    )
+    assert len(set(found["axes"][0]["labels"])) == 4 and all(len(label) <= 60 for label in found["axes"][0]["labels"])
+    two_ends = [f"{BEGINNING}{first}{'y' * 90}{last}" for first in "ab" for last in "cd"]
+    labels = data(grid_page("t", [cell(prompt=prompt) for prompt in two_ends]))["axes"][0]["labels"]
+    assert [label[:3] for label in labels] == ["1: ", "2: ", "1: ", "2: "] and len(set(labels)) == 4
+
+
+def test_numbers_have_their_axis_s_name_in_a_label_alone(cell):
+    [axis] = data(grid_page("t", [cell(steps=5), cell(steps=10)]))["axes"]
+    assert (axis["heads"], axis["labels"]) == (["5", "10"], ["steps 5", "steps 10"])

@@ -17,6 +17,14 @@ function sized(element, ...shown) {
   element.style.setProperty("--h", height);
 }
 
+const varying = varyingSettings();  // the names of those that are not the same in all pictures
+
+function varyingSettings() {
+  const seen = new Map();
+  for (const [name, text] of cells.flatMap(cell => cell.settings)) seen.set(name, (seen.get(name) ?? new Set()).add(text));
+  return new Set([...seen.keys()].filter(name => seen.get(name).size > 1));
+}
+
 const pairs = entries => entries.flatMap(([name, text]) => [make("dt", {}, name), make("dd", {}, text)]);
 
 function open(cell) {
@@ -25,12 +33,16 @@ function open(cell) {
   find(".missing", view).textContent = find("[role=status]", view).textContent = "";
   sized(find(".full", view), cell);
   picture(find("img", view), cell);
-  find(".settings", view).replaceChildren(...pairs(cell.settings));
+  find(".differing", view).replaceChildren(...pairs(cell.settings.filter(([name]) => varying.has(name))));
   find(".results", view).replaceChildren(...pairs(cell.results));
+  find(".settings", view).replaceChildren(...pairs(cell.settings));
+  find("summary", view).textContent = `All ${cell.settings.length} settings`;
   find("pre", view).textContent = cell.command;
+  find(".beside-converged", view).hidden = !referenceOf(cell);
   const i = order.indexOf(cell);
   find(".previous", view).disabled = i <= 0;
   find(".next", view).disabled = i < 0 || i === order.length - 1;
+  soften(view);
   if (!view.open) { view.showModal(); view.focus(); }
 }
 
@@ -48,6 +60,12 @@ view.addEventListener("close", () => { if (!compare.open) focus(opened); });
 find(".previous", view).onclick = () => step("ArrowLeft");
 find(".next", view).onclick = () => step("ArrowRight");
 find(".mark-open", view).onclick = markOpen;
+find(".beside-converged", view).onclick = () => {
+  view.close();
+  marked = [opened, referenceOf(opened)];
+  showMarks();
+  openComparison();
+};
 find(".copy", view).onclick = async () => {
   const command = find("pre", view), said = find("[role=status]", view);
   try {
@@ -101,6 +119,7 @@ function openComparison() {
     if (kind === "settings") same.hidden = lines.length > 0;
   }
   cut(50);
+  soften(compare);
   compare.showModal();
   slider.focus();
 }
@@ -110,5 +129,7 @@ function differences(a, b) {
     make("th", { scope: "row" }, name), make("td", {}, a.get(name) ?? ""), make("td", {}, b.get(name) ?? "")));
 }
 
+compare.addEventListener("keydown", event => { if (event.key === "d" && plain(event)) show("difference"); });
+compare.addEventListener("close", () => focus(order.includes(marked[1]) ? marked[1] : current));
 find(".again").onclick = openComparison;
 find(".clear").onclick = () => { marked = []; showMarks(); focus(current); };

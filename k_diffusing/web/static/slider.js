@@ -1,15 +1,24 @@
-// Two pictures in one place: a left of the line, b right of it.
-const compared = document.querySelector(".compared"), wipe = compared.querySelector(".wipe");
-const slider = compared.querySelector("input"), alone = compared.querySelector("output");
+// Two pictures in one place: under a slider, each alone, or their difference.
+const compared = find(".compared"), wipe = find(".wipe", compared), slider = find("input", compared);
+const told = find("output", compared), gain = find(".gain select", compared), modes = [...compared.querySelectorAll("[data-mode]")];
+
+function show(mode) {
+  wipe.dataset.shown = mode;
+  for (const button of modes) button.ariaPressed = button.dataset.mode === mode;
+  find(".gain", compared).hidden = mode !== "difference";
+  told.textContent = { wipe: "", a: "a is shown", b: "b is shown", difference: "|a − b| is shown" }[mode];
+}
 
 function cut(percent) {
   slider.value = percent;
   wipe.style.setProperty("--cut", slider.value + "%");
-  alone.textContent = { 0: "b alone", 100: "a alone" }[slider.value] ?? "";
-  slider.setAttribute("aria-valuetext", alone.textContent || `a in the left ${slider.value} %, b in the rest`);
+  slider.setAttribute("aria-valuetext", `a in the left ${slider.value} %, b in the rest`);
+  show("wipe");
 }
 
-function flip() { cut(slider.value === "100" ? 0 : 100); }
+function flip() { show(wipe.dataset.shown === "a" ? "b" : "a"); }
+
+function amplify() { wipe.dataset.gain = gain.value; }
 
 function drag(event) {
   if (!event.buttons) return;
@@ -21,10 +30,13 @@ function drag(event) {
 slider.addEventListener("input", () => cut(slider.value));
 for (const kind of ["pointerdown", "pointermove"]) wipe.addEventListener(kind, drag);
 wipe.addEventListener("pointerup", () => slider.focus());
-document.querySelector(".flip").addEventListener("click", flip);
+for (const button of modes) button.addEventListener("click", () => show(button.dataset.mode));
+find(".flip", compared).addEventListener("click", flip);
+gain.addEventListener("change", amplify);
 (compared.closest("dialog") ?? compared).addEventListener("keydown", event => {
-  if (event.key !== " " || event.target.closest("button")) return;  // a button has its own use for the key
+  if (event.key !== " " || event.target.closest("button, select, summary")) return;  // these have their own use for it
   event.preventDefault();
   flip();
 });
+amplify();
 cut(50);
