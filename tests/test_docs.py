@@ -1,4 +1,4 @@
-"""What README and docs/architecture.md say of the code is there, and README's Python blocks run."""
+"""What docs/architecture.md says of the code is there, and the Python blocks of README and of pages run."""
 
 import ast
 import importlib.util
@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import k_diffusing
+from sdxl_comfy_pipeline import StableDiffusionXLPipeline
 
 ROOT = Path(__file__).resolve().parents[1]
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
@@ -68,29 +69,47 @@ def test_the_layers_drawn_are_those_that_are_held():
     assert len(set(heights)) > 9 and heights == sorted(heights)
 
 
-# README's Python, on the demo model.
+# The Python of README and of pages, on the demo model.
 
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-INSTEAD = {  # of what takes weights, a GPU, or a reader's own values
+INSTEAD = {  # of what takes weights, a GPU, a reader's own values, or long
     '"stabilityai/stable-diffusion-xl-base-1.0"': repr(str(ROOT / "demo_models" / "sdxl-shapes")),
     ", dtype=torch.float16": ", dtype=torch.float32",
     ', variant="fp16"': "",
     '.to("cuda")': '.to("cpu")',
     ", ...)": ", num_inference_steps=4)",
+    "num_inference_steps=25": "num_inference_steps=5",
+    "steps=50": "steps=5",
+    "pipe(prompt, sigma_grid=": "pipe(prompt, num_inference_steps=4, sigma_grid=",
 }
+RUN = ["README.md", *(f"docs/{name}.md" for name in ("index", "compare", "schedulers", "sigma_grids"))]
 
 
-def test_readmes_python_runs(tmp_path, monkeypatch):
-    """One after the other, as in a notebook."""
+@pytest.fixture(scope="module")
+def demo():
+    pipe = StableDiffusionXLPipeline.from_pretrained(ROOT / "demo_models" / "sdxl-shapes")
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.mark.parametrize("page", RUN)
+def test_the_python_of_a_page_runs(page, demo, tmp_path, monkeypatch):
+    """One block after the other, as in a notebook that has a pipeline, a prompt, a picture and a file of sigmas."""
     pytest.importorskip("matplotlib").use("Agg")
     monkeypatch.chdir(tmp_path)
-    names = {"__name__": "__main__", "sketch": Image.new("RGB", (128, 128), "red")}
-    for block in BLOCKS:
+    (tmp_path / "my_grid.json").write_text('{"sigmas": [14.6, 5.2, 1.1, 0.2, 0]}')
+    picture = Image.new("RGB", (128, 128), "red")
+    names = {"__name__": "__main__", "pipe": demo, "prompt": "a small red circle", "k_diffusing": k_diffusing}
+    names |= {"sketch": picture, "picture": picture}
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    for block in blocks:
         for there, here in INSTEAD.items():
             block = block.replace(there, here)
-        exec(compile(block, "README.md", "exec"), names)  # our own README, so nothing foreign is run
-    assert len(BLOCKS) == 4 and names["image"].size == (128, 128)
-    assert (tmp_path / "run.json").is_file() and len(names["trace"].calls) > 0
+        exec(compile(block, page, "exec"), names)  # our own pages, so nothing foreign is run
+    assert blocks
+    if "image" in names:
+        assert names["image"].size == (128, 128)
+    if "trace" in names:
+        assert (tmp_path / "run.json").is_file() and len(names["trace"].calls) > 0
 
 
 # The changelog.
