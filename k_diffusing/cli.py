@@ -17,11 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from k_diffusing import models
 from k_diffusing._messages import SAMPLER_FORMS
 from k_diffusing.model.guidance_asked import of_text
-from k_diffusing.names.programs import PROGRAM_NAMES
+from k_diffusing.names.programs import PROGRAM_NAMES, check_program_name
 from k_diffusing.render.launch import say_line
-from k_diffusing.samplers.asked import check_texts
+from k_diffusing.spelled import check_counts, check_spelling
 
 COMPARE = """Run two samplers on the same model, prompt, noise and sigmas, and say where they part first.
 
@@ -101,7 +102,8 @@ def compare(argv: list[str]) -> int:
 def _compare(args: argparse.Namespace) -> int:
     if len(args.samplers) != 2:
         raise ValueError(f"give two samplers to compare, not {len(args.samplers)}")
-    check_texts(args.samplers)
+    check_spelling(args.samplers, [args.grid], args.noise, [args.guidance])
+    _check_run(args, steps=args.steps)
     from k_diffusing.compare.compare import compare_samplers
 
     pipe, (a, b) = _load(args), args.samplers
@@ -119,11 +121,20 @@ def _compare(args: argparse.Namespace) -> int:
     return 0 if comparison.difference.agree else 1
 
 
+def _check_run(args: argparse.Namespace, **numbers: int | None) -> None:
+    """Raise ValueError for weights, a size or a number that cannot be, before torch is imported."""
+    check_counts(height=args.height, width=args.width, **numbers)
+    if args.program is not None:
+        check_program_name(args.program)
+    try:
+        models.check_model(args.model)
+    except models.ModelError as error:
+        raise ValueError(f"--model {error}") from error
+
+
 def _load(args: argparse.Namespace):
     """The pipeline. Raises ValueError for a model that cannot be loaded."""
     import torch
-
-    from k_diffusing import models
 
     models.hide_loading_bars()
     threads = models.DEMOS[args.model].threads if args.model in models.DEMOS else None
@@ -137,9 +148,8 @@ def _load(args: argparse.Namespace):
 
 def _call_keywords(args: argparse.Namespace) -> dict[str, Any]:
     """What both runs are given, the demo's defaults included."""
-    from k_diffusing.models import DEMOS, REAL_PROMPT
-
-    call: dict[str, Any] = DEMOS[args.model].keywords if args.model in DEMOS else {"prompt": REAL_PROMPT}
+    of_demo = args.model in models.DEMOS
+    call: dict[str, Any] = models.DEMOS[args.model].keywords if of_demo else {"prompt": models.REAL_PROMPT}
     if args.program:
         call["program"] = args.program
     if args.noise or not args.program:
@@ -188,7 +198,7 @@ def judge(argv: list[str]) -> int:
 def _judge(args: argparse.Namespace) -> int:
     if args.order is not None and not args.order > 0:
         raise ValueError(f"--order {args.order:g}: an order of accuracy is above 0")
-    check_texts(args.samplers)
+    check_spelling(args.samplers, [args.sigma_grid])
     import torch
 
     from k_diffusing.oracle.judge import judge
@@ -238,7 +248,13 @@ def tune(argv: list[str]) -> int:
 
     parser = _parser("k-diffusing tune", command.TUNE.format(forms=FORMS))
     command.add_options(parser)
-    return _told(lambda args: command.run(args, _load, _call_keywords, say_line), parser.parse_args(argv))
+
+    def checked(args: argparse.Namespace) -> int:
+        check_spelling(args.sampler)
+        _check_run(args, batch_size=args.batch_size)
+        return command.run(args, _load, _call_keywords, say_line)
+
+    return _told(checked, parser.parse_args(argv))
 
 
 def reproduce(argv: list[str]) -> int:

@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
@@ -169,6 +170,25 @@ def pipeline_name(model: str) -> str:
 def weights(model: str) -> str:
     """The folder of a demo model by its name; any other model's name as it is."""
     return DEMOS[model].weights if model in DEMOS else model
+
+
+def check_model(model: str) -> None:
+    """Check that weights can be looked for: torch is not needed, and the hub is not asked.
+
+    Args:
+        model: As `pipeline_name` takes it.
+
+    Raises:
+        ModelError: It is neither weights on this machine nor a name that the hub could know.
+    """
+    name = weights(model)
+    path, choices = Path(name), "give a diffusers folder, a .safetensors file, or a hub name such as owner/name"
+    if path.is_dir() and not (path / "model_index.json").is_file():
+        raise ModelError(f"{model} has no model_index.json, so it holds no pipeline: {choices}")
+    if path.is_file() and path.suffix != ".safetensors":
+        raise ModelError(f"{model} is not a .safetensors file: {choices}")
+    if not path.exists() and not re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
+        raise ModelError(f"{model} does not exist: {choices}")
 
 
 def load(

@@ -4,7 +4,7 @@ from numbers import Integral
 
 import torch
 
-from k_diffusing._messages import unknown
+from k_diffusing.names.noise import check_noise_name
 from k_diffusing.noise.philox import check_philox_size
 from k_diffusing.noise.sources import NOISE_SOURCES, NoiseSource
 from k_diffusing.noise.streams import Generators
@@ -14,11 +14,7 @@ def check_source(noise: str | NoiseSource) -> NoiseSource:
     """The record of a source from its name, or itself. Raises TypeError or ValueError for anything else."""
     if isinstance(noise, NoiseSource):
         return noise
-    choices = f"choose one of {', '.join(NOISE_SOURCES)}"
-    if not isinstance(noise, str):
-        raise TypeError(f"noise is the name of a source, not {noise!r}: {choices}")
-    if noise not in NOISE_SOURCES:
-        raise ValueError(f"{unknown('noise', noise, NOISE_SOURCES)} Or {choices}")
+    check_noise_name(noise)
     return NOISE_SOURCES[noise]
 
 

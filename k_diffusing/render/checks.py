@@ -6,7 +6,6 @@ torch, diffusers and k_diffusion are imported in the functions that need them.
 import argparse
 import inspect
 import os
-import re
 from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
@@ -14,12 +13,12 @@ from typing import Any
 
 from k_diffusing._messages import one_line
 from k_diffusing.model.guidance_asked import of_text
-from k_diffusing.names.grids import check_grid_name
+from k_diffusing.models import ModelError, check_model
 from k_diffusing.render.cells import Solver
 from k_diffusing.render.errors import BadInput
 from k_diffusing.render.launch import Ranks
 from k_diffusing.render.script import Script
-from k_diffusing.samplers.asked import check_texts
+from k_diffusing.spelled import check_counts, check_spelling
 
 
 def check(script: Script, args: argparse.Namespace) -> list[Solver]:
@@ -37,12 +36,14 @@ def check(script: Script, args: argparse.Namespace) -> list[Solver]:
         BadInput: Something cannot be: the value, the reason, the choices.
     """
     try:
-        check_spelling(args)
+        check_spelling(args.sampler_texts.values(), args.sigma_grid or (), args.noise)
+        for steps in args.steps or ():
+            check_counts(steps=steps)
+        check_numbers(script, args)
+        check_weights(args.model)
         check_names(script, args)
     except (ValueError, TypeError) as error:
         raise BadInput(error) from error
-    check_numbers(script, args)
-    check_model(args.model)
     solvers = [solver_of_source(script, args, name, source) for name, source in args.sources.items()]
     if args.eta is not None and not any(solver.has_eta for solver in solvers):
         raise BadInput(f"--eta {args.eta[0]:g}: none of these samplers has an option eta: leave it out")
@@ -50,18 +51,9 @@ def check(script: Script, args: argparse.Namespace) -> list[Solver]:
     return solvers
 
 
-def check_spelling(args: argparse.Namespace) -> None:
-    """Answer a misspelt name before torch is imported. Raises ValueError."""
-    check_texts(args.sampler_texts.values())
-    for text in args.sigma_grid or ():
-        name, *_ = text.split(",")
-        if name != "scheduler" and not name.lower().endswith(".json"):
-            check_grid_name(name)
-
-
 def check_names(script: Script, args: argparse.Namespace) -> None:
     """Find the samplers and check what else has a name or a range. Raises ValueError or TypeError."""
-    from k_diffusing.grids.check import check_grid_choice, check_steps
+    from k_diffusing.grids.check import check_grid_choice
     from k_diffusing.grids.given import given_grid
     from k_diffusing.noise.check import check_noise
     from k_diffusing.programs.choose import find_program
@@ -72,8 +64,6 @@ def check_names(script: Script, args: argparse.Namespace) -> None:
     for name, text in args.grid_texts.items():
         check_grid_choice(None if name == "scheduler" else given_grid(text, find_program(args.program).grids))
     check_grids(args)
-    for steps in args.steps or ():
-        check_steps(steps)
     for seed in args.seeds:
         check_noise(args.noise or find_program(args.program).noise, None, seed, images=1)
     for eta, source in product(args.eta or (), args.sources.values()):
@@ -168,15 +158,12 @@ def check_numbers(script: Script, args: argparse.Namespace) -> None:
         raise BadInput(f"--reference {args.reference}: give a number of steps, or 0 for no reference")
 
 
-def check_model(model: str) -> None:
+def check_weights(model: str) -> None:
     """Raise BadInput for what is neither weights on this machine nor the name of weights on the hub."""
-    path, choices = Path(model), "give a diffusers folder, a .safetensors file, or a hub name such as owner/name"
-    if path.is_dir() and not (path / "model_index.json").is_file():
-        raise BadInput(f"--model {model} has no model_index.json, so it holds no pipeline: {choices}")
-    if path.is_file() and path.suffix != ".safetensors":
-        raise BadInput(f"--model {model} is not a .safetensors file: {choices}")
-    if not path.exists() and not re.fullmatch(r"\w[\w.-]*/[\w.-]+", model):
-        raise BadInput(f"--model {model} does not exist: {choices}")
+    try:
+        check_model(model)
+    except ModelError as error:
+        raise BadInput(f"--model {error}") from error
 
 
 def solver_of(sampler) -> Solver:

@@ -8,10 +8,9 @@ import sys
 import textwrap
 from typing import Any
 
-from k_diffusing.models import DEMOS, REAL_WEIGHTS, Model, ModelError, pipeline_class, pipeline_name, weights
+from k_diffusing.models import DEMOS, REAL_WEIGHTS, Model, ModelError, check_model, pipeline_class, pipeline_name
 from k_diffusing.render import pipelines
-from k_diffusing.render.checks import check_model
-from k_diffusing.render.pipelines import BadInput, Script, is_main, say_line
+from k_diffusing.render.pipelines import Script, is_main, say_line
 
 COMMAND = "k-diffusing render"
 RENDER = """Render prompts with samplers, as grids of pictures that the same command goes on with, into output.
@@ -136,10 +135,10 @@ def main(argv: list[str]) -> int:
     if known.help and known.model not in DEMOS:
         model = "demo-flux"  # which has all options
     try:
-        check_model(weights(model))
+        check_model(model)
         name = pipeline_name(model)
-    except (BadInput, ModelError, OSError) as error:
-        say_line(f"error: {error}" if isinstance(error, BadInput) else f"error: --model {error}", file=sys.stderr)
+    except (ModelError, OSError) as error:
+        say_line(f"error: --model {error}", file=sys.stderr)
         return 2
     script, demo = FAMILIES[name]
     script = script._replace(program=COMMAND)

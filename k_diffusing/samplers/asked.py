@@ -6,8 +6,10 @@ Standard library alone: a misspelt name is answered before torch is imported.
 """
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from k_diffusing._messages import SAMPLER_FORMS
 from k_diffusing.names.grids import AUTOMATIC, find_grid
 from k_diffusing.names.programs import check_program_name
 from k_diffusing.names.samplers import NOT_RUN, SamplerNames
@@ -90,13 +92,18 @@ def _elsewhere(text: str, row: SamplerNames) -> str:
 
 
 def check_texts(texts: Iterable[str]) -> None:
-    """Raise ValueError for a sampler or a program that a word of the command line misspells.
+    """Raise ValueError for a sampler, a source, a file or a program that a word of the command line misspells.
 
     Whoever runs it checks the rest.
     """
-    for kind, name, settings in map(sampler_text, texts):
+    for text in texts:
+        kind, name, settings = sampler_text(text)
         if kind == "k":
             _here(name)
+        elif kind.endswith(".py") and not Path(kind).is_file():
+            raise ValueError(f"there is no file {kind}: give {SAMPLER_FORMS}")
+        elif kind not in ("diffusers", "comfy") and not kind.endswith(".py"):
+            raise ValueError(f"unknown sampler source {text!r}: give {SAMPLER_FORMS}")
         parts = (setting.replace(" ", "").partition("=") for setting in settings)
         values = {option: value for option, _, value in parts}
         if values.get("program", "None") != "None":

@@ -10,7 +10,6 @@ from typing import Any
 
 from k_diffusing._files import write_whole
 from k_diffusing._messages import one_line
-from k_diffusing.samplers.asked import check_texts
 
 TUNE = """Find the sigma grid for a model, a sampler and a number of network evaluations.
 
@@ -62,7 +61,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, load: Callable, call_of: Callable, say: Callable) -> int:
     """Run the command. load(args): the pipeline. call_of(args): keywords of its runs. Raises as tune_grid does."""
-    check_texts(args.sampler)
     prompts = _prompts(args)
     if args.pictures < 1 or not args.evaluations or min(args.evaluations) < 2:
         raise ValueError(f"--pictures {args.pictures} --evaluations {args.evaluations}: give 4 pictures and 2 at least")

@@ -71,7 +71,7 @@ def test_noise_of_both_runs(compare, tmp_path):
 
 def test_a_model_that_is_not_there(compare, capsys):
     assert compare(["k:euler", "k:heun", "--model", "no/where/at/all"]) == 2
-    assert "--model no/where/at/all cannot be loaded" in capsys.readouterr().err
+    assert "--model no/where/at/all does not exist" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
