@@ -1,5 +1,8 @@
 """The site of docs/: it builds without a warning, asks for nothing outside, and shows what the code has."""
 
+import html
+import json
+import math
 import os
 import re
 import subprocess
@@ -10,6 +13,9 @@ from pathlib import Path
 import pytest
 
 import k_diffusing
+from k_diffusing.grids.named import SIGMA_GRIDS
+from k_diffusing.names.samplers import SAMPLER_NAMES
+from k_diffusing.samplers.facts import ALL_FACTS, FACTS
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -88,3 +94,53 @@ def test_the_reference_has_every_public_name():
     tables = {name for _, name in homes if name.isupper()}
     assert {(module, name) for module, name in homes if name not in tables} <= shown
     assert all(f"`{name}`" in (DOCS / "api.md").read_text("utf-8") for name in tables)
+
+
+# The cards of the samplers, and the drawings of the grids.
+
+
+@pytest.fixture(scope="module")
+def cards() -> dict[str, str]:
+    """Each sampler's card, as the page has it."""
+    pytest.importorskip("mkdocs")
+    import cards
+
+    data = {name: json.loads((DOCS / "data" / f"{name}.json").read_text("utf-8")) for name in cards.DATA}
+    parts = re.split(r"^### `(\w+)`$", cards.page(data), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_every_sampler_has_a_card(cards):
+    import formulas
+
+    assert set(cards) == set(ALL_FACTS) == set(formulas.FORMULAS) and set(formulas.SOURCES) == set(FACTS)
+
+
+def test_a_card_says_what_tables_and_data_say(cards):
+    found = {row["sampler"]: row for row in json.loads((DOCS / "data" / "samplers.json").read_text("utf-8"))["rows"]}
+    for name, card in cards.items():
+        row = SAMPLER_NAMES.get(name)
+        for other in (*row.comfyui, *row.a1111, *row.diffusers) if row else ():
+            assert f"<code>{html.escape(other)}</code>" in card
+        assert f"<dd>{ALL_FACTS[name]['order']}" in card
+        if name in found:
+            assert all(f"{value:.3f}" in card for model in ("sdxl", "flux") for value in found[name]["w1"][model])
+        noiseless = not ALL_FACTS[name]["stochastic"] or ALL_FACTS[name].get("noiseless", {}) is not None
+        assert ('class="curve"' in card) == (noiseless and not ALL_FACTS[name].get("adaptive"))
+
+
+def test_a_curve_falls_by_the_order(cards):
+    """Down the drawing as far as the errors say: Euler's halves when evaluations double."""
+    import cards as hook
+
+    places = re.search(r'<use href="#axes"/><polyline points="(.+?)"', cards["euler"])[1].split()
+    first, last = ([float(number) for number in places[i].split(",")] for i in (0, -1))
+    slope = math.log(hook.ERRORS[1] / hook.ERRORS[0]) / hook.HEIGHT
+    fell = (last[1] - first[1]) * slope / ((last[0] - first[0]) * math.log(640 / 5) / hook.WIDTH)
+    assert fell == pytest.approx(1.0, abs=0.05)
+
+
+def test_every_grid_is_drawn(site):
+    page = (site / "sigma_grids/index.html").read_text(encoding="utf-8")
+    drawn = re.findall(r'<svg class="grid-drawing".*?aria-label="(\w+), \d+ steps"', page)
+    assert set(drawn) == set(SIGMA_GRIDS) and len(drawn) == len(SIGMA_GRIDS)
