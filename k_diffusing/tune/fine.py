@@ -6,6 +6,7 @@ Of a picture only inner products are kept: N^2 numbers, whatever its size.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from k_diffusing.grids.bounds import with_zero
 from k_diffusing.model.coordinates import LARGEST_FLOW_TIME, flow_time, noise_level
 from k_diffusing.samplers.exponential_multistep import sample_res_3m
 from k_diffusing.tune.pictures import Pictures, as_function
+from k_diffusing.tune.workers import Map
 
 SECOND_FLOW_TIME = 0.99  # next after t = 1, for which LARGEST_FLOW_TIME stands
 
@@ -120,24 +122,29 @@ class Recorder:
         return states, estimates
 
 
-def fine_run(pictures: Pictures, levels: Levels, n: int, tick: Callable[[int], None]) -> Fine:
+def fine_run(pictures: Pictures, levels: Levels, n: int, tick: Callable[[int], None], map: Map = map) -> Fine:
     """Sample pictures by the exponential Adams method of order 3 in n evaluations.
 
-    tick: told of the evaluations after each batch.
+    tick: told of the evaluations after each batch. map: what runs the batches.
     """
-    sigmas, shape = levels.fine(n), ()
-    changes, turns, ends = [], [], []
-    for batch in pictures.batches():
+    sigmas, batches = levels.fine(n), pictures.batches()
+    grid = as_function(levels.grid(sigmas))
+
+    def part(batch: Pictures) -> tuple:
         recorder = Recorder()
-        end = batch.run(recorder.sampler, None, as_function(levels.grid(sigmas)), n)
-        for picture, size in enumerate((end.double() ** 2).sum(1)):
-            states, estimates = recorder.picture(picture)
-            changes.append(_distances(estimates @ estimates.T) / float(size))
-            turns.append(_angles(states - estimates))
-        ends.append(end)
-        shape = recorder.shape
+        end = batch.run(recorder.sampler, None, grid, n)
+        pairs = [recorder.picture(picture) for picture in range(len(batch))]
+        sizes = (end.double() ** 2).sum(1).tolist()
+        changes = [_distances(own @ own.T) / size for (_, own), size in zip(pairs, sizes, strict=True)]
+        return changes, [_angles(states - estimates) for states, estimates in pairs], end, recorder.shape
+
+    parts = []
+    for batch, found in zip(batches, map(part, batches), strict=True):
+        parts.append(found)
         tick(n * len(batch))
-    return Fine(sigmas, np.mean(changes, axis=0), np.mean(turns, axis=0), torch.cat(ends), shape)
+    changes, turns, ends, shapes = zip(*parts, strict=True)
+    change, turn = (np.mean(list(chain(*each)), axis=0) for each in (changes, turns))
+    return Fine(sigmas, change, turn, torch.cat(ends), shapes[0])
 
 
 def _distances(gram: torch.Tensor) -> np.ndarray:

@@ -37,12 +37,15 @@ def ratio(a: Trial, b: Trial) -> Interval:
     return interval([x / max(y, 1e-12) for x, y in zip(a.errors, b.errors, strict=True)])
 
 
-def race(trials: list[Trial], measure: Callable[[Trial, int], None], pictures: int, levels: Levels) -> list[Trial]:
+Measure = Callable[[list[Trial], int], None]
+
+
+def race(trials: list[Trial], measure: Measure, pictures: int, levels: Levels) -> list[Trial]:
     """Judge grids on more and more pictures, dropping the worse and trying variations of the best.
 
     Args:
         trials: All of one number of steps.
-        measure: (trial, count) measures its errors on the first `count` pictures.
+        measure: (trials, count) measures their errors on the first `count` pictures.
         pictures: How many there are.
         levels: Of the model.
 
@@ -69,9 +72,8 @@ def _score(trial: Trial) -> float:
     return trial.score
 
 
-def _measured(trials: list[Trial], measure: Callable[[Trial, int], None], count: int) -> list[Trial]:
-    for trial in trials:
-        measure(trial, count)
+def _measured(trials: list[Trial], measure: Measure, count: int) -> list[Trial]:
+    measure(trials, count)
     return trials
 
 

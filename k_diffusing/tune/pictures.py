@@ -1,5 +1,6 @@
 """Pictures that grids are judged on: a pipeline, what it is told, and a prompt and a seed for each picture."""
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -69,7 +70,7 @@ class Pictures:
         for batch in self.batches():
             trace = Trace(replay=replay and replay(batch.seeds))
             with sampler_errors(find_sampler(sampler).name, sampler, trace):
-                latents = self.pipe(
+                latents = copy.copy(self.pipe)(  # what a call notes on its pipeline is its own
                     **batch.told(), comfy_sampler=sampler, sampler_options=options, sigma_grid=sigma_grid,
                     num_inference_steps=steps, generator=batch.generators(), output_type="latent", trace=trace,
                 ).images  # fmt: skip

@@ -18,6 +18,7 @@ from k_diffusing._versions import PROGRAMS, package_versions
 from k_diffusing.compare.sources import Source, find_source
 from k_diffusing.grids.tuned import FORMAT, TunedGrid
 from k_diffusing.model.fingerprint import fingerprint
+from k_diffusing.samplers.find import find_sampler
 from k_diffusing.samplers.probe import Probe
 from k_diffusing.tune.book import Book, digest
 from k_diffusing.tune.candidates import MODES, OWN, TRIED, Trial, first_trials
@@ -25,6 +26,7 @@ from k_diffusing.tune.fine import Fine, Levels
 from k_diffusing.tune.judge import KEPT, NAMED, Interval, choose, interval, race, ratio
 from k_diffusing.tune.pictures import Pictures
 from k_diffusing.tune.work import FINE, Work, content
+from k_diffusing.tune.workers import prepared, side_by_side
 
 MOVES = 2 * MODES + 1  # variations in a round
 FEWEST = 4  # pictures to choose on
@@ -147,17 +149,18 @@ def tune_grid(
     """
     source = find_source(sampler, pipe.scheduler)
     call = {**(call or {}), **source.keywords}
-    chosen_on, held_out = _pictures(pipe, call, prompts, pictures, seed, batch_size)
+    chosen_on, held_out = _pictures(prepared(pipe), call, prompts, pictures, seed, batch_size)
     levels = Levels.of(chosen_on)
     steps = _steps(chosen_on, source, evaluations, levels)
     facts = _facts(pipe, source, call, chosen_on, held_out, levels)
     book = Book(folder, {name: facts[name] for name in ON_PICTURES}, [source.label, facts["sampler_file"]])
-    work = Work(source, levels, book, tick)
-    fine, fine_held = (work.fine(one, name) for one, name in ((chosen_on, "choice"), (held_out, "held_out")))
-    budgets = [
-        _tuned(work, chosen_on, held_out, fine, fine_held, budget, n)
-        for budget, n in steps.items()
-    ]  # fmt: skip
+    with side_by_side(_at_a_time(pipe, source)) as run_all:
+        work = Work(source, levels, book, tick, run_all)
+        fine, fine_held = (work.fine(one, name) for one, name in ((chosen_on, "choice"), (held_out, "held_out")))
+        budgets = [
+            _tuned(work, chosen_on, held_out, fine, fine_held, budget, n)
+            for budget, n in steps.items()
+        ]  # fmt: skip
     return Tuned(source.label, budgets, facts, held_out, source, work.replay(), fine_held.ends, fine_held.shape)
 
 
@@ -176,6 +179,12 @@ def _pictures(pipe, call, prompts, count: int, seed: int, batch_size: int) -> tu
     seeds = (tuple(range(seed + first, seed + first + count)) for first in (0, count))
     first, second = (Pictures(pipe, call, *pair, batch_size) for pair in zip(told, seeds, strict=True))
     return first, second
+
+
+def _at_a_time(pipe, source: Source) -> int:
+    """How many runs: on a CPU one for each of torch's threads; a user's function may not bear two at a time."""
+    alone = pipe._execution_device.type != "cpu" or find_sampler(source.sampler).custom
+    return 1 if alone else torch.get_num_threads()
 
 
 def _steps(pictures: Pictures, source: Source, evaluations: Sequence[int], levels: Levels) -> dict[int, int]:
@@ -230,14 +239,15 @@ def most_evaluations(evaluations: Sequence[int], pictures: int) -> int:
 def _tuned(work: Work, chosen_on, held_out, fine: Fine, fine_held: Fine, budget: int, n: int) -> Budget:
     """The grid of n steps."""
 
-    def measure(trial: Trial, count: int) -> None:
-        if len(trial.errors) < count:
-            part = slice(len(trial.errors), count)
-            trial.errors += work.errors(chosen_on[part], fine.ends[part], trial)
+    def measure(trials: list[Trial], count: int) -> None:
+        for seen in {len(trial.errors) for trial in trials if len(trial.errors) < count}:
+            part, alike = slice(seen, count), [trial for trial in trials if len(trial.errors) == seen]
+            for trial, errors in zip(alike, work.errors(chosen_on[part], fine.ends[part], alike), strict=True):
+                trial.errors += errors
 
     ranked = race(first_trials(chosen_on, work.levels, fine, n), measure, len(chosen_on), work.levels)
     chosen, named = choose(ranked), [trial for trial in ranked if trial.named]
     others = [trial for trial in first_trials(chosen_on, work.levels, fine, n) if trial.name in (OWN, "karras")]
     told = {trial.name: trial for trial in (chosen, *named, *others)}
-    errors = {name: work.errors(held_out, fine_held.ends, trial) for name, trial in told.items()}
+    errors = dict(zip(told, work.errors(held_out, fine_held.ends, list(told.values())), strict=True))
     return Budget(budget, n, chosen, named[0], ranked, errors)

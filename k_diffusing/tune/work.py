@@ -1,7 +1,7 @@
 """A sampler at work on pictures: its fine runs, and the errors of grids."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,6 +15,7 @@ from k_diffusing.tune.candidates import Trial
 from k_diffusing.tune.fine import Fine, Levels, fine_run
 from k_diffusing.tune.pictures import Pictures, as_function
 from k_diffusing.tune.shared_noise import SharedPath
+from k_diffusing.tune.workers import Map
 
 FINE = 80  # evaluations of the fine run
 NEAR = 0.1  # the relative distance up to which two fine runs end alike: a method of order 1 is 0.02 off
@@ -22,12 +23,21 @@ NEAR = 0.1  # the relative distance up to which two fine runs end alike: a metho
 
 @dataclass(frozen=True)
 class Work:
-    """A sampler on a model, and what is known of it."""
+    """A sampler on a model, and what is known of it.
+
+    Attributes:
+        source: The sampler.
+        levels: Of the model.
+        book: Where what is measured is noted.
+        tick: Told of evaluations.
+        map: As `side_by_side` yields it: what runs pictures.
+    """
 
     source: Source
     levels: Levels
     book: Book
     tick: Callable[[int], None]
+    map: Map = map
 
     @property
     def sampler(self) -> Sampler:
@@ -42,12 +52,14 @@ class Work:
 
     def fine(self, pictures: Pictures, name: str) -> Fine:
         """The fine run, whose end is the sampler's own where that leads elsewhere: with noise, or by CFG++."""
-        found = self.book.fine(name, lambda: fine_run(pictures, self.levels, FINE, self.tick))
+        found = self.book.fine(name, lambda: fine_run(pictures, self.levels, FINE, self.tick, self.map))
         if self.replay() is None and not self.sampler.uses_uncond:
             return found
 
+        grid = self.levels.grid(found.sigmas)
+
         def own() -> Fine:
-            ends = self._run(pictures, as_function(self.levels.grid(found.sigmas)), FINE)
+            ends = torch.cat(list(self.map(lambda part: self.run(part, grid), pictures.batches())))
             self.tick(FINE * len(pictures))
             return replace(found, ends=ends)
 
@@ -56,18 +68,20 @@ class Work:
         same = self.sampler.custom and float(near.max()) < NEAR  # the same equation, and the fine run is nearer to it
         return found if same else other
 
-    def errors(self, pictures: Pictures, ends: torch.Tensor, trial: Trial) -> list[float]:
-        """Of each picture."""
-        key = digest([pictures.seeds, trial.grid])
-        if key not in self.book.errors:
-            steps = len(trial.grid) - 1
-            found = self._run(pictures, as_function(trial.grid), steps)
+    def errors(self, pictures: Pictures, ends: torch.Tensor, trials: Sequence[Trial]) -> list[list[float]]:
+        """Of each trial's grid those of each picture."""
+        keys = [digest([pictures.seeds, trial.grid]) for trial in trials]
+        missing = {key: trial for key, trial in zip(keys, trials, strict=True) if key not in self.book.errors}
+        runs = self.map(lambda trial: self.run(pictures, trial.grid), missing.values())
+        for (key, trial), found in zip(missing.items(), runs, strict=True):
             self.book.note(key, ((found - ends).norm(dim=1) / ends.norm(dim=1)).tolist())
-            self.tick(steps * len(pictures))
-        return self.book.errors[key]
+            self.tick((len(trial.grid) - 1) * len(pictures))
+        return [self.book.errors[key] for key in keys]
 
-    def _run(self, pictures: Pictures, grid: Callable, steps: int) -> torch.Tensor:
-        return pictures.run(self.source.sampler, self.source.options, grid, steps, self.replay())
+    def run(self, pictures: Pictures, grid: Sequence[float]) -> torch.Tensor:
+        """The pictures' final latents [P, elements] on a grid."""
+        options, steps = self.source.options, len(grid) - 1
+        return pictures.run(self.source.sampler, options, as_function(grid), steps, self.replay())
 
 
 def content(sampler: str | Callable) -> str | None:

@@ -12,6 +12,7 @@ from k_diffusing.trace.record import Trace
 from k_diffusing.tune.candidates import Trial
 from k_diffusing.tune.judge import choose, interval
 from k_diffusing.tune.shared_noise import SharedPath
+from k_diffusing.tune.workers import Encoded
 
 PROMPT = {"prompt_embeds": torch.zeros(1, 5, 16), "pooled_prompt_embeds": torch.zeros(1, 16)}
 CALL = {**PROMPT, "guidance_scale": 1.0, "height": 32, "width": 32}
@@ -188,3 +189,24 @@ def test_bad_input(asked, said):
     given = {"sampler": "euler", "evaluations": (4,), "call": CALL, "pictures": 4} | asked
     with pytest.raises(ValueError, match=said):
         tune_grid(oracle_sdxl(), **given)
+
+
+def test_what_runs_side_by_side_is_the_same():
+    """Two runs at a time and one: equal to the last bit, and torch has its threads again."""
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(tune_grid(oracle_sdxl(), "euler", (4,), call=CALL, pictures=4).to_json())
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert found[0] == found[1]
+
+
+def test_a_prompt_is_encoded_once():
+    encoded = []
+    encode = Encoded(lambda *args, **kwargs: encoded.append((args, kwargs)) or len(encoded))
+    assert [encode(["a"], device="cpu"), encode(["a"], device="cpu"), encode(["b"], device="cpu")] == [1, 1, 2]
+    assert encode(PROMPT["prompt_embeds"]) == 3 and encode(PROMPT["prompt_embeds"]) == 4, "tensors are not kept"
