@@ -18,6 +18,7 @@ PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"```sh\n(.*?)```(?:\n\n((?:    [^\n]+\n)+))?", re.DOTALL)
 OWN = re.search(r"def sample_midpoint.*?return x\n", README.read_text(encoding="utf-8"), re.DOTALL)[0]
 FASTER = {"render": ["--steps", "2", "--reference", "0"]}  # the last of two that are given counts
+A1111 = "a square\nSteps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7, Seed: 42, Size: 1024x1024"
 RUN = ("compare", "judge", "reproduce", "render")
 
 
@@ -76,6 +77,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     workflow = workflows.change(workflow, "5", width=1024, height=1024)
     workflow = workflows.change(workflow, "6", text="a (large:1.2) yellow square")
     workflows.write_picture(tmp_path / "ComfyUI_00001_.png", prompt=json.dumps(workflow))
+    workflows.write_picture(tmp_path / "00001-42.png", parameters=A1111)
     (tmp_path / "prompts.txt").write_text("a small red circle\n", encoding="utf-8")
     return tmp_path
 

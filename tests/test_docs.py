@@ -6,6 +6,7 @@ import re
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -78,10 +79,16 @@ INSTEAD = {  # of what takes weights, a GPU, a reader's own values, or long
     '.to("cuda")': '.to("cpu")',
     ", ...)": ", num_inference_steps=4)",
     "num_inference_steps=25": "num_inference_steps=5",
+    '"num_inference_steps": 20': '"num_inference_steps": 5',
+    "pipe(prompt, comfy_sampler=": "pipe(prompt, num_inference_steps=5, comfy_sampler=",
     "steps=50": "steps=5",
     "pipe(prompt, sigma_grid=": "pipe(prompt, num_inference_steps=4, sigma_grid=",
 }
-RUN = ["README.md", *(f"docs/{name}.md" for name in ("index", "compare", "schedulers", "sigma_grids"))]
+RUN = [
+    "README.md",
+    *(f"docs/{name}.md" for name in ("index", "compare", "schedulers", "sigma_grids")),
+    *(f"docs/from_{name}.md" for name in ("diffusers", "comfyui", "a1111")),
+]
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +115,8 @@ def test_the_python_of_a_page_runs(page, demo, tmp_path, monkeypatch):
     assert blocks
     if "image" in names:
         assert names["image"].size == (128, 128)
+    if "before" in names:
+        assert np.array_equal(names["before"], names["image"])
     if "trace" in names:
         assert (tmp_path / "run.json").is_file() and len(names["trace"].calls) > 0
 
