@@ -3,13 +3,13 @@
 # make parity: docs/parity.md, measured anew.   make bench: docs/step_cost.md and docs/grid_cost.md.
 # make figures: all pictures of README and docs. Measurements that docs/*.json lack are made: two hours if all do.
 # make mutants: how many small changes to six parts of the package the tests notice: hours; make mutants PARTS=noise: one.
-# make docs: the site, into site/.
+# make docs: the site, into site/.   make test-pages: the pages in a headless Chromium, the system's or that of CHROME.
 # All make the virtual environment .venv first, with the command .venv/bin/k-diffusing; a second call re-uses it.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: samples published test types docs parity bench figures mutants lint clean
+.PHONY: samples published test test-pages types docs parity bench figures mutants lint clean
 
 samples: $(VENV)/.installed
 	$(BIN)/python test.py
@@ -26,6 +26,9 @@ test: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-pages: $(VENV)/.pages
+	$(BIN)/python -m pytest -m browser tests/pages_in_browser
 
 types: $(VENV)/.installed
 	$(BIN)/pyright --pythonpath $(BIN)/python
@@ -60,6 +63,10 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements.txt -r requirements-dev.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
+	touch $@
+
+$(VENV)/.pages: $(VENV)/.installed
+	$(BIN)/python -m pip install --disable-pip-version-check -q --no-build-isolation -e '.[pages]'
 	touch $@
 
 $(VENV)/.docs: $(VENV)/.installed

@@ -256,7 +256,7 @@ def test_steps_are_told_where_no_axis_has_them_and_evaluations_differ(cell):
 def test_words_that_a_picture_kept_are_told_under_it(cell):
     kept = {"evaluations": 5, "adherence": {"shape": False, "colour": True, "one object": False}}
     text = grid_page("t", [cell(result=kept), cell(seed=1, result={"adherence": {"shape": True}}), cell(seed=2)])
-    assert '<small class="kept lost">1 of 3 words, not shape, one object</small>' in text
+    assert '<small class="kept lost">1 of 3 words<span>, not shape, one object</span></small>' in text
     assert '<small class="kept">1 of 1 words</small>' in text and text.count('class="kept') == 2
     assert [one["kept"] for one in data(text)["cells"]] == [[1, 3], [1, 1], [0, 0]]
 

@@ -72,10 +72,7 @@ function chip(axis, value, text) {
   const isolate = () => { only(axis, alone(axis, value) ? undefined : value); change(); };
   box.onchange = () => { hidden[axis][box.checked ? "delete" : "add"](value); change(); };
   box.onkeydown = event => { if (event.key === "Enter") { event.preventDefault(); isolate(); } };
-  const label = make("label", { title: value, ondblclick: isolate }, box, make("span", {}, text));
-  const button = make("button", { type: "button", className: "only", tabIndex: -1, textContent: "only", onclick: isolate });
-  button.ariaLabel = `only ${text}`;
-  return make("span", { className: "chip" }, label, button);
+  return make("label", { className: "chip", title: value, ondblclick: isolate }, box, make("span", {}, text));
 }
 
 // Each control shows what is so, whatever changed it.

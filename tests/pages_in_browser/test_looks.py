@@ -1,0 +1,116 @@
+"""All pages on a phone and on a desk, light and dark: words are whole, colours apart, controls named, focus is seen."""
+
+from pathlib import Path
+
+import made_pages
+import pytest
+
+LOOKS = Path(__file__).with_name("looks.js").read_text(encoding="utf-8")
+WRITERS = {
+    "grid": made_pages.write_grid,
+    "compare": made_pages.write_comparison,
+    "tune": made_pages.write_tuned,
+    "again": made_pages.write_again,
+}
+CONTROLS = {"button", "link", "combobox", "checkbox", "slider", "dialog", "image", "region"}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Each page's file, made when it is asked for."""
+    made = {}
+
+    def file(name):
+        return (
+            made.setdefault(name, None)
+            or made.update({name: WRITERS[name](tmp_path_factory.mktemp(name))})
+            or made[name]
+        )
+
+    return file
+
+
+@pytest.fixture(params=WRITERS)
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def page(visit, files, name, width, scheme):
+    page = visit(files(name), width, scheme)
+    for summary in page.locator("summary:visible").all():
+        if not summary.evaluate("one => one.parentElement.open"):
+            summary.click()
+    return page
+
+
+def looks(page, name):
+    return page.evaluate(f"() => ({LOOKS}).{name}()")
+
+
+def states(page, name):
+    """The page as it opens, and with each of its dialogs."""
+    yield "page"
+    if name == "grid":
+        page.locator("main figure a").nth(4).click()
+        page.locator("#view summary").click()
+        yield "full size"
+        page.get_by_role("button", name="Compare with converged").click()
+        yield "comparison"
+
+
+def test_no_word_is_broken_and_nothing_sticks_out(page, name):
+    for state in states(page, name):
+        assert not looks(page, "brokenWords"), state
+        assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"], state
+        inside = "all => all.every(one => one.scrollWidth <= one.clientWidth + 1)"
+        assert page.locator("dialog[open], header").evaluate_all(inside), state
+
+
+def test_texts_stand_out_from_their_paper(page, name):
+    for state in states(page, name):
+        assert not looks(page, "faint"), state
+
+
+def test_every_control_has_a_name(page, name):
+    session = page.context.new_cdp_session(page)
+    for state in states(page, name):
+        nodes = session.send("Accessibility.getFullAXTree")["nodes"]
+        found = [
+            (node["role"]["value"], node.get("name", {}).get("value", ""))
+            for node in nodes
+            if not node["ignored"] and node["role"]["value"] in CONTROLS
+        ]
+        assert found and not [role for role, named in found if not named], state
+
+
+def test_each_control_is_reached_by_tab_and_seen_to_be(page):
+    """The pictures of a grid are one stop: arrows move among them."""
+    stops, reached = looks(page, "stops"), {}
+    for _ in range(len(stops) + 1):  # once it may be the browser's own, between the last and the first
+        page.keyboard.press("Tab")
+        label, outline = looks(page, "focused")
+        reached[label] = outline
+    reached.pop("BODY", None)
+    assert set(stops) <= set(reached) and [label for label, outline in reached.items() if outline < 2] == []
+
+
+def test_nothing_moves_by_itself(page):
+    page.emulate_media(reduced_motion="reduce")
+    assert looks(page, "moving") == 0
+
+
+@pytest.mark.parametrize("name", ["compare", "tune", "again"])
+def test_the_slider_of_each_page(page):
+    slider, pressed = page.get_by_role("slider"), page.locator(".modes [aria-pressed=true]")
+    slider.focus()
+    page.keyboard.press("Home")
+    assert slider.input_value() == "0" and pressed.inner_text() == "Slider"
+    page.keyboard.press("Space")
+    assert pressed.inner_text() == "a" and page.locator(".wipe .letter:visible").all_inner_texts() == ["a"]
+    for mode in ("b", "Difference", "Slider"):
+        page.get_by_role("button", name=mode, exact=True).click()
+        assert pressed.inner_text() == mode
+    box = page.locator(".wipe").bounding_box()
+    page.mouse.click(box["x"] + 0.75 * box["width"], box["y"] + 20)
+    assert slider.input_value() == "75"
