@@ -80,11 +80,15 @@ def flux_pair(pipes, sampler, **settings):
     return ours.images, pipes[1](**given, sampler=sampler, output="images", **settings, **noise_of(settings))
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=str)
-@pytest.mark.parametrize("sampler", SAMPLERS)
+# Without dpm_adaptive as a program runs it: the tiny network's noise is too much for the range that it goes through.
+SDXL_RUNS = [
+    (sampler, settings) for sampler in SAMPLERS for settings in SETTINGS
+    if not (sampler == "dpm_adaptive" and "program" in settings)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("sampler, settings", SDXL_RUNS, ids=str)
 def test_sdxl_is_our_pipelines(sdxl, sampler, settings):
-    if sampler == "dpm_adaptive" and "program" in settings:
-        settings = {}  # the tiny network's noise is too much for the range that a program has it go through
     assert largest_difference(*sdxl_pair(sdxl, sampler, **settings)) == 0
 
 

@@ -60,15 +60,30 @@ def test_offloading_from_a_gpu(family, how):
 # The meta device is as strict as a GPU is slow: to read a value raises, and so do CPU tensors that are not 0-dim.
 
 
+@pytest.fixture(scope="module")
+def strict():
+    """Both pipelines with their network on the meta device, and their prompts there."""
+    made_ones = {}
+    for family in FAMILIES:
+        pipe = made(family)
+        network(pipe).to("meta")
+        made_ones[family] = pipe, {name: embeds.to("meta") for name, embeds in prompts(family).items()}
+    return made_ones
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_check_of_the_result_waits_for_the_device(strict, family):
+    """The one read of a value in a call, which shows that on the meta device any would raise."""
+    pipe, prompt = strict[family]
+    with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
+        run(pipe, output_type="latent", **prompt)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("sampler", NOT_ADAPTIVE)
-def test_no_step_waits_for_the_device(family, sampler, monkeypatch):
+def test_no_step_waits_for_the_device(strict, family, sampler, monkeypatch):
     """All but the check of the result for nan, once a call. dpm_adaptive must read its error at each step."""
-    pipe = made(family)
-    network(pipe).to("meta")
-    prompt = {name: embeds.to("meta") for name, embeds in prompts(family).items()}
-    with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
-        run(pipe, sampler, output_type="latent", **prompt)
+    pipe, prompt = strict[family]
     monkeypatch.setattr(FiniteCheck, "look", lambda self: None)
     assert run(pipe, sampler, output_type="latent", **prompt).device.type == "meta"
 
