@@ -48,7 +48,7 @@ from k_diffusing.trace.record import Trace, chosen_trace
 class FluxPipeline(diffusers.FluxPipeline):
     """diffusers' `FluxPipeline`, with the sampling algorithm given as a function.
 
-    Everything of diffusers' class works as it does there; `__call__` takes nine more keywords.
+    Everything of diffusers' class works as it does there; `__call__` takes more keywords.
     """
 
     _callback_tensor_inputs = [*diffusers.FluxPipeline._callback_tensor_inputs, "denoised"]

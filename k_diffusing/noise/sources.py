@@ -92,7 +92,12 @@ def _a1111_streams(generators: Generators, images: int, device) -> Streams:
 
 @dataclass(frozen=True)
 class NoiseSource:
-    """A source. streams(generators, images, device) makes its `Streams`; seeded: from the generators' seeds alone."""
+    """A source of noise.
+
+    Attributes:
+        streams: (generators, images, device) -> its `Streams`.
+        seeded: Whether these come from the generators' seeds alone.
+    """
 
     name: str
     reproduces: str

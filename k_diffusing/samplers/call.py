@@ -50,17 +50,28 @@ def run_sampler(
 ) -> torch.Tensor:
     """Sample: from x at noise level sigmas[0] to sigmas[-1].
 
-    denoiser: (x, sigma) -> denoised, x of shape [B, ...] in float32 or wider, sigma of shape [B].
-    sigmas: n + 1 decreasing values on the CPU (0-dim CPU tensors mix with any device without a sync), the last
-    one usually 0; a grid of one value has no step. A single step to 0 is one evaluation, and its result the denoised
-    latents. A sampler that takes a range stops at the last sigma above 0; if the grid ends at 0, one Euler step goes on
-    from there. generator: source of all step noise, one or one per image; None: torch's global one.
-    noise(x, sigmas, kind): makes the noise_sampler(sigma, sigma_next) in its place. derivative: stands in for `to_d`.
-    observer: its `begin_step(index, x, sigma)` is called with the state at the start of every step, before any network
-    evaluation in it, and may change x in place. watch_noise(draw): stands between the sampler and draw(interval), its
-    unit noise for an Interval.
+    A single step to 0 is one evaluation, and its result the denoised latents. A sampler that takes a range stops at the
+    last sigma above 0; if the grid ends at 0, one Euler step goes on from there.
 
-    Raises RuntimeError where dpm_adaptive finds no step that it accepts.
+    Args:
+        sampler: its record, as `find_sampler` gives it.
+        denoiser: (x, sigma) -> denoised, sigma of shape [B].
+        x: [B, ...] in float32 or wider.
+        sigmas: n + 1 decreasing values on the CPU (0-dim CPU tensors mix with any device without a sync), the last one
+            usually 0; a grid of one value has no step.
+        options: of the sampler.
+        generator: source of all step noise, one or one per image; None: torch's global one.
+        noise: (x, sigmas, kind) -> the noise_sampler(sigma, sigma_next) in its place.
+        derivative: stands in for `to_d`.
+        observer: its `begin_step(index, x, sigma)` is called with the state at the start of every step, before any
+            network evaluation in it, and may change x in place.
+        watch_noise: stands between the sampler and draw(interval), its unit noise for an Interval.
+
+    Returns:
+        x at sigmas[-1].
+
+    Raises:
+        RuntimeError: dpm_adaptive finds no step that it accepts.
     """
     if len(sigmas) == 1:
         return x

@@ -18,8 +18,12 @@ def find_sampler(sampler: str | Callable | Sampler) -> Sampler:
     A name is one here, with or without `sample_`, or one in ComfyUI, A1111 or diffusers; a sigma grid that it implies,
     as "DPM++ 2M Karras" does, is no part of the record.
 
-    Raises ValueError for an unknown name, and for one that implies options, which a record has not; TypeError for a
-    callable that cannot be called as a sampler.
+    Args:
+        sampler: A name, a function, or a record, which is returned as it is.
+
+    Raises:
+        ValueError: The name is unknown, or implies options, which a record has not.
+        TypeError: The callable cannot be called as a sampler.
     """
     if isinstance(sampler, Sampler):
         return sampler

@@ -14,23 +14,37 @@ from k_diffusing.samplers.facts import FACTS, OUR_FACTS
 class Sampler:
     """One sampling function, and what a caller must know of it.
 
-    order: of accuracy, as published. measured: the order measured on a smooth model with the default options, noise
-    apart, if it is another. nfe_per_step: network evaluations in a step. nfe_first: those in the first steps, if they
-    take others; nfe_last: those in the last steps of a grid that ends at 0, or of any grid if ends_alike. stochastic:
-    adds noise with its default options. derivative_only: uses the model only as (x - denoised) / sigma. noise: the
-    kind it draws, "churn" (only if s_churn > 0), "gaussian", "brownian" or None. takes: "sigmas" (a grid) or
-    "sigma_range" (sigma_min, sigma_max and, unless adaptive, n). sigma_grid: the named grid it is known to need, or
-    None.
-    single_step: whether the function, if it takes a grid, can go from sigma to 0 in its first step.
-    flow_coordinates: "flow" if it is written for those. grid_scheduler: whose sigmas it wants where the user gives
-    none; None: those of the pipeline's scheduler. keeps_bounds: whether it is a diffusers scheduler's own step, which
-    puts the bounds of its config on the denoised sample. last_step: whether one that takes a range is led on from its
-    end to 0 by an Euler step, for which it has an evaluation less. uses_uncond: whether it asks for the estimate
-    without the prompt (CFG++).
-
-    Of ours alone: family, and the module of this package that has the function. sources: papers. aliases: other names.
-    noiseless: the options with which a stochastic one adds no noise, None if it always does; twin: the sampler that
-    it then is. distilled: whether it is for models distilled to few steps.
+    Attributes:
+        name: without `sample_`.
+        function: with k-diffusion's signature.
+        order: of accuracy, as published.
+        nfe_per_step: network evaluations in a step.
+        stochastic: adds noise with its default options.
+        derivative_only: uses the model only as (x - denoised) / sigma.
+        noise: the kind it draws, "churn" (only if s_churn > 0), "gaussian", "brownian" or None.
+        takes: "sigmas" (a grid) or "sigma_range" (sigma_min, sigma_max and, unless adaptive, n).
+        adaptive: chooses its own steps.
+        sigma_grid: the named grid it is known to need, or None.
+        single_step: whether the function, if it takes a grid, can go from sigma to 0 in its first step.
+        custom: whether it is a function of the user's.
+        flow_coordinates: "flow" if it is written for those.
+        grid_scheduler: whose sigmas it wants where the user gives none; None: those of the pipeline's scheduler.
+        keeps_bounds: whether it is a diffusers scheduler's own step, which puts the bounds of its config on the
+            denoised sample.
+        last_step: whether one that takes a range is led on from its end to 0 by an Euler step, for which it has an
+            evaluation less.
+        uses_uncond: whether it asks for the estimate without the prompt (CFG++).
+        measured: the order measured on a smooth model with the default options, noise apart, if it is another.
+        nfe_first: evaluations in the first steps, if they take others.
+        nfe_last: those in the last steps of a grid that ends at 0, or of any grid if ends_alike.
+        ends_alike: whether a grid that ends above 0 has the same last steps.
+        family: of ours: what it belongs with.
+        module: of ours: the module of this package that has the function.
+        sources: of ours: papers.
+        aliases: of ours: other names.
+        noiseless: the options with which a stochastic one adds no noise, None if it always does.
+        twin: the sampler that it then is.
+        distilled: whether it is for models distilled to few steps.
     """
 
     name: str
