@@ -1,8 +1,8 @@
 # make samples: every sampler through both pipelines, into output/.   make test: the tests.   make types: pyright.
 # make published: the pictures of make samples made anew, as those that the project publishes.
-# make parity: docs/parity.md, measured anew.   make bench: docs/step_cost.md and docs/grid_cost.md.
-# make figures: all pictures of README and docs. Measurements that docs/*.json lack are made: two hours if all do.
-# make mutants: how many small changes to six parts of the package the tests notice: hours; make mutants PARTS=noise: one.
+# make parity, make bench, make mutants: some of the measurements, made anew; minutes, minutes, hours.
+# make figures: all figures of README and docs, from docs/data. What that lacks is measured: three hours if it lacks all,
+# and hours more for the mutants. python -m benchmarks list: what there is.
 # make docs: the site, into site/.   make test-pages: the pages in a headless Chromium, the system's or that of CHROME.
 # All make the virtual environment .venv first, with the command .venv/bin/k-diffusing; a second call re-uses it.
 PYTHON ?= python3
@@ -16,10 +16,7 @@ samples: $(VENV)/.installed
 	$(BIN)/python test_flux.py
 
 published: $(VENV)/.installed
-	rm -f output/published.sha256 output/*-manifest.json
-	$(BIN)/python test.py
-	$(BIN)/python test_flux.py
-	$(BIN)/python -m k_diffusing.render.published
+	$(BIN)/python -m benchmarks run published --again
 
 test: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -37,8 +34,7 @@ docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 parity: $(VENV)/.installed
-	$(BIN)/python benchmarks/parity.py > docs/parity.md.new
-	mv docs/parity.md.new docs/parity.md
+	$(BIN)/python -m benchmarks run parity --again
 
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/step_cost.py > docs/step_cost.md.new
@@ -47,16 +43,11 @@ bench: $(VENV)/.installed
 	mv docs/grid_cost.md.new docs/grid_cost.md
 	cat docs/step_cost.md docs/grid_cost.md
 
-figures: samples
-	$(BIN)/python benchmarks/older_flux.py
-	$(BIN)/python benchmarks/samplers_evaluations.py
-	$(BIN)/python benchmarks/convergence.py
-	$(BIN)/python benchmarks/caption_adherence.py
-	$(BIN)/python -m benchmarks run samplers
-	$(BIN)/python benchmarks/sigma_grids.py
+figures: $(VENV)/.installed
+	$(BIN)/python -m benchmarks run all
 
 mutants: $(VENV)/.installed
-	nice $(BIN)/python benchmarks/mutants.py $(PARTS)
+	nice $(BIN)/python -m benchmarks run mutants --again
 
 $(VENV)/.installed: requirements.txt requirements-dev.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12) and "k-diffusion needs Python 3.11 or 3.12: make PYTHON=python3.12")'

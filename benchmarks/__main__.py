@@ -4,7 +4,7 @@
     python -m benchmarks run NAME ...    measure what their data lack, then fill; all: every one
     python -m benchmarks fill [NAME ...] draw the pictures and fill the pages, from the data alone
 
-A run that is ended goes on where it was. --again measures all anew.
+A run that is ended goes on where it was. --again measures all anew, --only part=noise the rows of which this is so.
 """
 
 import argparse
@@ -16,16 +16,19 @@ import time
 from benchmarks import data as datas
 from benchmarks import pages, style
 from benchmarks.every import BENCHMARKS
-from benchmarks.record import Benchmark
+from benchmarks.record import Benchmark, Row
 
 
-def run(benchmark: Benchmark, again: bool) -> None:
-    """Measure what is missing, row by row into the data file."""
+def run(benchmark: Benchmark, again: bool = False, only: dict[str, str] | None = None) -> None:
+    """Measure what is missing, row by row into the data file; again: all; only: anew the rows with these values."""
     if lacking := needed(benchmark):
         raise SystemExit(f"{benchmark.name} needs {lacking} in the environment: docs/figures.md says of what")
     data = datas.read(benchmark.name)
     rows = [] if again or datas.is_stale(benchmark, data) else data["rows"]
-    wanted, start = datas.missing(benchmark, rows), time.monotonic()
+    rows = [row for row in rows if not (only and has(row, only))]
+    wanted, start = [cell for cell in datas.missing(benchmark, rows) if not only or has(cell, only)], time.monotonic()
+    if only and not wanted:
+        raise SystemExit(f"{benchmark.name} has no row with {only}; the first is {data['rows'][0]}")
     if not wanted or benchmark.measure is None:
         return
     for row in benchmark.measure(wanted):
@@ -36,17 +39,31 @@ def run(benchmark: Benchmark, again: bool) -> None:
         start = time.monotonic()
 
 
+def has(row: Row, values: dict[str, str]) -> bool:
+    """Whether a row has these values, as they were typed."""
+    return all(str(row.get(key)) == value for key, value in values.items())
+
+
 def run_all(again: bool) -> int:
-    """One after the other, each in a process of its own; how many failed."""
+    """Those that lack something one after the other, each in a process of its own; then fill. How many failed."""
     failed = []
     for benchmark in BENCHMARKS:
+        if benchmark.measure is None or (is_whole(benchmark) and not again):
+            continue
         if lacking := needed(benchmark):
             print(f"{benchmark.name}: left out, as it needs {lacking} in the environment", flush=True)
-        elif benchmark.measure:
-            command = [sys.executable, "-m", "benchmarks", "run", benchmark.name, *(["--again"] if again else [])]
-            failed += [benchmark.name] * bool(subprocess.run(command, cwd=datas.ROOT).returncode)
+            continue
+        command = [sys.executable, "-m", "benchmarks", "run", benchmark.name, *(["--again"] if again else [])]
+        failed += [benchmark.name] * bool(subprocess.run(command, cwd=datas.ROOT).returncode)
+    fill([*BENCHMARKS])
     print(f"failed: {', '.join(failed)}" if failed else "all are done")
     return len(failed)
+
+
+def is_whole(benchmark: Benchmark) -> bool:
+    """Whether it has all its rows, and of the settings and weights that there are now."""
+    data = datas.read(benchmark.name)
+    return not datas.missing(benchmark, data["rows"]) and not datas.is_stale(benchmark, data)
 
 
 def needed(benchmark: Benchmark) -> str:
@@ -108,6 +125,7 @@ def main(argv: list[str] | None = None) -> int:
     running = commands.add_parser("run", help="measure what the data lack, then fill")
     running.add_argument("names", nargs="+", metavar="NAME", help="benchmarks, or all")
     running.add_argument("--again", action="store_true", help="measure all rows anew")
+    running.add_argument("--only", nargs="+", default=[], metavar="KEY=VALUE", help="measure these rows anew")
     filling = commands.add_parser("fill", help="draw the pictures and fill the pages")
     filling.add_argument("names", nargs="*", metavar="NAME", help="benchmarks; all if none is named")
     asked = parser.parse_args(argv)
@@ -119,8 +137,8 @@ def main(argv: list[str] | None = None) -> int:
         return min(run_all(asked.again), 1)
     else:
         for benchmark in named(asked.names):
-            run(benchmark, asked.again)
-            fill([benchmark])
+            run(benchmark, asked.again, dict(pair.split("=", 1) for pair in asked.only))
+            fill([benchmark, *(other for other in BENCHMARKS if other.measure is None)])
     return 0
 
 

@@ -1,40 +1,33 @@
-"""What ComfyUI makes of the demo models, in a few figures: tests/programs/golden/comfyui.json.
-
-    python benchmarks/comfyui_goldens.py path/to/ComfyUI [folder of packages that it needs]
+"""What ComfyUI makes of the demo models, in a few figures, which the tests hold our runs to.
 
 For each cell the mean, the standard deviation and four elements of the final latents; for each grid all noise levels
 and what the network is told. Cells in which a rounding error grows beyond STEADY are left out: on another machine they
 would be other pictures, with either program.
 """
 
-import argparse
 import itertools
 import json
-import sys
-from pathlib import Path
+from collections.abc import Iterable
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+from benchmarks.comfyui_agreement import GRIDS
+from benchmarks.data import ROOT, made
+from benchmarks.record import Benchmark, Row
+from k_diffusing._files import write_whole
+from k_diffusing._versions import package_versions
+from k_diffusing.names.samplers import SAMPLER_NAMES
+from k_diffusing.samplers.facts import ALL_FACTS, FACTS
 
-from comfyui_side import ROOT, Cell, ComfyUI, apart  # noqa: E402
-
-from k_diffusing._files import write_whole  # noqa: E402
-from k_diffusing._versions import package_versions  # noqa: E402
-from k_diffusing.names.samplers import SAMPLER_NAMES  # noqa: E402
-from k_diffusing.samplers.records import ALL_SAMPLERS, SAMPLERS  # noqa: E402
-
-FILE = ROOT / "tests" / "programs" / "golden" / "comfyui.json"
-GRIDS = (
-    "normal", "karras", "exponential", "sgm_uniform", "simple", "ddim_uniform", "beta", "linear_quadratic",
-    "kl_optimal",
-)  # fmt: skip
+FILE = "tests/programs/golden/comfyui.json"
 STEADY = 5e-5
 
 
-def cells() -> list[Cell]:
+def runs() -> list:
     """A spread: every sampler on every grid of one of the two models, and what else can be set."""
+    from benchmarks.comfyui_side import Cell
+
     found = []
     sizes = itertools.cycle([(8, 8), (6, 10), (12, 8)])
-    for (i, sampler), (j, grid) in itertools.product(enumerate(SAMPLERS), enumerate(GRIDS)):
+    for (i, sampler), (j, grid) in itertools.product(enumerate(FACTS), enumerate(GRIDS)):
         height, width = next(sizes)
         more = {"steps": (4, 3, 6, 5)[(i + j) % 4], "seed": 1 + 10 * i + j, "height": height, "width": width}
         if (i + j) % 2:
@@ -42,7 +35,7 @@ def cells() -> list[Cell]:
         else:
             found.append(Cell("sdxl", sampler, grid, cfg=(5.0, 1.0)[j // 2 % 2], **more))
     listed = [name for name, row in SAMPLER_NAMES.items() if row.comfyui]
-    others = [name for name in listed if name in ALL_SAMPLERS and name not in SAMPLERS]
+    others = [name for name in listed if name in ALL_FACTS and name not in FACTS]
     found += [Cell(model, name, "simple", 5, 3, 2.0) for name in others for model in ("sdxl", "flux")]
     found += [Cell("sdxl", "euler", "normal", steps, 2, 3.0) for steps in (1, 2, 7, 13, 20)]
     found += [Cell("flux", "dpmpp_2m_sde", "simple", steps, 2) for steps in (1, 2, 7, 12)]
@@ -58,14 +51,14 @@ def cells() -> list[Cell]:
     return found
 
 
-def figures(latents) -> dict:
+def figures(latents) -> Row:
     """What is kept of latents."""
     flat, n = latents.flatten(), latents.numel()
     places = (0, n // 3, 2 * n // 3, n - 1)
     return {"mean": float(flat.mean()), "std": float(flat.std()), "elements": [float(flat[place]) for place in places]}
 
 
-def grids(theirs: ComfyUI) -> list[dict]:
+def grids(theirs) -> list[Row]:
     """All noise levels and timesteps of each grid, of a few lengths."""
     found = []
     for model, grid, (sampler, steps) in itertools.product(
@@ -79,30 +72,37 @@ def grids(theirs: ComfyUI) -> list[dict]:
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("comfyui", type=Path, help="its folder")
-    parser.add_argument("packages", type=Path, nargs="?", help="the folder of packages that it needs")
-    args = parser.parse_args()
-    theirs, kept = ComfyUI(args.comfyui, args.packages), []
-    for cell in cells():
+def measure(cells: list[Row]) -> Iterable[Row]:
+    from benchmarks.comfyui_side import apart, comfyui
+
+    theirs, steady = comfyui(), []
+    for cell in runs():
         latents, floor = theirs.latents(cell), theirs.floor(cell)
         apart_by = apart(latents, theirs.ours.latents(cell))
         print(f"{cell.settings()}  floor {floor:.0e}  ours {apart_by:.0e}", flush=True)
         if floor < STEADY:
-            kept.append(cell.settings() | figures(latents))
-    made = {
-        "made by": "python benchmarks/comfyui_goldens.py path/to/ComfyUI", "ComfyUI": theirs.version,
-        **package_versions("torch", "torchsde"), "dtype": "float32",
-    }  # fmt: skip
-    lists = {"cells": kept, "grids": grids(theirs)}
-    text = json.dumps(made | dict.fromkeys(lists, []), indent=1)
+            steady.append(cell.settings() | figures(latents))
+    write_golden(theirs.version, {"cells": steady, "grids": grids(theirs)})
+    yield made(ROOT / FILE)
+
+
+def write_golden(version: str, lists: dict[str, list[Row]]) -> None:
+    """One row a line."""
+    made_by = {"made by": "python -m benchmarks run comfyui_goldens", "ComfyUI": version}
+    head = made_by | package_versions("torch", "torchsde") | {"dtype": "float32"}
+    text = json.dumps(head | dict.fromkeys(lists, []), indent=1)
     for name, rows in lists.items():
         lines = ",\n".join(json.dumps(row) for row in rows)
         text = text.replace(f'"{name}": []', f'"{name}": [\n{lines}\n]')
-    FILE.parent.mkdir(exist_ok=True)
-    write_whole(FILE, f"{text}\n".encode())
+    write_whole(ROOT / FILE, f"{text}\n".encode())
 
 
-if __name__ == "__main__":
-    main()
+BENCHMARK = Benchmark(
+    name="comfyui_goldens",
+    about="Figures of ComfyUI's own runs of the demo models, to which tests/programs holds ours.",
+    takes="20 minutes",
+    cells=lambda: [{"file": FILE}],
+    measure=measure,
+    models=("demo", "demo-flux"),
+    needs=("COMFYUI",),
+)

@@ -3,12 +3,15 @@
     theirs = ComfyUI("path/to/ComfyUI", packages="folder of packages it needs, if they are not installed")
     theirs.latents(Cell("sdxl", "euler", "karras"))
 
+`comfyui()` is the one whose folder COMFYUI names, with the packages in COMFYUI_SITE.
+
 Their checkpoints are the demo models' weights, renamed by ComfyUI's own tables. Three things of theirs are changed,
 as the demo models are smaller than what they know: the UNet's groups in GroupNorm, the width of SDXL's embedding of
 sizes, and the channels of FLUX's latents. Prompts are the embeddings that our pipelines make.
 """
 
 import logging
+import os
 import sys
 import types
 from pathlib import Path
@@ -16,12 +19,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
+from benchmarks import demos  # noqa: F401  for the folder of the tests' support
+from k_diffusing.models import DEMOS
 
-from program_cells import SIDE, Cell, Ours  # noqa: E402
-
-from k_diffusing.models import DEMOS  # noqa: E402
+from program_cells import SIDE, Cell, Ours  # isort: skip
 
 # What ComfyUI calls the shapes that are in the demo models' configs.
 UNET = {
@@ -111,6 +112,11 @@ class ComfyUI:
         sides = (("prompt_embeds", "pooled_prompt_embeds"), ("negative_prompt_embeds", "negative_pooled_prompt_embeds"))
         positive, negative = ([[told[text], {"pooled_output": told[pooled], **more}]] for text, pooled in sides)
         return positive, negative
+
+
+def comfyui() -> ComfyUI:
+    """The one that the environment names."""
+    return ComfyUI(os.environ["COMFYUI"], os.environ.get("COMFYUI_SITE"))
 
 
 def _weights(demo: str, part: str) -> dict[str, torch.Tensor]:

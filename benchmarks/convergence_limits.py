@@ -1,6 +1,4 @@
-"""What samplers converge to, and how near that is to the exact answer: figures that docs/convergence.md gives.
-
-    python benchmarks/convergence_limits.py    # five minutes on one core
+"""What samplers converge to, and how near that is to the exact answer.
 
 - SDXL's mixture, whose ODE has an exact solution: the common limit and lms's against it, what the last Euler step
   leaves, what the start leaves.
@@ -8,35 +6,52 @@
 - SDXL's demo model, the worst of the four pictures: dpmpp_2m and heun by their steps.
 """
 
-import sys
-from pathlib import Path
+import functools
+from collections.abc import Iterable
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "demo_models"), str(ROOT / "benchmarks")]
-
-import figure_style  # noqa: E402
-import torch  # noqa: E402
-from convergence import SEED, flow_karras, relative_rms  # noqa: E402
-from shapes import evaluation_scenes  # noqa: E402
-
-from k_diffusing.models import DEMOS  # noqa: E402
-from k_diffusing.oracle.closed_form import draw, oracle_sdxl, training_sigmas  # noqa: E402
-from k_diffusing.oracle.mixture import MIXTURE, wasserstein  # noqa: E402
+from benchmarks.convergence import flow_karras, rounded
+from benchmarks.data import select
+from benchmarks.demos import SEED, demo_pipeline
+from benchmarks.errors import relative_rms
+from benchmarks.pages import markdown_table
+from benchmarks.record import Benchmark, Data, Row
 
 WORST = 2  # of the four pictures
+LMS_STEPS, LIMIT_STEPS = (80, 400), 640  # lms' and its limit's; the worst picture's limit's
+MIXTURE_STEPS = {"dpmpp_2m": 1000, "heun": 500, "lms": 320}
+LAST_STEP, START = "the last Euler step alone", "start"
+ENDS, ORDERS = ("to 0", "to t = 0.03"), (1, 2, 3, 4)
+WORST_STEPS = {"dpmpp_2m": (40, 80, 160, 240), "heun": (40, 80)}
 
 
-def line(*cells) -> None:
-    print("| " + " | ".join(str(cell) for cell in cells) + " |", flush=True)
+def cells() -> list[Row]:
+    mixture = [{"of": "mixture", "run": run} for run in (*MIXTURE_STEPS, LAST_STEP, START)]
+    lms = [{"of": "lms", "grid": end, "order": order} for end in ENDS for order in ORDERS]
+    worst = [{"of": "worst", "sampler": name, "steps": n} for name, steps in WORST_STEPS.items() for n in steps]
+    return [*mixture, *lms, *worst]
 
 
-def apart(a: torch.Tensor, b: torch.Tensor) -> str:
+def measure(cells: list[Row]) -> Iterable[Row]:
+    import torch
+
+    torch.set_num_threads(1)
+    kinds = {"mixture": on_the_mixture, "lms": lms_by_order, "worst": of_the_worst_picture}
+    for cell in cells:
+        yield cell | kinds[cell["of"]](cell)
+
+
+def apart(a, b) -> float:
     """Relative RMS difference of one image."""
-    return f"{relative_rms(a, b)[0]:.2g}"
+    return rounded(relative_rms(a, b)[0], 2)
 
 
-def exact(noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def exact(noise):
     """The ODE's solution at sigma 0 from a state of this noise: with an Euler step from sigma_min, and all exact."""
+    import torch
+
+    from k_diffusing.oracle.closed_form import training_sigmas
+    from k_diffusing.oracle.mixture import MIXTURE
+
     smallest, largest = float(training_sigmas()[0]), float(training_sigmas()[-1])
     rank = MIXTURE.cdf(noise.double() * (largest**2 + 1) ** 0.5, largest)
     at_smallest = MIXTURE.quantile(rank, smallest)
@@ -44,59 +59,90 @@ def exact(noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return stepped, MIXTURE.quantile(rank)
 
 
-def mixture() -> None:
-    pipe, side = oracle_sdxl(), 32
+def on_the_mixture(cell: Row, side: int = 32) -> Row:
+    """How far a run is from the limit with an Euler step last and from the exact solution; W1 of the start."""
+    import torch
+
+    from k_diffusing.oracle.closed_form import draw, oracle_sdxl
+    from k_diffusing.oracle.mixture import wasserstein
+
+    if cell["run"] == START:
+        even = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
+        return {"w1": rounded(wasserstein(exact(torch.special.ndtri(even))[1]))}
     stepped, solution = exact(torch.randn(1, 4, side, side, generator=torch.Generator().manual_seed(SEED)))
-    drawn = {
-        name: draw(pipe, name, steps, SEED, side=side, sigma_grid="karras")
-        for name, steps in (("dpmpp_2m", 1000), ("heun", 500), ("lms", 320))
-    }
-    line("SDXL's mixture", "to the limit with an Euler step last", "to the exact solution")
-    line("---", "---:", "---:")
-    for name, latents in {**drawn, "the last Euler step alone": stepped}.items():
-        line(name, apart(latents, stepped), apart(latents, solution))
-    even = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
-    _, carried = exact(torch.special.ndtri(even))
-    print(f"\nW1 of the start, carried exactly to sigma 0: {wasserstein(carried):.4f}\n")
+    found = stepped
+    if cell["run"] in MIXTURE_STEPS:
+        steps = MIXTURE_STEPS[cell["run"]]
+        found = draw(oracle_sdxl(), cell["run"], steps, SEED, side=side, sigma_grid="karras")
+    return {"to the limit": apart(found, stepped), "to the solution": apart(found, solution)}
 
 
-def picture(pipe, demo: str, sampler: str, steps: int, sigma_grid, index: int, **options) -> torch.Tensor:
+@functools.cache
+def picture(demo: str, sampler: str, steps: int, sigma_grid, index: int, order: int | None = None):
     """The final latents of the picture with this index."""
-    return pipe(
-        evaluation_scenes(WORST + 1)[index].caption, **DEMOS[demo].call, output_type="latent",
-        comfy_sampler=sampler, num_inference_steps=steps, sigma_grid=sigma_grid, sampler_options=options,
-        generator=torch.Generator().manual_seed(SEED + index),
+    import torch
+    from shapes import evaluation_scenes
+
+    from k_diffusing.models import DEMOS
+
+    return demo_pipeline(demo)(
+        evaluation_scenes(index + 1)[index].caption, **DEMOS[demo].call, output_type="latent",
+        comfy_sampler=sampler, num_inference_steps=steps, sigma_grid=sigma_grid,
+        sampler_options={"order": order} if order else None, generator=torch.Generator().manual_seed(SEED + index),
     ).images  # fmt: skip
 
 
-def lms_by_order() -> None:
-    pipe = figure_style.demo_pipeline("demo-flux")
-    grids = {"to 0": flow_karras, "to t = 0.03": lambda schedule, n: flow_karras(schedule, n)[:-1]}
-    line("lms on the FLUX demo, 80 steps", *(f"order {order}" for order in (1, 2, 3, 4)))
-    line("---", *["---:"] * 4)
-    for title, grid in grids.items():
-        limit = picture(pipe, "demo-flux", "dpmpp_2m", 400, grid, 0)
-        line(title, *(apart(picture(pipe, "demo-flux", "lms", 80, grid, 0, order=n), limit) for n in (1, 2, 3, 4)))
-    print()
+def to_the_last_time(schedule, n: int):
+    return flow_karras(schedule, n)[:-1]
 
 
-def worst_picture() -> None:
-    pipe, steps = figure_style.demo_pipeline("demo"), (40, 80, 160, 240)
-    limit = picture(pipe, "demo", "dpmpp_2m", 640, "karras", WORST)
-    line("SDXL demo, the worst picture", *(f"{n} steps" for n in steps))
-    line("---", *["---:"] * len(steps))
-    for name in ("dpmpp_2m", "heun"):
-        counts = steps if name == "dpmpp_2m" else steps[:2]
-        errors = [apart(picture(pipe, "demo", name, n, "karras", WORST), limit) for n in counts]
-        line(name, *errors, *[""] * (len(steps) - len(errors)))
+def lms_by_order(cell: Row) -> Row:
+    grid = flow_karras if cell["grid"] == ENDS[0] else to_the_last_time
+    found = picture("demo-flux", "lms", LMS_STEPS[0], grid, 0, cell["order"])
+    return {"error": apart(found, picture("demo-flux", "dpmpp_2m", LMS_STEPS[1], grid, 0))}
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    mixture()
-    lms_by_order()
-    worst_picture()
+def of_the_worst_picture(cell: Row) -> Row:
+    found = picture("demo", cell["sampler"], cell["steps"], "karras", WORST)
+    return {"error": apart(found, picture("demo", "dpmpp_2m", LIMIT_STEPS, "karras", WORST))}
 
 
-if __name__ == "__main__":
-    main()
+def mixture_table(data: Data) -> str:
+    rows = []
+    for run in (*MIXTURE_STEPS, LAST_STEP):
+        [row] = select(data, of="mixture", run=run)
+        steps = f", {MIXTURE_STEPS[run]} steps" if run in MIXTURE_STEPS else ""
+        rows.append([run + steps, f"{row['to the limit']:.2g}", f"{row['to the solution']:.2g}"])
+    return markdown_table(["SDXL's mixture", "to the limit with an Euler step last", "to the exact solution"], rows)
+
+
+def start(data: Data) -> str:
+    """W1 of the start, carried exactly to sigma 0."""
+    return f"{select(data, of='mixture', run=START)[0]['w1']:.4f}"
+
+
+def lms_table(data: Data) -> str:
+    rows = [[end, *(f"{row['error']:.2g}" for row in select(data, of="lms", grid=end))] for end in ENDS]
+    return markdown_table(
+        [f"lms on the FLUX demo, {LMS_STEPS[0]} steps", *(f"order {order}" for order in ORDERS)], rows
+    )
+
+
+def worst_table(data: Data) -> str:
+    rows = []
+    for name in WORST_STEPS:
+        errors = [f"{row['error']:.2g}" for row in select(data, of="worst", sampler=name)]
+        rows.append([name, *errors, *[""] * (len(WORST_STEPS["dpmpp_2m"]) - len(errors))])
+    return markdown_table(["SDXL demo, the worst picture", *(f"{n} steps" for n in WORST_STEPS["dpmpp_2m"])], rows)
+
+
+BENCHMARK = Benchmark(
+    name="convergence_limits",
+    about="What samplers converge to, against the exact answer where one is known.",
+    takes="5 minutes",
+    cells=cells,
+    measure=measure,
+    settings={"seed": SEED},
+    models=("demo", "demo-flux"),
+    tables={"mixture": mixture_table, "start": start, "lms": lms_table, "worst": worst_table},
+)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 from pathlib import Path
 
 from benchmarks.record import Benchmark, Data, Row
@@ -37,10 +38,11 @@ def write(name: str, data: Data) -> None:
 
 def head(benchmark: Benchmark) -> Data:
     """What stands above rows that are measured now."""
+    theirs = {"ComfyUI": comfyui_version()} if "COMFYUI" in benchmark.needs else {}
     return {
         "measured": datetime.date.today().isoformat(),
         "machine": f"{_processor()}, {os.cpu_count()} cores",
-        "versions": package_versions(*PROGRAMS),
+        "versions": package_versions(*PROGRAMS) | theirs,
         **conditions(benchmark),
     }
 
@@ -80,6 +82,17 @@ def weights_digest(model: str) -> str:
     for path in sorted(WEIGHTS[model].rglob("*.safetensors")):
         found.update(path.read_bytes())
     return found.hexdigest()[:12]
+
+
+def made(path: Path) -> Row:
+    """What the row of a file says of it, which was itself what was made."""
+    return {"file": path.relative_to(ROOT).as_posix(), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def comfyui_version() -> str:
+    """Of the ComfyUI whose folder COMFYUI names."""
+    text = (Path(os.environ["COMFYUI"]) / "comfyui_version.py").read_text(encoding="utf-8")
+    return re.search(r'__version__ = "(.+?)"', text)[1]
 
 
 def _processor() -> str:

@@ -1,30 +1,30 @@
-"""Mutation testing: how many small changes to a part of the package its tests notice.
+"""How many small changes to six parts of the package its tests notice.
 
-python benchmarks/mutants.py                     # all SUBJECTS, one after the other: hours
-python benchmarks/mutants.py run_folder noise    # these
-python benchmarks/mutants.py --sample 200 noise  # 200 of its mutants, drawn at random
-python benchmarks/mutants.py --left noise        # the mutants of the last run that no test has killed, as diffs
-
-mutmut works on a copy of the tree in mutants/SUBJECT, and a second run tries what has changed since. Whatever is left
-is explained in docs/mutants.md. Exit code 1 if a subject has less than LEAST of its mutants killed.
+mutmut works on a copy of the tree in mutants/PART, and a second run tries what has changed since. Whatever is left is
+explained in docs/mutants.md; `python -m benchmarks.mutants PART` shows it, as diffs.
 """
 
-import argparse
 import json
 import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks.data import ROOT
+from benchmarks.intervals import wilson
+from benchmarks.pages import markdown_table
+from benchmarks.record import Benchmark, Data, Row
+
 COPIES = ROOT / "mutants"
-LEAST = 0.9
+LEAST = 0.9  # of its mutants a part should have killed
 PROCESSES = 2
 PACKAGE = "k_diffusing"
+SAMPLES = {"samplers_patch": 240, "sampling_run": 220}  # so many of these parts, drawn at random
 # What is changed of the package, and the tests that say the most of it in the least time: each mutant is tried on those
 # of them that call it.
-SUBJECTS = {
+PARTS = {
     "run_folder": (["render/folder.py", "render/weights.py"], ["render/test_folder.py"]),
     "sigma_grids": (
         ["grids/*.py"],
@@ -72,7 +72,7 @@ pytest_add_cli_args_test_selection = {tests}
 pytest_add_cli_args = ["-p", "no:cacheprovider", "-W", "ignore", "-k", "not ({slow})"]
 timeout_constant = 30
 """
-# mutmut names its tests in no order. The first of a subject's files are the fastest.
+# mutmut names its tests in no order. The first of a part's files are the fastest.
 ORDER = """
 
 def pytest_collection_modifyitems(items):
@@ -81,17 +81,17 @@ def pytest_collection_modifyitems(items):
 """
 
 
-def copy_of(subject: str) -> Path:
-    """The tree as git has it, with mutmut's settings for this subject. mutmut itself copies from there to mutants/ in
+def copy_of(part: str) -> Path:
+    """The tree as git has it, with mutmut's settings for this part. mutmut itself copies from there to mutants/ in
     it, where the tests run, and by the files' times knows what has changed."""
-    folder = COPIES / subject
+    folder = COPIES / part
     files = subprocess.check_output(["git", "ls-files", "-z"], cwd=ROOT, text=True).split("\0")[:-1]
     for place in (folder, folder / "mutants"):
         shutil.rmtree(place / "tests", ignore_errors=True)  # which may have other files now
         for file in filter(lambda file: (ROOT / file).is_file(), files):
             (place / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / file, place / file)
-    sources, tests = SUBJECTS[subject]
+    sources, tests = PARTS[part]
     for place in (folder, folder / "mutants"):
         with (place / "tests" / "conftest.py").open("a", encoding="utf-8") as conftest:
             conftest.write(ORDER.format(files=[f"tests/{name}" for name in tests]))
@@ -133,42 +133,50 @@ def try_mutants(folder: Path, sample: int | None) -> None:
     mutmut(folder, *run, *random.Random(0).sample(names, min(sample, len(names))))
 
 
-def interval(killed: int, tried: int) -> tuple[float, float]:
-    """Wilson's: of 95 % for the share of all, from a sample."""
-    z, share = 1.96, killed / tried
-    middle, half = share + z**2 / 2 / tried, z * (share * (1 - share) / tried + z**2 / 4 / tried**2) ** 0.5
-    return (middle - half) / (1 + z**2 / tried), (middle + half) / (1 + z**2 / tried)
+def cells() -> list[Row]:
+    return [{"part": part, "sample": SAMPLES.get(part)} for part in PARTS]
 
 
-def report(subject: str, show: bool) -> bool:
-    """Print what became of a subject's mutants; whether enough are killed. One that runs out of time is killed."""
-    made = statuses(COPIES / subject)
-    tried = {name: status for name, status in made.items() if status != "not checked"}
-    live = [name for name, status in tried.items() if status in ("survived", "no tests", "suspicious")]
-    killed, count = len(tried) - len(live), len(tried)
-    text = f"{subject:16} {killed:4} of {count:4} killed, {killed / count:.1%}"
-    if count < len(made):
-        low, high = interval(killed, count)
-        text += f" ({low:.1%} to {high:.1%} of all {len(made)})"
-    print(text, flush=True)
-    for name in live if show else []:
-        print(mutmut(COPIES / subject, "show", name))
-    return killed >= LEAST * count
+def measure(cells: list[Row]) -> Iterable[Row]:
+    for cell in cells:
+        try_mutants(copy_of(cell["part"]), cell["sample"])
+        made, tried, left = outcome(cell["part"])
+        yield cell | {"killed": len(tried) - len(left), "tried": len(tried), "made": len(made)}
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("subjects", nargs="*", metavar="subject", help=f"of {', '.join(SUBJECTS)}; all of them")
-    parser.add_argument("--sample", type=int, metavar="N", help="try N mutants of each, drawn at random")
-    parser.add_argument("--left", action="store_true", help="show those of the last run that live, and try none")
-    asked = parser.parse_args(argv)
-    enough = []
-    for subject in asked.subjects or SUBJECTS:
-        if not asked.left:
-            try_mutants(copy_of(subject), asked.sample)
-        enough.append(report(subject, asked.left))
-    return int(not all(enough))
+def outcome(part: str) -> tuple[dict[str, str], list[str], list[str]]:
+    """All mutants of a part with what became of them, those tried, and those that live.
+
+    One that runs out of time does not live.
+    """
+    made = statuses(COPIES / part)
+    tried = [name for name, status in made.items() if status != "not checked"]
+    return made, tried, [name for name in tried if made[name] in ("survived", "no tests", "suspicious")]
+
+
+def table(data: Data) -> str:
+    """A part a line; of a sample the interval that all are in."""
+    rows = []
+    for row in data["rows"]:
+        low, high = wilson(row["killed"], row["tried"])
+        sample = f"{row['tried']} of {row['made']}, drawn at random: {100 * low:.1f} to {100 * high:.1f} % of all"
+        share = f"{100 * row['killed'] / row['tried']:.1f} %"
+        tried = sample if row["tried"] < row["made"] else "all"
+        rows.append([row["part"], str(row["killed"]), str(row["tried"]), share, tried])
+    return markdown_table(["part", "killed", "of", "share", "tried"], rows)
+
+
+BENCHMARK = Benchmark(
+    name="mutants",
+    about="How many small changes to six parts of the package the tests notice.",
+    takes="hours",
+    cells=cells,
+    measure=measure,
+    tables={"table": table},
+)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    for part in sys.argv[1:]:
+        for name in outcome(part)[2]:
+            print(mutmut(COPIES / part, "show", name))

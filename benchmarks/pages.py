@@ -12,7 +12,7 @@ from benchmarks.data import ROOT
 from benchmarks.record import Benchmark, Data
 from k_diffusing._files import write_whole
 
-PLACE = re.compile(r"(<!-- figures: (\w+)\.([\w-]+) -->)(.*?)(<!-- end -->)", re.DOTALL)
+PLACE = re.compile(r"(<!-- figures: ([a-z0-9_]+)\.([a-z0-9_-]+) -->)(.*?)(<!-- end -->)", re.DOTALL)
 
 
 def pages() -> list[Path]:
@@ -65,13 +65,18 @@ def fill(benchmarks: list[Benchmark]) -> list[Path]:
 
 def measured_by(name: str, data: Data) -> str:
     """How, when, for how long and on what the rows were measured."""
-    minutes = sum(row.get("seconds", 0) for row in data["rows"]) / 60
-    took = f" in {minutes:.0f} minutes" if minutes > 1 else ""
+    minutes = round(sum(row.get("seconds", 0) for row in data["rows"]) / 60)
+    took = f" in {minutes} minutes" if minutes > 1 else ""
     versions = ", ".join(f"{package} {version}" for package, version in data["versions"].items())
     return f"Measured by `python -m benchmarks run {name}`{took} ({data['measured']}; {data['machine']}; {versions})."
 
 
-def markdown_table(head: list[str], rows: list[list[str]]) -> str:
-    """The first column to the left, all others to the right."""
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+def markdown_table(head: list[str], rows: list[list[str]], left: int = 1) -> str:
+    """So many columns to the left, all others to the right."""
+    lines = [head, ["---"] * left + ["---:"] * (len(head) - left), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def power(value: float) -> str:
+    """One digit and the power of ten: 6e-6."""
+    return f"{value:.0e}".replace("e-0", "e-").replace("e+00", "") if value else "0.0"

@@ -6,8 +6,10 @@ CFG++ samplers have a weight of their own kind. On SDXL the grid is karras, on F
 import io
 from collections.abc import Iterable
 
-from benchmarks import style
+from benchmarks.data import made
 from benchmarks.record import Benchmark, Row
+from benchmarks.style import IMAGES
+from k_diffusing._files import write_whole
 from k_diffusing.samplers.facts import ALL_FACTS
 
 STEPS, TILE, COLUMNS, SEED = 10, 96, 9, 0
@@ -36,7 +38,9 @@ def measure(cells: list[Row]) -> Iterable[Row]:
             picture = drawn(pipe, name, models.DEMOS[cell["model"]].keywords, GRIDS[cell["model"]])
             sheet.paste(picture.resize((TILE, TILE)), (TILE * (i % COLUMNS), TILE * (i // COLUMNS)))
         sheet.save(content, format="webp", quality=80, method=6)
-        yield cell | style.save_picture(f"samplers-{cell['model']}.webp", content.getvalue())
+        path = IMAGES / f"samplers-{cell['model']}.webp"
+        write_whole(path, content.getvalue())
+        yield cell | made(path)
 
 
 def drawn(pipe, name: str, keywords: dict, grid: str | None):

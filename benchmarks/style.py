@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from benchmarks.data import ROOT
-from benchmarks.record import Benchmark, Data, Row
+from benchmarks.record import Benchmark, Data
 from k_diffusing._files import write_whole
 
 IMAGES = ROOT / "docs" / "images"
@@ -76,13 +76,6 @@ def drawn_from(path: Path) -> str | None:
 
     with Image.open(path) as picture:
         return getattr(picture, "text", {}).get(DRAWN_FROM)
-
-
-def save_picture(name: str, content: bytes) -> Row:
-    """Save a picture that is itself what was made, in docs/images; what its row says of it."""
-    IMAGES.mkdir(parents=True, exist_ok=True)
-    write_whole(IMAGES / name, content)
-    return {"picture": name, "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def spread(wanted: list[float], gap: float, low: float, high: float) -> list[float]:

@@ -1,47 +1,70 @@
 """What a trace costs: time of a traced call over that of a plain one, on the demo models.
 
-    python benchmarks/trace_cost.py
-
 28 steps of euler at 128 x 128, one thread; plain and traced calls take turns, and the medians are compared.
 """
 
 import statistics
-import sys
 import time
-from pathlib import Path
+from collections.abc import Iterable
 
-import torch
+from benchmarks.data import select
+from benchmarks.demos import demo_pipeline
+from benchmarks.pages import markdown_table
+from benchmarks.record import Benchmark, Data, Row
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from k_diffusing.models import DEMOS, hide_loading_bars, load  # noqa: E402
-from k_diffusing.trace.record import Trace  # noqa: E402
-
-TURNS = 15
-KINDS = {"plain": lambda: None, "statistics": lambda: Trace(), "tensors": lambda: Trace(tensors=True)}
+TURNS, STEPS = 15, 28
+TITLES = {"demo": "SDXL demo", "demo-flux": "FLUX demo"}
+KINDS = ("plain", "statistics", "tensors")
 
 
-def seconds(pipe, call: dict, trace: Trace | None) -> float:
-    start = time.perf_counter()
-    pipe(**call, num_inference_steps=28, generator=torch.Generator().manual_seed(0), trace=trace)
-    return time.perf_counter() - start
+def cells() -> list[Row]:
+    return [{"model": model} for model in TITLES]
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    hide_loading_bars()
-    for model, demo in DEMOS.items():
-        pipe, call = load(model), demo.keywords
-        seconds(pipe, call, None)
-        times = {kind: [] for kind in KINDS}
-        for _ in range(TURNS):
-            for kind, make in KINDS.items():
-                times[kind].append(seconds(pipe, call, make()))
-        medians = {kind: statistics.median(values) for kind, values in times.items()}
-        ratios = ", ".join(f"{kind} {medians[kind] / medians['plain']:.3f}" for kind in KINDS)
-        print(f"{model}: plain call {medians['plain']:.2f} s; over it: {ratios}")
+def measure(cells: list[Row]) -> Iterable[Row]:
+    for cell in cells:
+        yield cell | medians(cell["model"])
 
 
-if __name__ == "__main__":
-    main()
+def medians(model: str) -> Row:
+    """Seconds of a plain call, and the others' over them."""
+    from k_diffusing.models import DEMOS
+    from k_diffusing.trace.record import Trace
+
+    pipe, call = demo_pipeline(model), DEMOS[model].keywords
+    makes = {"plain": lambda: None, "statistics": Trace, "tensors": lambda: Trace(tensors=True)}
+    seconds(pipe, call, None)
+    times = {kind: [] for kind in KINDS}
+    for _ in range(TURNS):
+        for kind in KINDS:
+            times[kind].append(seconds(pipe, call, makes[kind]()))
+    found = {kind: statistics.median(times[kind]) for kind in KINDS}
+    return {kind: round(found[kind] / (1 if kind == "plain" else found["plain"]), 3) for kind in KINDS}
+
+
+def seconds(pipe, call: dict, trace) -> float:
+    import torch
+
+    start = time.thread_time()
+    pipe(**call, num_inference_steps=STEPS, generator=torch.Generator().manual_seed(0), trace=trace)
+    return time.thread_time() - start
+
+
+def table(data: Data) -> str:
+    rows = []
+    for model, title in TITLES.items():
+        [row] = select(data, model=model)
+        rows.append([title, f"{row['plain']:.2f}", *(f"{row[kind]:.3f}" for kind in KINDS[1:])])
+    return markdown_table(["", "seconds of a call", "with a trace, times as long", "with `tensors=True`"], rows)
+
+
+BENCHMARK = Benchmark(
+    name="trace_cost",
+    about="The time of a traced call over that of a plain one.",
+    takes="2 minutes",
+    cells=cells,
+    measure=measure,
+    settings={"turns": TURNS, "steps": STEPS},
+    models=("demo", "demo-flux"),
+    tables={"table": table},
+)

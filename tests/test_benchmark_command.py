@@ -77,6 +77,14 @@ def test_an_ended_run_goes_on(squares, work, tmp_path, capsys):
     assert work.measured == [1, 2, 3, 1, 2, 3]
 
 
+def test_rows_with_a_value_are_measured_anew(squares, work):
+    command.main(["run", "squares"])
+    command.main(["run", "squares", "--only", "n=2"])
+    assert work.measured == [1, 2, 3, 2] and len(data.read("squares")["rows"]) == 3
+    with pytest.raises(SystemExit, match="squares has no row with {'n': '7'}"):
+        command.main(["run", "squares", "--only", "n=7"])
+
+
 def test_rows_of_other_settings_are_measured_anew(squares, work, monkeypatch, capsys):
     command.main(["run", "squares"])
     monkeypatch.setattr(command, "BENCHMARKS", (replace(squares, settings={"base": 2}),))

@@ -1,37 +1,239 @@
-"""Every benchmark still runs: its table with the smallest settings, or one row of it."""
+"""Every benchmark still measures: one row of it, or few, with the smallest settings."""
 
 import importlib
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from benchmarks import (
+    adherence,
+    comfyui_samplers,
+    convergence,
+    convergence_limits,
+    data,
+    demos,
+    evaluations,
+    flux_older,
+    guidance,
+    parity,
+    pipelines,
+    published,
+    sigma_grids,
+    suspended,
+    trace_cost,
+    w1,
+)  # fmt: skip
 from samplers_patch import SAMPLERS
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDER = ROOT / "benchmarks"
-NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if "sys.path" in path.read_text(encoding="utf-8"))  # scripts
 
-IMPORT_ALL = """
-import runpy, sys
-for path in sys.argv[1:]:
-    before = [*sys.path]
-    runpy.run_path(path, run_name="imported")
-    sys.path[:] = before
-"""
+
+@pytest.fixture(autouse=True)
+def threads():
+    """Measurements set torch's."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
-def benchmark(monkeypatch):
+def root(monkeypatch, tmp_path):
+    """A root of their own for the files that are made."""
+    for folder in ("docs/images", "output"):
+        (tmp_path / folder).mkdir(parents=True)
+    for module in (data, evaluations, flux_older, published):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def cell_of(module, **values) -> dict:
+    """The first cell of a benchmark with these values."""
+    return next(cell for cell in module.BENCHMARK.cells() if values.items() <= cell.items())
+
+
+def few(module, monkeypatch, **constants) -> None:
+    for name, value in constants.items():
+        monkeypatch.setattr(module, name, value)
+
+
+def test_adherence(monkeypatch):
+    few(adherence, monkeypatch, CAPTIONS=2)
+    cell = cell_of(adherence, model="flux, older", sampler="heun", setting=6)
+    [found] = adherence.measure([cell])
+    assert found["evaluations"] == 5 and set(found["right"]) == {*demos.READ.values(), demos.ALL}
+    assert cell.items() <= found.items()
+
+
+def test_comfyui_samplers(monkeypatch, tmp_path):
+    """On the stand-in of ComfyUI: a function that runs, and one that there is not."""
+    before = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "comfy"}
+    shutil.copytree(ROOT / "tests" / "support" / "stand_in", tmp_path, dirs_exist_ok=True)
+    few(comfyui_samplers, monkeypatch, STEPS=2)
+    monkeypatch.setenv("COMFYUI", str(tmp_path))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    cells = [cell for cell in comfyui_samplers.cells() if cell["function"] == "euler"]
+    found = [*comfyui_samplers.measure(cells)]
+    for name in [name for name in sys.modules if name.split(".")[0] == "comfy"]:
+        del sys.modules[name]
+    sys.modules.update(before)
+    assert [row["case"] for row in found] == [*comfyui_samplers.COLUMNS] and all(row["w1"] > 0 for row in found)
+
+
+def test_a_function_that_fails_is_told_by_its_error():
+    def failing(model, x, sigmas, extra_args=None, callback=None, disable=None):
+        raise IndexError
+
+    from k_diffusing.oracle.closed_form import oracle_sdxl
+
+    found = comfyui_samplers.judged(oracle_sdxl(), failing, {})
+    assert found == {"raises": "IndexError"} and comfyui_samplers.told(found) == "**IndexError**"
+
+
+@pytest.mark.parametrize("stochastic", [False, True])
+@pytest.mark.parametrize("demo", [None, "demo"])
+def test_convergence(monkeypatch, demo, stochastic):
+    images = 2 if demo else 8
+    models = {"small": convergence.Model("sdxl", demo, (3,), (3,), images, images)}
+    few(convergence, monkeypatch, MODELS=models, REFERENCES=(("dpmpp_2m", 4), ("heun", 2)))
+    few(convergence, monkeypatch, FINE=(("dpmpp_sde", 1), ("dpmpp_2m_sde", 2)))
+    cells = [cell for cell in convergence.cells() if convergence.is_stochastic(cell) == stochastic]
+    wanted = [cell for cell in cells if cell["sampler"] in ("reference", "heun", "euler_ancestral")]
+    convergence.limits.cache_clear()
+    reference, found = convergence.measure(wanted)
+    convergence.limits.cache_clear()
+    assert reference["floor"] > 0 and found["evaluations"] == 3 and found["error"] > 0
+
+
+def test_convergence_limits(monkeypatch):
+    few(convergence_limits, monkeypatch, MIXTURE_STEPS={"dpmpp_2m": 4}, LMS_STEPS=(2, 3), LIMIT_STEPS=3)
+    convergence_limits.picture.cache_clear()
+    wanted = [{"of": "mixture", "run": "dpmpp_2m"}, {"of": "mixture", "run": convergence_limits.LAST_STEP}]
+    wanted += [cell_of(convergence_limits, of="lms", order=2), {"of": "worst", "sampler": "heun", "steps": 2}]
+    run, last, lms, worst = convergence_limits.measure(wanted)
+    convergence_limits.picture.cache_clear()
+    assert last["to the limit"] == 0 < last["to the solution"] < 0.01 < run["to the limit"]
+    assert lms["error"] > 0 and worst["error"] > 0
+
+
+@pytest.mark.parametrize("model, rows", [("demo", 4), ("demo-flux", 6)])
+def test_guidance(monkeypatch, model, rows):
+    few(guidance, monkeypatch, CAPTIONS=1)
+    choice = [*guidance.CHOICES[model]][-1]
+    [found] = guidance.measure([{"model": model, "guidance": choice, "steps": 2}])
+    assert found["rows"] == rows and found["right"] in (0, 1)
+
+
+def test_flux_older(monkeypatch, root):
+    import test_flux
+
+    arguments = test_flux.arguments
+    monkeypatch.setattr(test_flux, "arguments", lambda argv: arguments(["--steps", "1", "--samplers", "euler"]))
+    [found] = flux_older.measure(flux_older.BENCHMARK.cells())
+    assert found == data.made(root / flux_older.PICTURE)
+
+
+def test_evaluations(monkeypatch, root):
+    import test
+
+    grid = test.main
+    smallest = ["--samplers", "euler", "--evaluations", "1", "2", "--reference", "3"]
+    monkeypatch.setattr(test, "main", lambda argv: grid([*smallest, *argv[argv.index("--sigma-grid") :]]))
+    [found] = evaluations.measure(evaluations.BENCHMARK.cells())
+    assert found == data.made(root / evaluations.PICTURE)
+
+
+def test_published(monkeypatch, root):
+    """Both scripts run, from no manifest, and all pictures in output are listed."""
+    import test
+    import test_flux
+
+    manifest = root / "output" / "sdxl-manifest.json"
+    manifest.write_text("{}")
+    (root / published.FILE).write_text("old")
+
+    def script(name):
+        def main(argv):
+            assert argv == [] and not manifest.exists() and not (root / published.FILE).exists()
+            (root / "output" / name).write_bytes(b"a picture")
+            return 0
+
+        return main
+
+    monkeypatch.setattr(test, "main", script("sdxl.png"))
+    monkeypatch.setattr(test_flux, "main", script("flux.png"))
+    [found] = published.measure(published.BENCHMARK.cells())
+    lines = (root / published.FILE).read_text().splitlines()
+    assert [line.split()[1] for line in lines] == ["flux.png", "sdxl.png"] and found == data.made(root / published.FILE)
+
+
+@pytest.mark.parametrize("model", ["demo", "demo-flux"])
+def test_parity(monkeypatch, model):
+    few(parity, monkeypatch, STEPS=2)
+    [found] = parity.measure([cell_of(parity, model=model, sampler="euler")])
+    assert found["default"]["largest"] < 1e-5 and found["same"]["largest"] < 1e-5
+    assert found["loop"][0] == 0 and found["loop"][1] < 1e-5
+
+
+def test_pipelines():
+    from their_pipelines import PIPELINES
+
+    assert [cell["pipeline"] for cell in pipelines.cells()] == [*PIPELINES]
+    [found] = pipelines.measure([{"pipeline": "SDXL"}])
+    assert found["class"] == "StableDiffusionXLPipeline"
+    assert found["largest difference"] == 0 < found["largest latent"]
+
+
+def test_sigma_grids():
+    vae = cell_of(sigma_grids, model="demo-flux", sampler=sigma_grids.VAE)
+    of_the_vae, trip = sigma_grids.measure([vae, {"model": "demo-flux", "sampler": "euler", "steps": 2}])
+    assert 0 < of_the_vae["mean"] < trip["mean"] and trip["latents"] > 0 and trip["noise"] > 0
+
+
+def test_suspended(monkeypatch):
+    from benchmarks import suspended_runs
+
+    few(suspended_runs, monkeypatch, CALLS=3, ROUNDS=1, SWITCHES=3, RUNS=2)
+    wanted = [{"of": "step", "sampler": "heun", "side": 8}, *suspended.cells()[-6:]]
+    step, *others = suspended.measure(wanted)
+    assert step["its own"] > 0 and step["diffusers' Euler loop"] > 0
+    assert all(row.get("microseconds", 1) > 0 for row in others) and [row["of"] for row in others][-1] == "left"
+
+
+def test_trace_cost(monkeypatch):
+    few(trace_cost, monkeypatch, TURNS=1, STEPS=1)
+    [found] = trace_cost.measure([{"model": "demo"}])
+    assert all(found[kind] > 0 for kind in trace_cost.KINDS)
+
+
+def test_w1(monkeypatch):
+    few(w1, monkeypatch, SIDE=8, STEPS=2)
+    cells = [cell_of(w1, sampler="euler", case=case) for case in w1.COLUMNS] + w1.cells()[-1:]
+    found = [*w1.measure(cells)]
+    assert all(row["w1"] > 0 for row in found) and found[0]["w1"] > found[-1]["w1"]
+
+
+def test_w1_shows_the_coordinates_that_are_chosen():
+    from samplers_patch import choose_coordinates
+
+    names = {"flow": "FLUX, flow", "ve": "FLUX, VE"}
+    for name, sampler in SAMPLERS.items():
+        assert w1.chosen(name) == names[choose_coordinates("auto", sampler, None)]
+
+
+# Scripts that are not yet records.
+
+SCRIPTS = ("grid_cost", "step_cost", "tune_grids")
+
+
+@pytest.fixture
+def script(monkeypatch):
     """Imports one by name."""
-    monkeypatch.setattr(sys, "path", [str(ROOT), str(FOLDER), *sys.path])
-    monkeypatch.delitem(sys.modules, "sampler_scheduler", raising=False)  # the package's own former name of a module
-    threads = torch.get_num_threads()
-    yield importlib.import_module
-    torch.set_num_threads(threads)
+    monkeypatch.setattr(sys, "path", [str(ROOT), str(ROOT / "benchmarks"), *sys.path])
+    return importlib.import_module
 
 
 def rows(capsys) -> list[str]:
@@ -39,128 +241,16 @@ def rows(capsys) -> list[str]:
     return [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ") and "---" not in line][1:]
 
 
-def test_importing_them_says_nothing_and_needs_no_folder(tmp_path):
-    paths = [str(FOLDER / f"{name}.py") for name in NAMES if name != "figure_style"]
-    run = subprocess.run([sys.executable, "-c", IMPORT_ALL, *paths], cwd=tmp_path, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr[-2000:]
-    assert len(paths) > 10 and run.stdout == "" and not list(tmp_path.iterdir())
-
-
-def test_caption_adherence(benchmark, monkeypatch):
-    module = benchmark("caption_adherence")
-    monkeypatch.setattr(module, "CAPTIONS", 2)
-    case = {"model": "flux, older", "sampler": "heun", "setting": 6}
-    found = module.measure(module.figure_style.demo_pipeline("demo-flux"), case)
-    assert found["evaluations"] == 5 and set(found["right"]) == {*module.READ.values(), module.ALL}
-
-
-def test_grid_cost(benchmark):
-    module = benchmark("grid_cost")
+def test_grid_cost(script):
+    module = script("grid_cost")
     grid = module.Grid(module.test, "--steps", "1", "--samplers", "euler", "heun")
     assert grid.seconds(1) > 0 and grid.seconds(4) > 0
     assert list(module.row_milliseconds(grid)) == list(module.ROWS)
 
 
-def test_comfyui_samplers(benchmark, monkeypatch, capsys, tmp_path):
-    """On the stand-in of ComfyUI."""
-    before = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "comfy"}
-    shutil.copytree(ROOT / "tests" / "support" / "stand_in", tmp_path, dirs_exist_ok=True)
-    (tmp_path / "comfyui_version.py").write_text('__version__ = "0"\n')
-    module = benchmark("comfyui_samplers")
-    monkeypatch.setattr(module, "STEPS", 2)
-    monkeypatch.setattr(sys, "argv", ["comfyui_samplers.py", str(tmp_path)])
-    module.main()
-    for name in [name for name in sys.modules if name.split(".")[0] == "comfy"]:
-        del sys.modules[name]
-    sys.modules.update(before)
-    assert rows(capsys)
-
-
-@pytest.mark.parametrize("stochastic", [False, True])
-@pytest.mark.parametrize("demo", [None, "demo"])
-def test_convergence(benchmark, monkeypatch, tmp_path, demo, stochastic):
-    module, images = benchmark("convergence"), 2 if demo else 8
-    small = module.Model("sdxl", "small", demo, (3,), (3,), images, images)
-    known = {name: SAMPLERS[name] for name in ("heun", "euler_ancestral")}
-    few = {"REFERENCES": (("dpmpp_2m", 4), ("heun", 2)), "FINE": (("dpmpp_sde", 1), ("dpmpp_2m_sde", 2))}
-    for name, value in (few | {"MODELS": {"small": small}, "SAMPLERS": known}).items():
-        monkeypatch.setattr(module, name, value)
-    module.limits.cache_clear()
-    module.measure_missing(tmp_path / "data.json", ("small",), (stochastic,))
-    module.limits.cache_clear()
-    reference, found = module.figure_style.read_data(tmp_path / "data.json", {})["rows"]
-    assert reference["floor"] > 0 and found["evaluations"] == 3 and found["error"] > 0
-
-
-def test_convergence_limits(benchmark):
-    module = benchmark("convergence_limits")
-    pipe = module.figure_style.demo_pipeline("demo")
-    stepped, solution = module.exact(torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)))
-    assert 0 < float(module.apart(stepped, solution)) < 0.01
-    assert module.picture(pipe, "demo", "lms", 2, "karras", 0, order=2).isfinite().all()
-
-
-@pytest.mark.parametrize("model", ["demo", "demo-flux"])
-def test_guidance(benchmark, monkeypatch, capsys, model):
-    module = benchmark("guidance")
-    monkeypatch.setattr(module, "CHOICES", {model: dict(list(module.CHOICES[model].items())[-1:])})
-    module.main((model,), captions=1, steps=(2,))
-    rows_of = {"demo": "(4)", "demo-flux": "(6)"}[model]
-    assert [rows_of in line for line in rows(capsys)] == [True]
-
-
-def test_older_flux(benchmark, monkeypatch, tmp_path):
-    module, picture = benchmark("older_flux"), tmp_path / "older.png"
-    arguments = module.test_flux.arguments
-    monkeypatch.setattr(module.test_flux, "arguments", lambda argv: arguments(["--steps", "1", "--samplers", "euler"]))
-    monkeypatch.setattr(sys, "argv", ["older_flux.py", "--output", str(picture)])
-    module.main()
-    assert picture.is_file()
-
-
-@pytest.mark.parametrize("model, which, grid", [("demo", 0, "karras"), ("demo-flux", 1, "scheduler")])
-def test_parity(benchmark, monkeypatch, model, which, grid):
-    module = benchmark("parity")
-    monkeypatch.setattr(module, "STEPS", 2)
-    monkeypatch.setattr(module, "COUNTERPARTS", {name: module.COUNTERPARTS[name] for name in ("euler", "dpm_fast")})
-    head, _, euler, fast = module.table(model, which, grid)
-    assert "agree" in euler and fast == "| dpm_fast | none | | | |" and len(head.split("|")) == len(fast.split("|"))
-
-
-def test_sampler_error(benchmark, monkeypatch, capsys):
-    module = benchmark("sampler_error")
-    monkeypatch.setattr(module, "SIDE", 8)
-    monkeypatch.setattr(module, "SAMPLERS", {"euler": SAMPLERS["euler"]})
-    monkeypatch.setattr(sys, "argv", ["sampler_error.py", "--steps", "2"])
-    module.main()
-    assert [line.split(" ")[1] for line in rows(capsys)] == ["euler"]
-
-
-def test_sampler_scheduler(benchmark, monkeypatch, capsys):
-    module = benchmark("sampler_scheduler")
-    for name, value in {"CALLS": 3, "ROUNDS": 1, "SAMPLERS": ("heun",), "PIPELINES": {}}.items():
-        monkeypatch.setattr(module, name, value)
-    there_and_back, leak = module.there_and_back, module.leak
-    monkeypatch.setattr(module, "there_and_back", lambda run, busy: there_and_back(run, busy, calls=3))
-    monkeypatch.setattr(module, "leak", lambda runs, in_threads: leak(2, in_threads))
-    module.main()
-    assert [line.split(" ")[1] for line in rows(capsys)][:2] == ["heun", "heun"]
-
-
-def test_samplers_evaluations(benchmark, monkeypatch, tmp_path):
-    module = benchmark("samplers_evaluations")
-    grid = module.test.main
-    few = ["--samplers", "euler", "--evaluations", "1", "2", "--reference", "3"]
-    monkeypatch.setattr(module.test, "main", lambda argv: grid([*few, *argv[argv.index("--sigma-grid") :]]))
-    monkeypatch.setattr(module, "PICTURE", tmp_path / "sheet.png")
-    monkeypatch.setattr(module, "ROOT", tmp_path)
-    assert module.main() == 0 and (tmp_path / "sheet.png").is_file()
-
-
-def test_step_cost(benchmark, monkeypatch, capsys):
-    module = benchmark("step_cost")
-    for name, value in {"TURNS": 1, "FEW": 1, "MANY": 2, "SDE": {"dpmpp_sde": 2}, "memory": dict, "grid": dict}.items():
-        monkeypatch.setattr(module, name, value)
+def test_step_cost(script, monkeypatch, capsys):
+    module = script("step_cost")
+    few(module, monkeypatch, TURNS=1, FEW=1, MANY=2, SDE={"dpmpp_sde": 2}, memory=dict, grid=dict)
     call = module.call
     monkeypatch.setattr(module, "call", lambda *args, side=0, **options: call(*args, side=64, **options))
     monkeypatch.setattr(module, "SAMPLERS", {"euler": SAMPLERS["euler"]})
@@ -170,14 +260,9 @@ def test_step_cost(benchmark, monkeypatch, capsys):
     assert module.peak_bytes(pipe, "euler") > 0
 
 
-def test_trace_cost(benchmark, monkeypatch, capsys):
-    module = benchmark("trace_cost")
-
-    def seconds(pipe, call, trace):
-        pipe(**call, num_inference_steps=1, trace=trace)
-        return 1.0
-
-    monkeypatch.setattr(module, "TURNS", 1)
-    monkeypatch.setattr(module, "seconds", seconds)
-    module.main()
-    assert len(capsys.readouterr().out.splitlines()) == 2
+def test_the_page_of_tuned_grids_says_what_was_measured(script):
+    tune_grids, figure_style = script("tune_grids"), script("figure_style")
+    found, page = figure_style.read_data(tune_grids.DATA, {}), tune_grids.PAGE.read_text(encoding="utf-8")
+    assert figure_style.filled(page, tune_grids.blocks(found)) == page
+    for row in found["rows"]:
+        assert len(row["sigmas"]) > row["evaluations"] and {row["chosen"], row["named"], "karras"} <= set(row["errors"])

@@ -1,42 +1,28 @@
-"""Samplers as schedulers: what a step costs, what abandoned runs leave, and in which pipelines it was run.
+"""A sampler that is suspended in each of its calls of the model: what the ways to suspend it cost.
 
-    python benchmarks/sampler_scheduler.py
-
-Prints README's tables. Overhead: microseconds for each network call that a loop over the scheduler takes longer than
-the sampler itself, given a network that costs nothing; the smallest of many rounds, by turns, on one core. With
-greenlets, as it is, and with threads, which is the other way to suspend a function. There and back: from the pipeline
-to the sampler and to the pipeline again, nothing else; also while another thread of the program computes in Python.
+With greenlets, as it is done, and with threads, which is the other way to suspend a function.
 """
 
 import contextlib
 import queue
-import sys
 import threading
 import time
 from pathlib import Path
 from unittest import mock
 
 import torch
+from diffusers import EulerDiscreteScheduler
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
-
-from their_pipelines import PIPELINES, STEPS, difference_to_native  # noqa: E402
-
-from k_diffusing.grids.choose import discrete_grid  # noqa: E402
-from k_diffusing.model.scheduler_config import noise_schedule, preconditioning  # noqa: E402
-from k_diffusing.oracle.closed_form import SDXL_SCHEDULE  # noqa: E402
-from k_diffusing.schedulers import stepping  # noqa: E402
-from k_diffusing.schedulers.as_scheduler import SamplerScheduler  # noqa: E402
-from k_diffusing.schedulers.suspended import SuspendedRun  # noqa: E402
-from samplers_patch import find_sampler, run_sampler  # noqa: E402
-
-# isort: split
-from diffusers import EulerDiscreteScheduler  # noqa: E402
+from k_diffusing.grids.choose import discrete_grid
+from k_diffusing.model.scheduler_config import noise_schedule, preconditioning
+from k_diffusing.oracle.closed_form import SDXL_SCHEDULE
+from k_diffusing.schedulers import stepping
+from k_diffusing.schedulers.as_scheduler import SamplerScheduler
+from k_diffusing.schedulers.suspended import SuspendedRun
+from samplers_patch import find_sampler, run_sampler
 
 EULER = EulerDiscreteScheduler(**SDXL_SCHEDULE)
-SAMPLERS = ("euler", "dpmpp_2m", "heun")
-CALLS, ROUNDS = 50, 60
+CALLS, ROUNDS, SWITCHES, RUNS = 50, 60, 500, 1000
 
 
 class ThreadRun(SuspendedRun):
@@ -68,6 +54,9 @@ class ThreadRun(SuspendedRun):
     def answer(self, answer, changed=None) -> None:
         self._answers.put((changed, answer))
         self.x = self._questions.get()
+
+
+WAYS = {"greenlet": SuspendedRun, "thread": ThreadRun}
 
 
 def own_loop(sampler: str, x: torch.Tensor):
@@ -115,22 +104,22 @@ def busy(wanted: bool):
         thread.join()
 
 
-def there_and_back(run_class, with_busy_thread: bool, calls: int = 500) -> float:
+def there_and_back(way: str, with_busy_thread: bool) -> float:
     """Microseconds of a switch to the sampler's side and back: the median of nine rounds."""
     x = torch.zeros(1)
 
     def ask(model):
-        for _ in range(calls):
+        for _ in range(SWITCHES):
             model(x, x)
 
     rounds = []
     with busy(with_busy_thread):
         for _ in range(9):
-            run = run_class(ask)
+            run = WAYS[way](ask)
             begin = time.perf_counter()
             while not run.over:
                 run.answer(x)
-            rounds.append((time.perf_counter() - begin) / calls)
+            rounds.append((time.perf_counter() - begin) / SWITCHES)
     return 1e6 * sorted(rounds)[4]
 
 
@@ -143,7 +132,7 @@ def overheads(sampler: str, side: int) -> list[float]:
     with torch.no_grad():
         for _ in range(ROUNDS):
             times = [timed(lambda: None, own)]
-            for run in (SuspendedRun, ThreadRun):
+            for run in WAYS.values():
                 with mock.patch.object(stepping, "SuspendedRun", run):
                     times.append(timed(lambda: scheduler.set_timesteps(CALLS), stepped))
             times.append(timed(lambda: euler.set_timesteps(CALLS), native))
@@ -164,12 +153,12 @@ def begin_a_run(scheduler, x) -> None:
     scheduler.step(x, scheduler.timesteps[0], x)
 
 
-def leak(runs: int, in_threads: bool) -> float:
+def leak(in_threads: bool) -> float:
     """MiB that abandoned runs leave, each with some 4 MiB of state."""
     scheduler, x = SamplerScheduler.from_config(EULER.config, sampler="dpmpp_2m"), torch.zeros(1, 4, 512, 512)
     begin_a_run(scheduler, x)
     before = resident()
-    for _ in range(runs):
+    for _ in range(RUNS):
         if in_threads:
             thread = threading.Thread(target=begin_a_run, args=(scheduler, x))
             thread.start()
@@ -177,32 +166,3 @@ def leak(runs: int, in_threads: bool) -> float:
         else:
             begin_a_run(scheduler, x)
     return resident() - before
-
-
-def main() -> None:
-    torch.set_num_threads(1)
-    print("Microseconds a call.\n")
-    print("| sampler | latents | its own | overhead, greenlet | overhead, thread | diffusers' Euler loop |")
-    print("| --- | --- | ---: | ---: | ---: | ---: |")
-    for sampler in SAMPLERS:
-        for side in (8, 128):
-            values = " | ".join(f"{value:.0f}" for value in overheads(sampler, side))
-            print(f"| {sampler} | 4 x {side} x {side} | {values} |", flush=True)
-    print("\n| there and back | greenlet | thread |\n| --- | ---: | ---: |")
-    for label, with_busy_thread in (("alone", False), ("another thread busy", True)):
-        values = " | ".join(f"{there_and_back(run, with_busy_thread):.0f}" for run in (SuspendedRun, ThreadRun))
-        print(f"| {label} | {values} |", flush=True)
-    threads = threading.active_count()
-    own, other = leak(1000, False), leak(1000, True)
-    print(f"\n1000 abandoned runs leave {own:.0f} MiB, 1000 in threads that end {other:.0f} MiB", end=", ")
-    print(f"{threading.active_count() - threads} threads.\n")
-    print("| pipeline of diffusers | class | largest difference | largest latent |\n| --- | --- | ---: | ---: |")
-    for name in PIPELINES:
-        difference, size = difference_to_native(name)
-        pipeline_class = type(PIPELINES[name]()[0]).__name__
-        print(f"| {name} | {pipeline_class} | {difference:.1g} | {size:.1f} |", flush=True)
-    print(f"\n`euler` against the pipeline's own scheduler, {STEPS} steps, float32, tiny random networks.")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,43 @@
+"""README's contact sheet: five samplers against evaluations on the SDXL demo model, and what they converge to."""
+
+import io
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from benchmarks.data import ROOT, made
+from benchmarks.record import Benchmark, Row
+from k_diffusing._files import write_whole
+
+PICTURE, WIDTH, COLOURS = "docs/images/samplers-evaluations.png", 770, 64
+SAMPLERS = ("euler", "heun", "dpmpp_2m", "euler_ancestral", "dpmpp_2m_sde")
+GRID = ("--evaluations", "5", "10", "20", "40", "--sigma-grid", "karras")
+
+
+def measure(cells: list[Row]) -> Iterable[Row]:
+    """Raises RuntimeError if the script fails."""
+    from PIL import Image
+
+    import test
+
+    with tempfile.TemporaryDirectory() as folder:
+        if code := test.main(["--samplers", *SAMPLERS, *GRID, "--output", folder]):
+            raise RuntimeError(f"test.py ended with {code}")
+        with Image.open(Path(folder) / "sdxl-samplers.png") as sheet:
+            size = (WIDTH, round(sheet.height * WIDTH / sheet.width))
+            small = sheet.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    content = io.BytesIO()
+    small.quantize(COLOURS, dither=Image.Dither.NONE).save(content, format="png", optimize=True)
+    write_whole(ROOT / PICTURE, content.getvalue())
+    yield made(ROOT / PICTURE)
+
+
+BENCHMARK = Benchmark(
+    name="evaluations",
+    about="Five samplers against evaluations on the SDXL demo model: the contact sheet of the README.",
+    takes="a minute",
+    cells=lambda: [{"file": PICTURE}],
+    measure=measure,
+    settings={"samplers": SAMPLERS, "grid": GRID},
+    models=("demo",),
+)
