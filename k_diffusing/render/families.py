@@ -11,6 +11,8 @@ from typing import Any
 from k_diffusing.models import DEMOS, REAL_WEIGHTS, Model, ModelError, check_model, pipeline_class, pipeline_name
 from k_diffusing.render import pipelines
 from k_diffusing.render.pipelines import Script, is_main, say_line
+from k_diffusing.render.published import OUTPUT
+from k_diffusing.render.shelf import listing
 
 COMMAND = "k-diffusing render"
 RENDER = """Render prompts with samplers, as grids of pictures that the same command goes on with, into output.
@@ -105,8 +107,12 @@ def run(script: Script, args: argparse.Namespace, real: str) -> int:
         real: The name of real weights, told beside the demo model's.
 
     Returns:
-        The exit code: 0, 1 (something failed), 2 (bad input), 130 (Ctrl-C).
+        The exit code: 0 (as after --list), 1 (something failed), 2 (bad input), 130 (Ctrl-C).
     """
+    if args.list:
+        for line in listing(args.output or OUTPUT):
+            say_line(line)
+        return 0
     unguided = script.guidance == "true_cfg_scale" and max(args.true_cfg_scale) <= 1 and args.program is None
     unguided = unguided and args.guidance is None
     if unguided and args.negative_prompt:

@@ -11,6 +11,7 @@ from k_diffusing.render.folder import RunFolder
 from k_diffusing.render.manifest import asked, compared, digest, fault_of, other_solvers
 from k_diffusing.render.options import axes, plain_command
 from k_diffusing.render.published import OUTPUT
+from k_diffusing.render.shelf import folder_of
 from k_diffusing.render.weights import model_identity, steady
 from k_diffusing.render.work import Work
 
@@ -98,7 +99,8 @@ def choose_folder(
     there, unlike = held(folder, wanted)
     if args.output is not None or not unlike:
         return folder, there, unlike
-    folder = folder._replace(path=OUTPUT / f"{family}-{digest(wanted | {'model': steady(wanted['model'])})}")
+    digits = digest(wanted | {"model": steady(wanted["model"])})
+    folder = folder._replace(path=folder_of(OUTPUT, family, args, digits))
     say(f"{OUTPUT} holds another grid ({unlike[0]}): this one goes to {folder.path}")
     return folder, *held(folder, wanted)
 

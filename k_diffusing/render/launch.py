@@ -5,8 +5,11 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
+
+EVERY = 10.0  # seconds between two lines that count, where there is no terminal for a bar
 
 
 class Ranks(NamedTuple):
@@ -47,19 +50,25 @@ def ctrl_c() -> Iterator[threading.Event]:
 
 
 @contextlib.contextmanager
-def progress(cells: int, main: bool, say: Callable) -> Iterator[tuple[Callable, Callable]]:
-    """A bar on a terminal's stderr with the time left.
+def progress(
+    cells: int, main: bool, say: Callable, clock: Callable[[], float] = time.monotonic
+) -> Iterator[tuple[Callable, Callable]]:
+    """The count and the time left: a bar on a terminal's stderr; where that is none, a line now and then.
 
     Args:
         cells: How many are to be done.
-        main: Whether this process speaks for its launch; the others have no bar.
+        main: Whether this process speaks for its launch; the others are silent.
         say: Says a line, as print does.
+        clock: Tells the time in seconds.
 
     Yields:
         What says a line above the bar, and what shows that so many of the cells are done, by whomever.
     """
-    if not main or not sys.stderr.isatty():
+    if not main:
         yield say, lambda _: None
+        return
+    if not sys.stderr.isatty():
+        yield say, _count(cells, say, clock)
         return
     from tqdm import tqdm
 
@@ -70,6 +79,20 @@ def progress(cells: int, main: bool, say: Callable) -> Iterator[tuple[Callable, 
                 say(line, file=file or sys.stdout)
 
         yield say_above, lambda done: bar.update(done - bar.n)
+
+
+def _count(cells: int, say: Callable, clock: Callable[[], float]) -> Callable[[int], None]:
+    """What says how many are done and what time is left, EVERY seconds at most."""
+    began = last = clock()
+
+    def show(done: int) -> None:
+        nonlocal last
+        if done and done < cells and clock() - last >= EVERY:
+            last = clock()
+            minutes, seconds = divmod(round((last - began) / done * (cells - done)), 60)
+            say(f"{done} of {cells} pictures, {minutes}:{seconds:02d} left", file=sys.stderr)
+
+    return show
 
 
 def say_line(line: str, file=None) -> None:

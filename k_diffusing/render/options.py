@@ -68,6 +68,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )
     add("--batch-size", type=int, default=1, metavar="N", help=batches)
     add("--output", type=Path, metavar="FOLDER", help="output if left out, or a new folder in it for another grid")
+    add("--list", action="store_true", help="render nothing; tell which grids are in --output, and how far they are")
 
 
 def parse(parser: argparse.ArgumentParser, argv: list[str] | None, demo: dict, real: dict) -> argparse.Namespace:
