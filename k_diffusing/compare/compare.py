@@ -63,12 +63,13 @@ class Comparison:
         return "\n".join([*lines, f"{'end':>4} {'':21} {self.difference.result:10.1e}"])
 
     def to_json(self) -> str:
-        """Verdict, findings, rows, the call and the versions."""
+        """Verdict, findings, rows, later calls of steps, the call and the versions."""
         found = self.difference
         texts = {"a": self.labels[0], "b": self.labels[1], "verdict": self.verdict, "agree": found.agree}
         texts |= {"tolerance": found.tolerance, "largest": found.largest, "result": found.result}
         texts |= {"unit": found.unit, "notes": self.notes, "findings": [asdict(one) for one in found.findings]}
-        texts |= {"rows": [asdict(row) for row in found.rows], "call": self.call}
+        texts |= {"rows": [asdict(row) for row in found.rows]}
+        texts |= {"later_calls": [asdict(one) for one in found.later_calls], "call": self.call}
         texts["versions"] = package_versions(*PROGRAMS)
         return json.dumps(texts, indent=1)
 

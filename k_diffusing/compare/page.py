@@ -8,7 +8,7 @@ import io
 import math
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageChops, ImageStat
 
 from k_diffusing.compare.figure import figure_png
 from k_diffusing.web.pages import render
@@ -38,9 +38,11 @@ def page(comparison, strips: tuple[Image.Image, Image.Image] | None = None) -> s
         "size": size,
         "shown": round(size[0] * max(1, SHOWN / max(size))),
         "pictures": _pictures(comparison),
+        "apart": _apart(comparison.pictures),
         "figures": _figures(comparison),
         "unit": found.unit,
         "rows": _rows(found),
+        "later": [_later(one) for one in found.later_calls],
         "findings": found.findings,
         "strips": [_data(_png(_lower(strip))) for strip in strips or ()],
     }
@@ -88,6 +90,27 @@ def _rows(found) -> list[dict[str, Any]]:
         rows.append({"cells": cells, "differs": row.parted or "", "parting": _parting(found, row.step)})
     end = ["end", "", "", "", "", f"{found.result:.1e}", ""]
     return [*rows, {"cells": end, "differs": "", "parting": _parting(found, len(rows))}]
+
+
+def _later(call) -> list[str]:
+    """The cells of a row; a dash for what a run does not have."""
+
+    def told(value: float | None, form: str) -> str:
+        return "–" if value is None else f"{value:{form}}"
+
+    numbers = [told(sigma, ".4f") for sigma in call.sigma] + [told(timestep, ".2f") for timestep in call.timestep]
+    return [str(call.step), str(call.stage), *numbers, told(call.x, ".1e"), told(call.denoised, ".1e")]
+
+
+def _apart(pictures: tuple[Image.Image, Image.Image]) -> str:
+    """How far two pictures are from each other."""
+    if pictures[0].size != pictures[1].size:
+        return ""
+    bands = ImageStat.Stat(ImageChops.difference(*(picture.convert("RGB") for picture in pictures)))
+    most, mean = max(high for _, high in bands.extrema), sum(bands.mean) / len(bands.mean)
+    if not most:
+        return "The pictures are the same."
+    return f"The pictures differ by {mean:.2g} of 255 levels on average, by {most:.0f} at most."
 
 
 def _parting(found, step: int) -> str:

@@ -9,7 +9,9 @@ step; where one does not tell its steps and its network calls leave them open, c
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 
 from k_diffusing.trace.comparable import ComparableRun, close, distance
 from k_diffusing.trace.findings import Finding, find_all
@@ -41,6 +43,27 @@ class Row:
 
 
 @dataclass(frozen=True)
+class LaterCall:
+    """A network call in a step after its first: a later stage. None stands for what a run does not have.
+
+    Attributes:
+        step: its step's number, from 0.
+        stage: its own in the step, from 1.
+        sigma: the noise levels of a and b.
+        timestep: what their networks are told.
+        x: |a - b| / |a| of the states that the networks see.
+        denoised: that of the estimates.
+    """
+
+    step: int
+    stage: int
+    sigma: tuple[float | None, float | None]
+    timestep: tuple[float | None, float | None]
+    x: float | None
+    denoised: float | None
+
+
+@dataclass(frozen=True)
 class Difference:
     """What came of comparing two traces.
 
@@ -54,6 +77,7 @@ class Difference:
         unit: what the rows are, "step" or "network call".
         whole: whether they are all of both runs; if not, they are the calls up to the first at other sigmas, and
             agreement is that of the results.
+        later_calls: the network calls in steps after their first.
     """
 
     rows: list[Row]
@@ -64,6 +88,7 @@ class Difference:
     notes: list[str] = field(default_factory=list)
     unit: str = "step"
     whole: bool = True
+    later_calls: list[LaterCall] = field(default_factory=list)
 
     @property
     def agree(self) -> bool:
@@ -151,7 +176,8 @@ def _by_steps(a: ComparableRun, b: ComparableRun, tolerance: float) -> Differenc
     rows = [_row(a, b, step, findings) for step in range(min(a.steps, b.steps))]
     result = distance(a.x(-1), b.x(-1))
     largest = max([row.x for row in rows] + [result])
-    return _difference(rows, findings, largest if a.steps == b.steps else math.inf, result, tolerance)
+    found = _difference(rows, findings, largest if a.steps == b.steps else math.inf, result, tolerance)
+    return replace(found, later_calls=[call for row in rows for call in _later_calls(a, b, row.step)])
 
 
 def _by_calls(a: ComparableRun, b: ComparableRun, tolerance: float, traces: list[Trace]) -> Difference:
@@ -206,6 +232,19 @@ def _row(a: ComparableRun, b: ComparableRun, step: int, findings: list[Finding])
     parted = next((one.quantity for one in findings if one.step == step), None)
     levels, times = (a.level(step), b.level(step)), (timesteps[0], timesteps[1])
     return Row(step, levels, times, distance(a.x(step), b.x(step)), denoised, parted)
+
+
+def _later_calls(a: ComparableRun, b: ComparableRun, step: int) -> Iterator[LaterCall]:
+    """Those of one step."""
+    both = zip_longest(a.calls(step)[1:], b.calls(step)[1:])
+    for stage, (one, other) in enumerate(both, 1):
+        x = denoised = None
+        if one and other:
+            x = distance(a.scaled(one.x.tensor, one.sigma), b.scaled(other.x.tensor, other.sigma))
+            denoised = distance(one.denoised.tensor, other.denoised.tensor)
+        levels = one and a.sigma(one.sigma), other and b.sigma(other.sigma)
+        times = one and float(one.timestep), other and float(other.timestep)
+        yield LaterCall(step, stage, levels, times, x, denoised)
 
 
 def _one_of_each(findings: list[Finding]) -> list[Finding]:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import re
 import sys
 from dataclasses import replace
@@ -78,6 +79,46 @@ def test_a_run_that_ends_before_the_other_parts_at_the_end(parting, no_matplotli
     late = replace(parting.difference, findings=[Finding(4, "sigma grid", "a takes 4 steps, b 5")])
     rows = table_rows(page(replace(parting, difference=late)))
     assert ["parting" in row for row in rows] == [False, False, False, False, True]
+
+
+def test_nothing_that_was_found_is_said_twice(text, parting):
+    """The first finding stands under the headline, the others behind one line."""
+    first, *others = parting.difference.findings
+    text = text.partition("</head>")[2]  # the title has the verdict
+    assert others and all(text.count(str(escape(str(one)))) == 1 for one in (first, *others))
+    assert f"<summary>{len(others)} more</summary>" in text and text.index(str(escape(str(first)))) < text.index(
+        "</header>"
+    )
+
+
+def test_differences_without_effect_are_told_as_such(agreeing, no_matplotlib):
+    small = replace(agreeing.difference, findings=[Finding(1, "timestep", "1 against 1.2", "rounding")])
+    text = page(replace(agreeing, difference=small))
+    assert "<summary>1 below the tolerance</summary>" in text and '<header class="agree">' in text
+    assert "<summary>" not in page(agreeing)
+
+
+def test_the_later_calls_of_a_step_are_told(text, parting):
+    """heun's second call of each step but the last, which euler does not make."""
+    later = parting.difference.later_calls
+    assert [(one.step, one.stage) for one in later] == [(0, 1), (1, 1), (2, 1)]
+    assert all(one.sigma[0] is one.timestep[0] is one.x is one.denoised is None for one in later)
+    assert [one.sigma[1] for one in later] == [row.sigma[1] for row in parting.difference.rows[1:]]
+    table = text[text.index("Table of later network calls") :]
+    cells = re.findall("<td>(.*?)</td>", table[: table.index("</tbody>")])
+    assert cells[:8] == ["0", "1", "–", f"{later[0].sigma[1]:.4f}", "–", f"{later[0].timestep[1]:.2f}", "–", "–"]
+
+
+def test_later_calls_of_both_runs_are_compared(pipe, no_matplotlib):
+    found = compare_samplers(pipe, "heun", "k:heun", {**sdxl_prompt(), **SIZE}, steps=3)
+    assert [(one.x, one.denoised) for one in found.difference.later_calls] == [(0.0, 0.0)] * 2
+    assert "0.0e+00" in page(found) and [one["stage"] for one in json.loads(found.to_json())["later_calls"]] == [1, 1]
+
+
+def test_pictures_that_differ_say_by_how_much(parting, no_matplotlib):
+    pictures = Image.new("RGB", (8, 8), (10, 0, 0)), Image.new("RGB", (8, 8), (10, 30, 0))
+    assert "differ by 10 of 255 levels on average, by 30 at most" in page(replace(parting, pictures=pictures))
+    assert "The pictures are the same." in page(replace(parting, pictures=pictures[:1] * 2))
 
 
 def test_runs_told_call_by_call_speak_of_calls(parting, no_matplotlib):
