@@ -39,7 +39,7 @@ FORMULAS = {
     "dpm_adaptive": "the step of dpm_fast; h such that it differs from\nthe step of order 2 by rtol and atol",
     "dpmpp_2s_ancestral": "h = log(s / down)\n"
     "x' = e^(−h/2) x + (1 − e^(−h/2)) D\nx ← e^(−h) x + (1 − e^(−h)) D' + up z",
-    "dpmpp_sde": "d, u: down and up of the step to m = √(s t)\nx' = (d/s) x + (1 − d/s) D + u z'\n"
+    "dpmpp_sde": "d, u: down and up from s to √(s t)\nx' = (d/s) x + (1 − d/s) D + u z'\n"
     "x ← (down/s) x + (1 − down/s) D' + up z",
     "dpmpp_2m": "r = h₁ / h\nx ← (t/s) x + (1 − t/s) ((1 + 1/(2r)) D − 1/(2r) D₁)",
     "dpmpp_2m_sde": "k = 1 + η, r = h₁ / h\nx ← e^(−kh) x + (1 − e^(−kh)) (D + (D − D₁) / (2r))\n"
