@@ -27,6 +27,7 @@ _HOMES = {
     "invert": "inversion",
     "judge": "oracle.judge",
     "load_grid": "grids.tuned",
+    "load_sampler": "samplers.fitted",
     "read_recipe": "reproduce.read",
     "render_recipe": "reproduce.rendering",
     "run_sampler": "samplers.call",

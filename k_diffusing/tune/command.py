@@ -16,8 +16,10 @@ TUNE = """Find the sigma grid for a model, a sampler and a number of network eva
 k-diffusing tune --model demo --sampler dpmpp_2m --evaluations 6 8 10 20
 k-diffusing tune --model my/sdxl --prompt-file prompts.txt --dtype float16 --device cuda
 k-diffusing tune --sampler euler dpmpp_2m my_samplers.py:sample_heun --evaluations 8    which sampler, on which grid?
+k-diffusing tune --sampler dpmpp_2m fitted    fitted: a multistep sampler whose weights are found, too
 
-It writes FOLDER/MODEL-SAMPLER.json, to be given as sigma_grid=, and a page. Ended, the same command goes on.
+It writes FOLDER/MODEL-SAMPLER.json, to be given as sigma_grid=, and a page; of several samplers MODEL-choices.json:
+which of them to take for each number of evaluations. Ended, the same command goes on.
 {forms}
 Exit code: 0, 2 for bad input, 3 if a sampler fails, 130 for Ctrl-C.
 """
@@ -68,7 +70,7 @@ def run(args: argparse.Namespace, load: Callable, call_of: Callable, say: Callab
 
     from k_diffusing.tune import tune
     from k_diffusing.tune.page import page
-    from k_diffusing.tune.table import budget_lines, choice_lines
+    from k_diffusing.tune.table import budget_lines, choice_lines, choices_json
 
     args.output.mkdir(parents=True, exist_ok=True)  # fails before the model runs
     threads = torch.get_num_threads()
@@ -95,6 +97,10 @@ def run(args: argparse.Namespace, load: Callable, call_of: Callable, say: Callab
         say(f"wrote {path}: sigma_grid={str(path)!r}")
     for line in choice_lines([tuned for _, tuned in found]):
         say(line)
+    if len(found) > 1:
+        table = args.output / f"{_stem(args.model, 'choices')}.json"
+        write_whole(table, choices_json(found).encode())
+        say(f"wrote {table}")
     index = args.output / f"{_stem(args.model, '-'.join(tuned.label for _, tuned in found))}.html"
     write_whole(index, page([tuned for _, tuned in found]).encode())
     say(f"wrote {index}")

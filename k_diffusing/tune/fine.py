@@ -17,6 +17,7 @@ from k_diffusing.samplers.exponential_multistep import sample_res_3m
 from k_diffusing.tune.pictures import Pictures, as_function
 from k_diffusing.tune.workers import Map
 
+FINE = 80  # evaluations of the fine run
 SECOND_FLOW_TIME = 0.99  # next after t = 1, for which LARGEST_FLOW_TIME stands
 
 

@@ -6,12 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from k_diffusing.tune.candidates import Trial, blends, different, variations, vertex
+from k_diffusing.tune.candidates import Trial, blends, different
 from k_diffusing.tune.fine import Levels
 
-KEPT = (10, 5)  # of the best after the first and the second round
+KEPT = (8, 4)  # of the best after the first and the second round
 NAMED = 3  # of the best with a name that stay to the end
-SIZES = (0.3, 0.15)  # of the variations, in steps
 
 
 class Interval(NamedTuple):
@@ -38,53 +37,42 @@ def ratio(a: Trial, b: Trial) -> Interval:
 
 
 Measure = Callable[[list[Trial], int], None]
+Move = Callable[[Trial], list[Trial]]
 
 
-def race(trials: list[Trial], measure: Measure, pictures: int, levels: Levels) -> list[Trial]:
+def race(trials: list[Trial], measure: Measure, move: Move, pictures: int, levels: Levels) -> list[Trial]:
     """Judge grids on more and more pictures, dropping the worse and trying variations of the best.
 
     Args:
         trials: All of one number of steps.
         measure: (trials, count) measures their errors on the first `count` pictures.
+        move: (trial) -> what might be better.
         pictures: How many there are.
         levels: Of the model.
 
     Returns:
         Those that were measured on all pictures, the best first.
     """
-    n, alive = len(trials[0].grid) - 1, list(trials)
-    counts = (max(pictures // 4, 1), max(pictures // 2, 1), pictures)
-    for turn, count in enumerate(counts):
-        _measured(alive, measure, count)
-        if turn == 0:
-            alive = survivors(alive, KEPT[0])
-            continue
-        if turn == 1:
-            more = different([*alive, *blends(sorted(alive, key=_score)[:3], levels)], n)[len(alive) :]
-            alive += _measured(more, measure, count)
-        alive += _moved(min(alive, key=_score), alive, measure, count, levels, SIZES[turn - 1])
-        alive = survivors(alive, KEPT[1])
-    _measured(alive, measure, pictures)
+    n, quarter, half = len(trials[0].grid) - 1, max(pictures // 4, 1), max(pictures // 2, 1)
+    measure(trials, quarter)
+    alive = survivors(trials, KEPT[0])
+    measure(alive, half)
+    alive = _with(alive, blends(sorted(alive, key=_score)[:3], levels), n)
+    measure(alive, half)
+    alive = survivors(alive, KEPT[1])
+    measure(alive, pictures)
+    alive = _with(alive, move(min(alive, key=_score)), n)
+    measure(alive, pictures)
     return sorted(alive, key=_score)
+
+
+def _with(alive: list[Trial], more: list[Trial], n: int) -> list[Trial]:
+    """The grids, and those of n steps that are not among them."""
+    return [*alive, *different([*alive, *more], n)[len(alive) :]]
 
 
 def _score(trial: Trial) -> float:
     return trial.score
-
-
-def _measured(trials: list[Trial], measure: Measure, count: int) -> list[Trial]:
-    measure(trials, count)
-    return trials
-
-
-def _moved(base: Trial, known: list[Trial], measure, count: int, levels: Levels, size: float) -> list[Trial]:
-    """Variations of a grid, and what the parabolas through them promise."""
-    n = len(base.grid) - 1
-    pairs = variations(base, levels, size)
-    added = different([*known, *(one for pair in pairs for one in pair)], n)[len(known) :]
-    _measured(added, measure, count)
-    last = different([*known, *added, vertex(base, pairs, levels, size)], n)[len(known) + len(added) :]
-    return [*added, *_measured(last, measure, count)]
 
 
 def survivors(trials: list[Trial], most: int) -> list[Trial]:

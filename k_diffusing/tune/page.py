@@ -15,7 +15,6 @@ from PIL import Image
 
 from k_diffusing.tune.candidates import Trial
 from k_diffusing.tune.judge import interval
-from k_diffusing.tune.pictures import as_function
 from k_diffusing.tune.table import budget_lines, choice_lines, told
 from k_diffusing.tune.tune import Tuned
 
@@ -113,15 +112,14 @@ def _pictures(tuned: Tuned) -> dict[str, Any]:
     pipe, one = tuned.pictures.pipe, tuned.pictures[:1]
     if getattr(pipe, "vae", None) is None:
         return {"pairs": [], "slid": [], "size": (1, 1), "shown": SHOWN, "prompt": ""}
-    noise = tuned.replay
 
-    def drawn(trial: Trial, n: int) -> Image.Image:
-        return _decoded(tuned, one.run(tuned.source.sampler, tuned.source.options, as_function(trial.grid), n, noise))
+    def drawn(trial: Trial) -> Image.Image:
+        return _decoded(tuned, tuned.run(one, trial.grid))
 
     fine = _uri(_decoded(tuned, tuned.ends[:1]))
     pairs, size = [], (1, 1)
     for budget in tuned.budgets:
-        both = [drawn(trial, budget.steps) for trial in (budget.best_named, budget.chosen)]
+        both = [drawn(trial) for trial in (budget.best_named, budget.chosen)]
         size = both[0].size
         cells = [*zip((budget.best_named.name, "tuned"), map(_uri, both), strict=True), ("fine run", fine)]
         pairs.append({"evaluations": budget.evaluations, "cells": cells})

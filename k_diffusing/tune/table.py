@@ -1,6 +1,8 @@
 """What was found, as lines of text: for each sampler, and which sampler to take."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -58,6 +60,22 @@ def choice_lines(found: Sequence[Tuned]) -> list[str]:
         f"error {told(row.budget.error)}"
         for row in choices(found)
     ]
+
+
+def choices_json(found: Sequence[tuple[Path, Tuned]]) -> str:
+    """A row for each number of evaluations: the sampler to take, its file, its steps and its error.
+
+    found: samplers with the files that they were written to.
+    """
+    files = {tuned.label: path.name for path, tuned in found}
+    rows = [
+        {
+            "evaluations": row.evaluations, "sampler": row.tuned.label, "sigma_grid": files[row.tuned.label],
+            "steps": row.budget.steps, "error": row.budget.error,
+        }
+        for row in choices([tuned for _, tuned in found])
+    ]  # fmt: skip
+    return json.dumps(rows, indent=1)
 
 
 def _same_end(a: Tuned, b: Tuned) -> bool:

@@ -19,16 +19,20 @@ from k_diffusing.compare.sources import Source, find_source
 from k_diffusing.grids.tuned import FORMAT, TunedGrid
 from k_diffusing.model.fingerprint import fingerprint
 from k_diffusing.samplers.find import find_sampler
+from k_diffusing.samplers.fitted import Table
 from k_diffusing.samplers.probe import Probe
 from k_diffusing.tune.book import Book, digest
-from k_diffusing.tune.candidates import MODES, OWN, TRIED, Trial, first_trials
-from k_diffusing.tune.fine import Fine, Levels
+from k_diffusing.tune.candidates import OWN, TRIED, Trial, first_trials
+from k_diffusing.tune.descend import DAMPED, WAYS
+from k_diffusing.tune.fine import FINE, Fine, Levels
+from k_diffusing.tune.fitting import Fitter
 from k_diffusing.tune.judge import KEPT, NAMED, Interval, choose, interval, race, ratio
 from k_diffusing.tune.pictures import Pictures
-from k_diffusing.tune.work import FINE, Work, content
+from k_diffusing.tune.work import Work, content
 from k_diffusing.tune.workers import prepared, side_by_side
 
-MOVES = 2 * MODES + 1  # variations in a round
+FITTED = "fitted"  # the sampler whose weights are found, too
+LIKE_FITTED = "res_multistep"  # whose evaluations and options it has
 FEWEST = 4  # pictures to choose on
 ON_PICTURES = ("model", "call", "prompts", "pictures", "seed", "fine", "versions")  # the facts of a fine run
 
@@ -74,8 +78,8 @@ class Tuned:
         budgets: One for each number of evaluations.
         facts: What they were found with, as the file has it.
         pictures: That they were judged on last, held out from the choice.
-        source: The sampler.
-        replay: What shares the noise of a sampler that adds some, as `Pictures.run` takes it, or None.
+        run: (pictures, grid) -> their final latents [P, elements], by the sampler.
+        tables: Of "fitted" its weights, by the number of steps.
         ends: [P, elements], the final latents of the fine run of these pictures.
         shape: Of one picture's latents.
     """
@@ -84,8 +88,8 @@ class Tuned:
     budgets: list[Budget]
     facts: dict[str, Any] = field(repr=False)
     pictures: Pictures = field(repr=False)
-    source: Source = field(repr=False)
-    replay: Callable | None = field(repr=False)
+    run: Callable[[Pictures, Sequence[float]], torch.Tensor] = field(repr=False)
+    tables: dict[int, Table] = field(repr=False)
     ends: torch.Tensor = field(repr=False)
     shape: tuple[int, ...] = field(repr=False)
 
@@ -105,7 +109,8 @@ class Tuned:
             }
             for one in self.budgets
         ]  # fmt: skip
-        return json.dumps({"format": FORMAT, "sigmas": sigmas, **self.facts, "budgets": rows}, indent=1)
+        weights = {"weights": {str(n): asdict(table) for n, table in self.tables.items()}} if self.tables else {}
+        return json.dumps({"format": FORMAT, "sigmas": sigmas, **weights, **self.facts, "budgets": rows}, indent=1)
 
     def save(self, path: str | Path) -> None:
         """Write the file, whole or not at all."""
@@ -129,7 +134,7 @@ def tune_grid(
 
     Args:
         pipe: One of our pipelines.
-        sampler: As `compare.sources.find_source` takes it, or a function.
+        sampler: As `compare.sources.find_source` takes it, or a function; or "fitted", whose weights are found too.
         evaluations: Of the network in a run, each a grid of its own; a guided pair counts as one.
         call: Keywords of every run: guidance, height, width, ...; or with prompt_embeds, in place of prompts.
         prompts: The first half of them for the choice, the others held out; with fewer than twice `pictures` they are
@@ -147,7 +152,7 @@ def tune_grid(
         ValueError: bad input; no network has run.
         TypeError: likewise.
     """
-    source = find_source(sampler, pipe.scheduler)
+    source = Source(FITTED, LIKE_FITTED) if sampler == FITTED else find_source(sampler, pipe.scheduler)
     call = {**(call or {}), **source.keywords}
     chosen_on, held_out = _pictures(prepared(pipe), call, prompts, pictures, seed, batch_size)
     levels = Levels.of(chosen_on)
@@ -155,13 +160,15 @@ def tune_grid(
     facts = _facts(pipe, source, call, chosen_on, held_out, levels)
     book = Book(folder, {name: facts[name] for name in ON_PICTURES}, [source.label, facts["sampler_file"]])
     with side_by_side(_at_a_time(pipe, source)) as run_all:
-        work = Work(source, levels, book, tick, run_all)
+        fitter = Fitter(chosen_on, levels, tick) if sampler == FITTED else None
+        work = Work(source, levels, book, tick, run_all, fitter)
         fine, fine_held = (work.fine(one, name) for one, name in ((chosen_on, "choice"), (held_out, "held_out")))
         budgets = [
             _tuned(work, chosen_on, held_out, fine, fine_held, budget, n)
             for budget, n in steps.items()
         ]  # fmt: skip
-    return Tuned(source.label, budgets, facts, held_out, source, work.replay(), fine_held.ends, fine_held.shape)
+    tables = {one.steps: fitter.table(one.chosen.grid) for one in budgets} if fitter else {}
+    return Tuned(source.label, budgets, facts, held_out, work.run, tables, fine_held.ends, fine_held.shape)
 
 
 def _pictures(pipe, call, prompts, count: int, seed: int, batch_size: int) -> tuple[Pictures, Pictures]:
@@ -231,8 +238,8 @@ def _facts(pipe, source: Source, call: dict, chosen_on: Pictures, held_out: Pict
 def most_evaluations(evaluations: Sequence[int], pictures: int) -> int:
     """Of the network, that tuning may take for a sampler that adds no noise; a guided pair counts as one."""
     quarter, half = max(pictures // 4, 1), max(pictures // 2, 1)
-    tried = TRIED * quarter + (KEPT[0] + NAMED) * (half - quarter) + (MOVES + 3) * half
-    tried += (KEPT[1] + NAMED) * (pictures - half) + MOVES * pictures + (NAMED + 3) * pictures
+    tried = TRIED * quarter + (KEPT[0] + NAMED) * (half - quarter) + 3 * half
+    tried += (KEPT[1] + NAMED) * (pictures - half) + (1 + WAYS + len(DAMPED)) * pictures + (NAMED + 3) * pictures
     return 2 * FINE * pictures + sum(evaluations) * tried
 
 
@@ -245,9 +252,13 @@ def _tuned(work: Work, chosen_on, held_out, fine: Fine, fine_held: Fine, budget:
             for trial, errors in zip(alike, work.errors(chosen_on[part], fine.ends[part], alike), strict=True):
                 trial.errors += errors
 
-    ranked = race(first_trials(chosen_on, work.levels, fine, n), measure, len(chosen_on), work.levels)
+    def move(trial: Trial) -> list[Trial]:
+        return work.moved(chosen_on, fine.ends, trial)
+
+    first = first_trials(chosen_on, work.levels, fine, n)
+    ranked = race(first, measure, move, len(chosen_on), work.levels)
     chosen, named = choose(ranked), [trial for trial in ranked if trial.named]
-    others = [trial for trial in first_trials(chosen_on, work.levels, fine, n) if trial.name in (OWN, "karras")]
+    others = [trial for trial in first if trial.name in (OWN, "karras")]
     told = {trial.name: trial for trial in (chosen, *named, *others)}
     errors = dict(zip(told, work.errors(held_out, fine_held.ends, list(told.values())), strict=True))
     return Budget(budget, n, chosen, named[0], ranked, errors)

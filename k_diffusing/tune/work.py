@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from k_diffusing.compare.sources import Source
@@ -12,12 +13,13 @@ from k_diffusing.samplers.options import adds_noise
 from k_diffusing.samplers.records import Sampler
 from k_diffusing.tune.book import Book, digest
 from k_diffusing.tune.candidates import Trial
-from k_diffusing.tune.fine import Fine, Levels, fine_run
+from k_diffusing.tune.descend import best_moves, moved, tried, ways
+from k_diffusing.tune.fine import FINE, Fine, Levels, fine_run
+from k_diffusing.tune.fitting import Fitter
 from k_diffusing.tune.pictures import Pictures, as_function
 from k_diffusing.tune.shared_noise import SharedPath
 from k_diffusing.tune.workers import Map
 
-FINE = 80  # evaluations of the fine run
 NEAR = 0.1  # the relative distance up to which two fine runs end alike: a method of order 1 is 0.02 off
 
 
@@ -31,6 +33,7 @@ class Work:
         book: Where what is measured is noted.
         tick: Told of evaluations.
         map: As `side_by_side` yields it: what runs pictures.
+        fitter: What runs in the sampler's place where weights are fitted.
     """
 
     source: Source
@@ -38,6 +41,7 @@ class Work:
     book: Book
     tick: Callable[[int], None]
     map: Map = map
+    fitter: Fitter | None = None
 
     @property
     def sampler(self) -> Sampler:
@@ -78,8 +82,22 @@ class Work:
             self.tick((len(trial.grid) - 1) * len(pictures))
         return [self.book.errors[key] for key in keys]
 
+    def moved(self, pictures: Pictures, ends: torch.Tensor, base: Trial) -> list[Trial]:
+        """Grids that Gauss-Newton promises to be better than one that was judged."""
+        key = digest(["moves", pictures.seeds, base.grid])
+        if key not in self.book.errors:
+            grids = [trial.grid for trial in tried(base, self.levels)]
+            runs = list(self.map(lambda grid: self.run(pictures, grid), grids))
+            self.book.note(key, sum(best_moves(runs, ends), []))
+            self.tick(len(grids) * (len(base.grid) - 1) * len(pictures))
+        shapes = ways(len(base.grid) - 1)
+        moves = np.array(self.book.errors[key]).reshape(-1, len(shapes))
+        return [moved(base, self.levels, move @ shapes) for move in moves]
+
     def run(self, pictures: Pictures, grid: Sequence[float]) -> torch.Tensor:
         """The pictures' final latents [P, elements] on a grid."""
+        if self.fitter is not None:
+            return self.fitter.run(pictures, grid)
         options, steps = self.source.options, len(grid) - 1
         return pictures.run(self.source.sampler, options, as_function(grid), steps, self.replay())
 

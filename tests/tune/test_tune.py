@@ -1,17 +1,23 @@
 """Tuning on closed-form models: what is chosen, what it was chosen from, and what is refused."""
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from k_diffusing import SamplerScheduler, load_grid, tune_grid
+from k_diffusing import SamplerScheduler, load_grid, load_sampler, tune_grid
 from k_diffusing.noise.interval import Interval
 from k_diffusing.oracle.closed_form import draw, oracle_flux, oracle_sdxl
 from k_diffusing.trace.record import Trace
 from k_diffusing.tune.candidates import Trial
+from k_diffusing.tune.descend import best_moves, moved, tried, ways
+from k_diffusing.tune.fine import Levels
+from k_diffusing.tune.fitting import least_squares
 from k_diffusing.tune.judge import choose, interval
 from k_diffusing.tune.shared_noise import SharedPath
+from k_diffusing.tune.table import choices_json
 from k_diffusing.tune.workers import Encoded
 
 PROMPT = {"prompt_embeds": torch.zeros(1, 5, 16), "pooled_prompt_embeds": torch.zeros(1, 16)}
@@ -210,3 +216,65 @@ def test_a_prompt_is_encoded_once():
     encode = Encoded(lambda *args, **kwargs: encoded.append((args, kwargs)) or len(encoded))
     assert [encode(["a"], device="cpu"), encode(["a"], device="cpu"), encode(["b"], device="cpu")] == [1, 1, 2]
     assert encode(PROMPT["prompt_embeds"]) == 3 and encode(PROMPT["prompt_embeds"]) == 4, "tensors are not kept"
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return {kind: tune_grid(make(), "fitted", (6,), call=CALL, pictures=4) for kind, make in PIPES.items()}
+
+
+@pytest.mark.parametrize("kind", PIPES)
+def test_fitted_weights_win_on_other_pictures(tuned, fitted, kind, tmp_path):
+    """On pictures that neither saw they beat dpmpp_2m on its own grid; from their file they do what was measured."""
+    [mine], [theirs] = fitted[kind].budgets, tuned[kind].budgets
+    assert mine.error.mean < 0.7 * theirs.error.mean
+    path = tmp_path / "fitted.json"
+    fitted[kind].save(path)
+    held_out = fitted[kind].pictures
+    ends = held_out.run(load_sampler(path), None, str(path), 6)
+    errors = (ends - fitted[kind].ends).norm(dim=1) / fitted[kind].ends.norm(dim=1)
+    assert errors.tolist() == pytest.approx(mine.held_out[mine.chosen.name], rel=1e-3)  # of the file's digits: float32
+
+
+def test_fitted_weights_are_for_their_grid(fitted, tuned, tmp_path):
+    path = tmp_path / "fitted.json"
+    fitted["sdxl"].save(path)
+    pipe, sampler = oracle_sdxl(), load_sampler(path)
+    with pytest.raises(ValueError, match="fitted on other sigmas"):
+        draw(pipe, sampler, 6, side=4, sigma_grid="karras")
+    with pytest.raises(ValueError, match="fitted for 6 steps, not 7"):
+        draw(pipe, sampler, 7, side=4, sigma_grid="karras")
+    tuned["sdxl"].save(path)
+    with pytest.raises(ValueError, match="holds no weights"):
+        load_sampler(path)
+    with pytest.raises(ValueError, match="cannot be read"):
+        load_sampler(tmp_path / "none.json")
+
+
+def test_weights_are_least_squares():
+    """Of three estimates whose combination is known, with its total given."""
+    estimates = [torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
+    wanted = 0.2 * estimates[0] - 0.7 * estimates[1] + 1.1 * estimates[2]
+    found = least_squares(wanted, estimates, 0.6, torch.ones(2))
+    assert found == pytest.approx([0.2, -0.7, 1.1], abs=3e-3)  # the ridge is 1e-3
+    assert least_squares(wanted, estimates[:1], 0.6, torch.ones(2)) == [0.6]
+
+
+def test_gauss_newton_finds_the_grid(tuned):
+    """Of ends that are linear in log sigma those of the levels that are wanted."""
+    levels, wanted = Levels(False, 14.6, 0.03), np.array([14.6, 6.0, 2.0, 0.7, 0.2])
+    base = Trial("base", [14.6, 5.5, 2.1, 0.75, 0.18, 0.0])
+
+    def run(grid):
+        logs = torch.tensor(np.log(grid[:-1]))
+        return torch.stack([logs, 2 * logs])
+
+    moves = best_moves([run(trial.grid) for trial in tried(base, levels)], run([*wanted, 0.0]))
+    found = moved(base, levels, np.array(moves[0]) @ ways(5)).grid
+    assert found[:-1] == pytest.approx(wanted.tolist(), rel=0.01)  # the damping's part
+    assert ways(20).shape == (7, 20) and (ways(20)[:, 0] == 0).all()
+
+
+def test_which_sampler_to_take(tuned, fitted):
+    rows = json.loads(choices_json([(Path("a/m-2m.json"), tuned["sdxl"]), (Path("a/m-f.json"), fitted["sdxl"])]))
+    assert [(row["evaluations"], row["sampler"], row["sigma_grid"]) for row in rows] == [(6, "fitted", "m-f.json")]
