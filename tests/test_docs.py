@@ -80,7 +80,8 @@ INSTEAD = {  # of what takes weights, a GPU, a reader's own values, or long
     ", ...)": ", num_inference_steps=4)",
     "num_inference_steps=25": "num_inference_steps=5",
     '"num_inference_steps": 20': '"num_inference_steps": 5',
-    "pipe(prompt, comfy_sampler=": "pipe(prompt, num_inference_steps=5, comfy_sampler=",
+    "comfy_sampler=None, generator": "comfy_sampler=None, num_inference_steps=5, generator",
+    'comfy_sampler="euler", generator': 'comfy_sampler="euler", num_inference_steps=5, generator',
     "steps=50": "steps=5",
     "pipe(prompt, sigma_grid=": "pipe(prompt, num_inference_steps=4, sigma_grid=",
 }
