@@ -66,16 +66,16 @@ def test_styles_ask_for_nothing_outside(site):
 
 
 def test_source_files_that_pages_link_to_have_a_page(site):
-    page = (site / "outside/k_diffusing/samplers/er_sde.py/index.html").read_text(encoding="utf-8")
-    assert "sample_er_sde" in page and "../outside/k_diffusing/samplers/er_sde.py/" in (
-        site / "samplers/index.html"
+    page = (site / "outside/k_diffusing/samplers/er_sde.py.html").read_text(encoding="utf-8")
+    assert "sample_er_sde" in page and "outside/k_diffusing/samplers/er_sde.py.html" in (
+        site / "samplers.html"
     ).read_text(encoding="utf-8")
     assert (site / "outside/notebooks/samplers.ipynb").is_file()
 
 
 def test_diagrams_are_drawn(site):
     """By us: mermaid's script would come from outside."""
-    page = (site / "architecture/index.html").read_text(encoding="utf-8")
+    page = (site / "architecture.html").read_text(encoding="utf-8")
     assert 'class="layers"' in page and 'class="sequence"' in page and "mermaid" not in page
 
 
@@ -141,6 +141,6 @@ def test_a_curve_falls_by_the_order(cards):
 
 
 def test_every_grid_is_drawn(site):
-    page = (site / "sigma_grids/index.html").read_text(encoding="utf-8")
+    page = (site / "sigma_grids.html").read_text(encoding="utf-8")
     drawn = re.findall(r'<svg class="grid-drawing".*?aria-label="(\w+), \d+ steps"', page)
     assert set(drawn) == set(SIGMA_GRIDS) and len(drawn) == len(SIGMA_GRIDS)
