@@ -1,23 +1,26 @@
-"""Noise levels as k_diffusion's functions and the pipelines compute with them: by torch, once.
+"""Noise levels as k_diffusion's functions and the pipelines compute with them: on the host, each answer once.
 
     sigmas = host_grid(sigmas)
-    sigmas[0].log().neg()  # torch's own answer, given again when the next run on the grid asks for it
+    sigmas[0] * 0.5  # a tensor's answer to the last bit, given again when the next run on the grid asks for it
 
-A step works on the latents in a few operations and on noise levels in many, each of which takes as long as one on small
-latents does. On one grid all runs ask for the same.
+A step works on the latents in a few operations and on noise levels in many, each of which takes torch as long as one on
+small latents does. Python's arithmetic takes a tenth of that, and on one grid all runs ask for the same.
 """
 
+import ctypes
 import functools
+import operator
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
+_CPU = torch.device("cpu")
 REMEMBERED = 2**13  # answers: those of some ten grids, in a few megabytes
 
 
 class HostNumber(torch.Tensor):
-    """A 0-dim tensor on the CPU, for which torch's answers are remembered.
+    """A 0-dim tensor on the CPU, whose arithmetic is Python's.
 
     An operation with other such numbers, or with numbers of Python, is looked up by its operands. Any other is torch's,
     with `plain` in its place. Both are shared, and nothing may be written into them: who might gets a clone of `plain`.
@@ -25,16 +28,21 @@ class HostNumber(torch.Tensor):
 
     Attributes:
         plain: the same as a plain tensor.
+        value: the same as a number of Python.
     """
 
     __hash__ = object.__hash__  # by identity: 0.0 and -0.0 are two numbers
     plain: torch.Tensor
+    value: float
 
 
 class HostGrid(torch.Tensor):
     """A grid [n] of noise levels on the CPU, whose elements are HostNumbers."""
 
     numbers: tuple[HostNumber, ...]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
 
     def __getitem__(self, index: Any) -> torch.Tensor:
         return self.numbers[index] if type(index) is int else super().__getitem__(index)
@@ -52,18 +60,63 @@ def _level(value: str, dtype: torch.dtype) -> HostNumber:
     return _number(float.fromhex(value), dtype)
 
 
-@torch.inference_mode(False)  # what is made there is not for use elsewhere
 def _number(value: float, dtype: torch.dtype) -> HostNumber:
-    plain = torch.tensor(value, dtype=dtype, device="cpu")
+    if torch.is_inference_mode_enabled():  # what is made there is not for use elsewhere
+        with torch.inference_mode(False):
+            return _number(value, dtype)
+    plain = torch.scalar_tensor(value, dtype=dtype, device=_CPU)
     number = torch.Tensor._make_subclass(HostNumber, plain)
-    number.plain = plain
+    number.plain, number.value = plain, value
     return number
 
 
 @functools.lru_cache(REMEMBERED)
-def _answer(operation: Callable, *operands) -> HostNumber | bool:
-    found = operation(*(number.plain if isinstance(number, HostNumber) else number for number in operands))
+def _answer(name: str, number: HostNumber, *others) -> HostNumber | bool:
+    """A tensor's answer to the method: Python's, rounded, where that is the same, else torch's own."""
+    dtype = number.dtype
+    if name in _EXACT and dtype in _ROUNDED:
+        rounded = _ROUNDED[dtype]
+        try:
+            found = _EXACT[name](number.value, *[_value(other, dtype, rounded) for other in others])
+        except (ArithmeticError, ValueError):  # division by 0, and what is not exact
+            pass
+        else:
+            if isinstance(found, bool):
+                return found
+            return number if found == number.value != 0 else _number(rounded(found), dtype)
+    plain = (other.plain if isinstance(other, HostNumber) else other for other in others)
+    found = getattr(torch.Tensor, name)(number.plain, *plain)
     return found.item() if found.dtype == torch.bool else _number(found.item(), found.dtype)
+
+
+def _value(operand: HostNumber | float, dtype: torch.dtype, rounded: Callable[[float], float]) -> float:
+    """Of an operand in an operation of that dtype. Raises ValueError for a number of another."""
+    if not isinstance(operand, HostNumber):
+        return rounded(operand)
+    if operand.dtype != dtype:
+        raise ValueError(operand.dtype)
+    return operand.value
+
+
+def _squared(base: float, exponent: float) -> float:
+    """The square. Raises ValueError for any other power."""
+    if exponent == 2:
+        return base * base
+    raise ValueError(exponent)
+
+
+# To the nearest number that the dtype has. A sum, a product or a quotient of single precision that is computed in
+# double, as Python does, is rounded to what it would be at once (Figueroa 1995). torch's roots are not the nearest.
+_ROUNDED: dict[torch.dtype, Callable[[float], float]] = {
+    torch.float32: lambda value: ctypes.c_float(value).value,
+    torch.float64: float,
+}
+_EXACT: dict[str, Callable] = {
+    **{f"__{name}__": getattr(operator, name) for name in ("add", "sub", "mul", "truediv", "neg", "abs")},
+    **{f"__{name}__": getattr(operator, name) for name in ("lt", "le", "gt", "ge", "eq", "ne")},
+    **{"neg": operator.neg, "abs": abs, "__pow__": _squared},
+    **{"__radd__": operator.add, "__rmul__": operator.mul, "__rsub__": lambda number, other: other - number},
+}
 
 
 def _remembering(name: str) -> Callable:
@@ -74,7 +127,7 @@ def _remembering(name: str) -> Callable:
         for other in others:
             if not isinstance(other, (HostNumber, float, int)):
                 return operation(self.plain, *others)
-        return _answer(operation, self, *others)
+        return _answer(name, self, *others)
 
     return method
 
@@ -86,7 +139,7 @@ def _reflected(name: str, forward: str) -> Callable:
     def method(self, other) -> Any:
         if isinstance(other, torch.Tensor):
             return of_tensors(other, self.plain)
-        return _answer(of_numbers, self, other) if isinstance(other, (float, int)) else of_numbers(self.plain, other)
+        return _answer(name, self, other) if isinstance(other, (float, int)) else of_numbers(self.plain, other)
 
     return method
 

@@ -133,6 +133,18 @@ def test_what_is_made_under_inference_mode_serves_elsewhere():
     assert (torch.ones(2, requires_grad=True) * number).sum().requires_grad
 
 
+@pytest.mark.parametrize("name, most", [("euler", 7), ("dpmpp_2m", 40)])
+def test_a_first_run_on_a_grid_makes_what_is_new_of_it(name, most):
+    """Of euler, besides what a second run does: a sigma and its difference from the next. Logarithms are torch's."""
+    counts = []
+    for steps in (4, 14):  # grids that no other test has
+        grid = torch.linspace(11.71875, 0.109375, steps + 1)
+        with Operations() as operations:
+            run_sampler(SAMPLERS[name], lambda x, sigma: x, start(), grid)
+        counts.append(operations.count)
+    assert (counts[1] - counts[0]) / 10 <= most
+
+
 @pytest.mark.parametrize("name, most", [("euler", 5), ("dpmpp_2m", 7)])
 def test_a_step_is_the_work_on_latents_and_the_sigmas_of_the_batch(name, most):
     """In a second run on a grid; euler's: sigma [B], x - denoised, / sigma, * dt, +."""
