@@ -15,6 +15,7 @@ from diffusers.image_processor import PipelineImageInput
 from diffusers.pipelines.flux.pipeline_output import FluxPipelineOutput
 from diffusers.utils.torch_utils import get_module_execution_device
 
+from k_diffusing._tensors import cast
 from k_diffusing.arguments import (
     check_callback,
     check_negative,
@@ -216,13 +217,15 @@ class FluxPipeline(diffusers.FluxPipeline):
         if mask_image is not None:
             kept = plan.kept(pack(plan.program.latent_mask(mask_image, shape, device)), clean, drawn, add_noise)
         callbacks = StepCallbacks(told.tensors, callback_on_step_end, callback_on_step_end_tensor_inputs)
-        run, levels = SamplingRun(self, plan, x, told.dtype, callbacks, trace, size), plan.levels(x, true_cfg_scale)
+        run, levels = SamplingRun(self, plan, x, told.dtype, callbacks, trace, size), plan.levels(
+            x, true_cfg_scale, tell=lambda timestep: timestep.to(told.dtype) / 1000
+        )  # fmt: skip
 
         # 4. The denoiser.
         def network(net_input, at):
             """The velocity as true CFG makes it, with the prompt, without it: each [B, tokens, channels]."""
             self._current_timestep = at.timestep[0]
-            inputs = net_input, at.timestep.to(told.dtype) / 1000, run.position.stage, x.dtype
+            inputs = net_input, at.told, run.position.stage, x.dtype
             if not (true_cfg and at.guided):
                 velocity = told.velocity(*inputs)
                 return velocity, velocity, velocity
@@ -238,7 +241,7 @@ class FluxPipeline(diffusers.FluxPipeline):
             state = x if kept is None else kept.before(x, at.sigma)
             latents = plan.space.latents(state, at.sigma)
             # What the first network call sees makes no round trip through the coordinates, so it is diffusers' own.
-            net_input = (initial if kept is None and run.at_start(x) else latents).to(told.dtype)
+            net_input = cast(initial if kept is None and run.at_start(x) else latents, told.dtype)
             velocity, *pair = network(net_input, at)
             if lean:
                 return run.evaluated(x, sigma, at, net_input, velocity)

@@ -16,6 +16,7 @@ from diffusers.pipelines.stable_diffusion_xl.pipeline_output import StableDiffus
 from diffusers.utils import deprecate, logging
 from diffusers.utils.torch_utils import get_module_execution_device
 
+from k_diffusing._tensors import cast
 from k_diffusing.arguments import check_callback, check_guidance, count_images, diffusers_arguments, warn_of_bounds
 from k_diffusing.grids.given import GridChoice
 from k_diffusing.grids.part import Part
@@ -232,7 +233,7 @@ class StableDiffusionXLPipeline(diffusers.StableDiffusionXLPipeline):
         def denoiser(x, sigma, model_options=None, seed=None):
             at = levels.at(sigma, x, run.position, model_options)
             state = x if kept is None else kept.before(x, at.sigma)
-            net_input = plan.space.network_input(plan.space.latents(state, at.sigma), at.sigma).to(told.dtype)
+            net_input = cast(plan.space.network_input(plan.space.latents(state, at.sigma), at.sigma), told.dtype)
             output, *pair = network(net_input, at)
             denoised = plan.space.denoised(state, output, at.sigma)
             if model_options:

@@ -14,6 +14,11 @@ def same_level(a: float, b: float, tolerance: float = ROUNDED) -> bool:
     return math.isclose(a, b, rel_tol=tolerance)
 
 
+def cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The tensor in a dtype; itself if it has that, which torch's own `to` takes longer to find."""
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)
+
+
 def twice(batch: torch.Tensor) -> torch.Tensor:
     """A batch [B, ...] after itself, [2 B, ...]; of one image nothing is copied, and nothing may be written into it."""
     return batch.expand(2, *batch.shape[1:]) if len(batch) == 1 else torch.cat([batch, batch])

@@ -11,6 +11,7 @@ from k_diffusing._tensors import Stamp
 from k_diffusing.samplers.records import Sampler
 
 SAMPLED = 1024  # elements of each state and network evaluation that are looked at for nan; all of the result are
+BLOCKS = 32  # evenly through it, in which they lie: neighbours are read in the time of one
 SLOTS = 64  # sums that are made room for at a time
 # Whose nan it is, by where it was seen first. Samplers work element by element, so that an element of the state which
 # is nan or inf, and was finite in all that the model returned, is the sampler's.
@@ -103,11 +104,11 @@ class FiniteCheck:
 
     def note(self, what: str, step: int, sigma: torch.Tensor, tensor: torch.Tensor) -> None:
         """Take note of a few elements of a tensor [B, ...]; what: one of SPOILED, whose nan it would be."""
-        size, apart = tensor.numel(), tensor.numel() // SAMPLED
-        if apart > 1 and tensor.is_contiguous():  # in one operation
-            tensor = tensor.as_strided((-(-size // apart),), (apart,))
-        elif apart > 1:
-            tensor = tensor.flatten()[::apart]
+        size = tensor.numel()
+        if size > SAMPLED and tensor.is_contiguous():  # in one operation
+            tensor = tensor.as_strided((BLOCKS, SAMPLED // BLOCKS), (size // BLOCKS, 1))
+        elif size > SAMPLED:
+            tensor = tensor.flatten()[:: size // SAMPLED]
         self._keep(what, step, sigma, tensor)
 
     def note_result(self, step: int, sigma: torch.Tensor, x: torch.Tensor) -> None:

@@ -28,14 +28,15 @@ from k_diffusing.spaces import LatentSpace
 class Level(NamedTuple):
     """A noise level, as one network call needs it.
 
-    sigma: the sampler's, 0-dim or [B, 1, ...]. time: diffusers' sigma there, shaped alike. timestep: [B]. guided:
-    whether the answer without the prompt is asked for. weight: that of the answer to the prompt. step: of the grid;
-    0 where nothing depends on it.
+    sigma: the sampler's, 0-dim or [B, 1, ...]. time: diffusers' sigma there, shaped alike. timestep: [B]. told: the
+    same as the network takes it, [B]. guided: whether the answer without the prompt is asked for. weight: that of the
+    answer to the prompt. step: of the grid; 0 where nothing depends on it.
     """
 
     sigma: torch.Tensor
     time: torch.Tensor
     timestep: torch.Tensor
+    told: torch.Tensor
     guided: bool
     weight: float
     step: int
@@ -170,16 +171,19 @@ class SamplingPlan:
         """What the sampler gets as its model: ComfyUI's functions look for more there than the call."""
         return ComfyModel(denoiser, self.space.levels) if self.sampler.custom else denoiser
 
-    def levels(self, x: torch.Tensor, scale: float) -> "Levels":
-        """The levels, for states like x [B, ...] on its device; scale: the weight where guidance= tells of none."""
+    def levels(self, x: torch.Tensor, scale: float, tell: Callable = lambda timestep: timestep) -> "Levels":
+        """The levels, for states like x [B, ...] on its device.
+
+        scale: the weight where guidance= tells of none. tell(timestep): as the network takes it, of any shape.
+        """
         called = self.sigmas.clone()
         if called[0] == 1 and "first_time" in self.options:
             called[0] = self.options["first_time"]
         sigmas, times = host_grid(called).numbers, host_grid(self.space.time(called)).numbers
         timesteps = self.space.timestep(called).to(x.device).unsqueeze(1).repeat(1, len(x))
         weights = (*(self.guidance.weights or [scale] * (len(called) - 1)), 1.0)
-        levels = Levels(self, scale, guide_of(self.guidance, len(called) - 1), [])
-        for step, row in enumerate(zip(sigmas, times, timesteps, strict=True)):
+        levels = Levels(self, scale, tell, guide_of(self.guidance, len(called) - 1), [])
+        for step, row in enumerate(zip(sigmas, times, timesteps, tell(timesteps), strict=True)):
             levels.grid.append(levels.level(*row, weights[step], step))
         return levels
 
@@ -236,12 +240,13 @@ def _guided(row: dict[str, Any]) -> str:
 class Levels(NamedTuple):
     """The noise levels of a plan, for a batch on a device.
 
-    plan: whose they are. scale: the weight where guidance= tells of none. guide: what makes one of two answers of the
-    network. grid: a level for each of the plan's sigmas.
+    plan: whose they are. scale: the weight where guidance= tells of none. tell: a timestep as the network takes it.
+    guide: what makes one of two answers of the network. grid: a level for each of the plan's sigmas.
     """
 
     plan: SamplingPlan
     scale: float
+    tell: Callable[[torch.Tensor], torch.Tensor]
     guide: Guide
     grid: list[Level]
 
@@ -264,12 +269,13 @@ class Levels(NamedTuple):
             level = float(time.flatten()[0])
             step = position.step if position.begins else guidance.step_at(level, position.grid_step)
             weight = guidance.weight(level, step) if guidance.weights else weight
-        return self.level(sigma.reshape(shape), time.reshape(shape), space.timestep(sigma), weight, step)
+        timestep = space.timestep(sigma)
+        return self.level(sigma.reshape(shape), time.reshape(shape), timestep, self.tell(timestep), weight, step)
 
-    def level(self, sigma, time, timestep, weight: float, step: int) -> Level:
+    def level(self, sigma, time, timestep, told, weight: float, step: int) -> Level:
         """One level, of which it is found whether the answer without the prompt is asked for."""
         plan, guidance = self.plan, self.plan.guidance
         guided = plan.guided(time) and (
             plan.sampler.uses_uncond or not guidance.by_step or self.guide.needs_both(weight, step)
         )
-        return Level(sigma, time, timestep, guided, weight, step)
+        return Level(sigma, time, timestep, told, guided, weight, step)

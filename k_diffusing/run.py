@@ -58,6 +58,8 @@ class SamplingRun:
         self.pipe, self.plan, self.dtype, self.callbacks, self.trace = pipe, plan, dtype, callbacks, trace
         self.position = Position(plan.sampler, plan.options)
         self.finite = FiniteCheck(plan.sampler.name, dtype)
+        # A sampler makes finite numbers of finite ones, unless something of the user's has a part in it.
+        self.looks_at_states = plan.sampler.custom or bool(plan.options) or callbacks.on_step_end is not None
         self.start, self.sigma = x, plan.sigmas[0]
         self.latents: torch.Tensor
         self.denoised: torch.Tensor | None = None  # of the step's first evaluation
@@ -130,7 +132,8 @@ class SamplingRun:
         if self.callbacks.want_denoised:  # or let go at once: memory that is held on to makes every step slower
             self.latest = denoised
             self.denoised = denoised if self.denoised is None else self.denoised
-        self.finite.note("state", self.position.step, at.sigma, x)
+        if self.looks_at_states:
+            self.finite.note("state", self.position.step, at.sigma, x)
         self.finite.note("answer", self.position.step, at.sigma, denoised)
         self.position.called()
         if self.plan.sampler.adaptive:  # it would search for a step that makes nan small, for ever

@@ -172,7 +172,7 @@ def weighted(cond: torch.Tensor, uncond: torch.Tensor, weight: float, rescale: f
 
     rescale: the part of it that gets the deviation of `cond` (Lin et al. 2023, arXiv 2305.08891, section 3.4).
     """
-    output = uncond + weight * (cond - uncond)
+    output = (cond - uncond).mul_(weight).add_(uncond)
     if rescale > 0:
         from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import rescale_noise_cfg
 

@@ -1,13 +1,12 @@
 """What a draw of noise is for."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
 
-@dataclass(frozen=True)
-class Interval:
+class Interval(NamedTuple):
     """The change of the noise level that a draw of unit noise is for.
 
     Attributes:

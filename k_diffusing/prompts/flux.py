@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from diffusers.image_processor import PipelineImageInput
 
-from k_diffusing._tensors import twice
+from k_diffusing._tensors import cast, twice
 
 
 class Prompt(NamedTuple):
@@ -123,7 +123,7 @@ class Conditioning:
         if side.images is not None:
             kwargs = {**(kwargs or {}), "ip_adapter_image_embeds": side.images}
         with self.pipe.transformer.cache_context(f"{name}_{stage}" if stage else name):
-            return self.pipe.transformer(
+            velocity = self.pipe.transformer(
                 hidden_states=net_input,
                 timestep=timestep,
                 encoder_hidden_states=embeds,
@@ -131,7 +131,8 @@ class Conditioning:
                 joint_attention_kwargs=kwargs,
                 return_dict=False,
                 **side.text,
-            )[0].to(dtype)
+            )[0]
+        return cast(velocity, dtype)
 
 
 def conditioning(

@@ -6,7 +6,7 @@ from typing import Any
 import diffusers
 import torch
 
-from k_diffusing._tensors import twice
+from k_diffusing._tensors import cast, twice
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Conditioning:
             tensors = {name: tensor[rows] for name, tensor in tensors.items()}
             images = {name: [tensor[rows] for tensor in each] for name, each in images.items()}
         added = {"text_embeds": tensors["add_text_embeds"], "time_ids": tensors["add_time_ids"], **images}
-        return self.pipe.unet(
+        output = self.pipe.unet(
             net_input,
             timestep,
             encoder_hidden_states=tensors["prompt_embeds"],
@@ -58,7 +58,8 @@ class Conditioning:
             cross_attention_kwargs=self.pipe.cross_attention_kwargs,
             added_cond_kwargs=added,
             return_dict=False,
-        )[0].to(dtype)
+        )[0]
+        return cast(output, dtype)
 
 
 def conditioning(

@@ -13,7 +13,9 @@ import torch
 
 def to_d(x: torch.Tensor, sigma: torch.Tensor, denoised: torch.Tensor) -> torch.Tensor:
     """The derivative dx/dsigma of the probability-flow ODE (Karras et al. 2022, eq. 3); sigma is 0-dim or [B]."""
-    return (x - denoised) / (sigma if sigma.ndim == 0 else sigma.reshape(-1, *[1] * (x.ndim - 1)))
+    if sigma.ndim == 0:
+        return (x - denoised).div_(sigma)
+    return (x - denoised) / sigma.reshape(-1, *[1] * (x.ndim - 1))
 
 
 class Bound:
