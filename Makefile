@@ -37,11 +37,7 @@ parity: $(VENV)/.installed
 	$(BIN)/python -m benchmarks run parity --again
 
 bench: $(VENV)/.installed
-	$(BIN)/python benchmarks/step_cost.py > docs/step_cost.md.new
-	mv docs/step_cost.md.new docs/step_cost.md
-	$(BIN)/python benchmarks/grid_cost.py > docs/grid_cost.md.new
-	mv docs/grid_cost.md.new docs/grid_cost.md
-	cat docs/step_cost.md docs/grid_cost.md
+	$(BIN)/python -m benchmarks run step_cost grid_cost --again
 
 figures: $(VENV)/.installed
 	$(BIN)/python -m benchmarks run all

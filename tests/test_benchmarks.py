@@ -17,11 +17,13 @@ from benchmarks import (
     demos,
     evaluations,
     flux_older,
+    grid_cost,
     guidance,
     parity,
     pipelines,
     published,
     sigma_grids,
+    step_cost,
     suspended,
     trace_cost,
     w1,
@@ -224,9 +226,34 @@ def test_w1_shows_the_coordinates_that_are_chosen():
         assert w1.chosen(name) == names[choose_coordinates("auto", sampler, None)]
 
 
-# Scripts that are not yet records.
+def test_grid_cost(monkeypatch):
+    from benchmarks import grid_cost_runs
 
-SCRIPTS = ("grid_cost", "step_cost", "tune_grids")
+    few(grid_cost_runs, monkeypatch, TURNS=1)
+    arguments = grid_cost_runs.test.arguments
+    smallest = ["--steps", "1", "--samplers", "euler", "heun"]
+    monkeypatch.setattr(grid_cost_runs.test, "arguments", lambda argv: arguments([*argv, *smallest]))
+    grid, row = grid_cost.measure([cell_of(grid_cost, of="grid"), cell_of(grid_cost, of="row", rows=2)])
+    assert grid["least"] == grid["median"] == grid["largest"] > 0 and row["milliseconds"] > 0
+
+
+def test_step_cost(monkeypatch):
+    """All kinds of rows but that of a whole grid, at 64 x 64."""
+    from benchmarks import step_cost_runs
+
+    few(step_cost_runs, monkeypatch, TURNS=1, FEW=1, MANY=2)
+    call = step_cost_runs.call
+    monkeypatch.setattr(step_cost_runs, "call", lambda *args, side=0, **options: call(*args, side=64, **options))
+    few(step_cost, monkeypatch, WEIGHED=("euler",))
+    kinds = ({"of": "time"}, {"of": "draws"}, {"of": "operations", "sampler": "euler"}, {"of": "memory"})
+    cells = [cell_of(step_cost, family="sdxl", **kind) for kind in kinds]
+    times, draws, operations, memory = step_cost.measure(cells)
+    assert times["ratio"] == pytest.approx(times["euler"] / times["diffusers"], rel=0.02)
+    assert {"path", "tree"} <= set(draws) and operations["operations"] != 0
+    assert 0.9 < memory["all"] < memory["without weights"] < 1.2
+
+
+# A script that is not yet a record.
 
 
 @pytest.fixture
@@ -234,30 +261,6 @@ def script(monkeypatch):
     """Imports one by name."""
     monkeypatch.setattr(sys, "path", [str(ROOT), str(ROOT / "benchmarks"), *sys.path])
     return importlib.import_module
-
-
-def rows(capsys) -> list[str]:
-    """The lines of a table on stdout, below its head."""
-    return [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ") and "---" not in line][1:]
-
-
-def test_grid_cost(script):
-    module = script("grid_cost")
-    grid = module.Grid(module.test, "--steps", "1", "--samplers", "euler", "heun")
-    assert grid.seconds(1) > 0 and grid.seconds(4) > 0
-    assert list(module.row_milliseconds(grid)) == list(module.ROWS)
-
-
-def test_step_cost(script, monkeypatch, capsys):
-    module = script("step_cost")
-    few(module, monkeypatch, TURNS=1, FEW=1, MANY=2, SDE={"dpmpp_sde": 2}, memory=dict, grid=dict)
-    call = module.call
-    monkeypatch.setattr(module, "call", lambda *args, side=0, **options: call(*args, side=64, **options))
-    monkeypatch.setattr(module, "SAMPLERS", {"euler": SAMPLERS["euler"]})
-    module.main()
-    assert len(rows(capsys)) >= 8
-    pipe = module.figure_style.demo_pipeline("demo")
-    assert module.peak_bytes(pipe, "euler") > 0
 
 
 def test_the_page_of_tuned_grids_says_what_was_measured(script):
