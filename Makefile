@@ -24,7 +24,7 @@ test: $(VENV)/.installed
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-pages: $(VENV)/.pages
+test-pages: $(VENV)/.pages $(VENV)/.docs
 	$(BIN)/python -m pytest -m browser tests/pages_in_browser
 
 types: $(VENV)/.installed
