@@ -87,7 +87,7 @@ SDXL_RUNS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("sampler, settings", SDXL_RUNS, ids=str)
+@pytest.mark.parametrize("sampler, settings", SDXL_RUNS, ids=lambda value: getattr(value, "__name__", str(value)))
 def test_sdxl_is_our_pipelines(sdxl, sampler, settings):
     assert largest_difference(*sdxl_pair(sdxl, sampler, **settings)) == 0
 
