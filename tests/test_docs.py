@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import k_diffusing
@@ -83,11 +84,13 @@ INSTEAD = {  # of what takes weights, a GPU, a reader's own values, or long
     "comfy_sampler=None, generator": "comfy_sampler=None, num_inference_steps=5, generator",
     'comfy_sampler="euler", generator': 'comfy_sampler="euler", num_inference_steps=5, generator',
     "steps=50": "steps=5",
+    'pipe(prompt, comfy_sampler="uni_pc"': 'pipe(prompt, num_inference_steps=4, comfy_sampler="uni_pc"',
+    "pipe(prompt, comfy_sampler=partial": "pipe(prompt, num_inference_steps=4, comfy_sampler=partial",
     "pipe(prompt, sigma_grid=": "pipe(prompt, num_inference_steps=4, sigma_grid=",
 }
 RUN = [
     "README.md",
-    *(f"docs/{name}.md" for name in ("index", "compare", "schedulers", "sigma_grids")),
+    *(f"docs/{name}.md" for name in ("index", "compare", "samplers", "schedulers", "sigma_grids")),
     *(f"docs/from_{name}.md" for name in ("diffusers", "comfyui", "a1111")),
 ]
 
@@ -108,6 +111,7 @@ def test_the_python_of_a_page_runs(page, demo, tmp_path, monkeypatch):
     picture = Image.new("RGB", (128, 128), "red")
     names = {"__name__": "__main__", "pipe": demo, "prompt": "a small red circle", "k_diffusing": k_diffusing}
     names |= {"sketch": picture, "picture": picture}
+    names |= {"model": lambda x, sigma: x / 2, "x": torch.randn(1, 4, 4, 4), "sigmas": torch.tensor([9.0, 3, 1, 0])}
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
     for block in blocks:
         for there, here in INSTEAD.items():
