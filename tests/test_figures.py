@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from benchmarks import data, pages, style
+from benchmarks import data, mutants, pages, style
 from benchmarks.every import BENCHMARKS
+from k_diffusing.samplers.facts import FACTS
 
 KNOWN = {benchmark.name: benchmark for benchmark in BENCHMARKS}
 TEXTS = {page.relative_to(data.ROOT).as_posix(): page.read_text(encoding="utf-8") for page in pages.pages()}
@@ -106,6 +107,7 @@ FILL = """
 import sys
 from benchmarks import data, pages
 from benchmarks.every import BENCHMARKS
+from k_diffusing.samplers.facts import FACTS
 for benchmark in BENCHMARKS:
     benchmark.cells()
     for part in benchmark.tables:
@@ -140,3 +142,19 @@ def test_spread_keeps_the_order_the_gap_and_the_bounds():
     gaps = [placed[b] - placed[a] for a, b in zip(order, order[1:], strict=False)]
     assert min(gaps) >= 0.05 - 1e-9 and 0 <= min(placed) and max(placed) <= 1 + 1e-9
     assert style.spread([0.3, 0.7], gap=0.1, low=0.0, high=1.0) == [0.3, 0.7]
+
+
+# What pages say in words of all rows.
+
+
+def test_the_tests_notice_most_mutants():
+    for row in data.read("mutants")["rows"]:
+        assert row["killed"] >= mutants.LEAST * row["tried"], row["part"]
+
+
+def test_comfyuis_pictures_are_met_but_for_its_own_rounding():
+    """At most 1e-4, or twice what ComfyUI moves by itself."""
+    rows = [row for row in data.read("comfyui_agreement")["rows"] if row.get("sampler") in FACTS]
+    assert len(rows) == 2 * len(FACTS)
+    for row in rows:
+        assert row["largest"] <= 1e-4 or row["largest"] <= 2 * row["floor"], row
