@@ -123,8 +123,9 @@ def _pictures(tuned: Tuned) -> dict[str, Any]:
         size = both[0].size
         cells = [*zip((budget.best_named.name, "tuned"), map(_uri, both), strict=True), ("fine run", fine)]
         pairs.append({"evaluations": budget.evaluations, "cells": cells})
-    slid = [
-        {"label": f"{name}, {pairs[0]['evaluations']} evaluations", "uri": uri} for name, uri in pairs[0]["cells"][:2]
+    slid = [  # a the tuned one, as in the drawings
+        {"label": f"{name}, {pairs[0]['evaluations']} evaluations", "uri": uri}
+        for name, uri in pairs[0]["cells"][1::-1]
     ]
     shown = round(size[0] * max(1, SHOWN / max(size)))
     return {"pairs": pairs, "slid": slid, "size": size, "shown": shown, "prompt": one.prompts[0]}

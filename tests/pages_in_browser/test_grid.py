@@ -5,8 +5,10 @@ import re
 from itertools import product
 
 import pytest
-from made_pages import EVALUATIONS, PROMPTS, SAMPLERS, colour_of
+from made_pages import EVALUATIONS, PROMPTS, SAMPLERS, SEEDS, cell, colour_of
 from PIL import Image
+
+from k_diffusing.render.page import grid_page
 
 PICTURES = len(SAMPLERS) * len(EVALUATIONS) * 4 + 4
 
@@ -120,6 +122,20 @@ def test_one_value_by_one_choice_and_by_arrow_keys(grid):
     assert on(grid, "seed") == ["0"]
     choose(grid, "seed", "all")
     assert on(grid, "seed") == ["0", "1"] and shown(grid) == PICTURES
+
+
+def test_an_axis_that_follows_from_others_has_no_choice_of_its_own(visit, tmp_path):
+    """Guidance, where each sampler has its own."""
+    cells = [cell(tmp_path, sampler, 5, seed, PROMPTS[0], PROMPTS) for sampler in SAMPLERS for seed in SEEDS]
+    for one in cells:
+        one["axes"]["guidance"] = 5.0 if one["axes"]["sampler"] == "euler" else 1.0
+    (tmp_path / "index.html").write_text(grid_page("t", cells), encoding="utf-8")
+    page = visit(tmp_path / "index.html")
+    names = page.locator("form select").evaluate_all("all => all.map(one => one.name)")
+    assert names == ["rows", "columns", "sampler", "seed", "size"] and page.locator(".axis").count() == 3
+    assert page.locator("form select:visible").count() == 3
+    choose(page, "columns", "guidance")
+    assert heads(page, "col") == ["1", "5"] and page.locator("form select[name=seed]").is_visible()
 
 
 def test_a_chip_turns_a_value_off_and_on(grid):

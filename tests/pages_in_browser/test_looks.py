@@ -1,10 +1,12 @@
 """All pages on a phone and on a desk, light and dark: words are whole, colours apart, controls named, focus is seen."""
 
+import re
 from pathlib import Path
 
 import made_pages
 import pytest
 
+STATIC = Path(__file__).parents[2] / "k_diffusing" / "web" / "static"
 LOOKS = Path(__file__).with_name("looks.js").read_text(encoding="utf-8")
 WRITERS = {
     "grid": made_pages.write_grid,
@@ -114,3 +116,18 @@ def test_the_slider_of_each_page(page):
     box = page.locator(".wipe").bounding_box()
     page.mouse.click(box["x"] + 0.75 * box["width"], box["y"] + 20)
     assert slider.input_value() == "75"
+
+
+def test_a_is_the_tuned_grid_as_in_the_drawings(visit, files):
+    names = visit(files("tune")).locator(".names > span").all_inner_texts()
+    assert [name.split(",")[0] for name in names] == ["a tuned", names[1].split(",")[0]] and names[1][0] == "b"
+
+
+def test_a_browser_knows_every_declaration(visit, files):
+    page = visit(files("grid"))
+    styles = {path.name: path.read_text(encoding="utf-8") for path in STATIC.glob("*.css")}
+    for name, style in styles.items():
+        blocks = re.findall(r"\{([^{}]*)\}", re.sub(r"/\*.*?\*/", "", style, flags=re.DOTALL))
+        told = [one.split(": ", 1) for one in re.findall(r"[a-z-]+: [^;]+", " ".join(blocks).replace("!important", ""))]
+        unknown = page.evaluate("all => all.filter(([name, value]) => !CSS.supports(name, value))", told)
+        assert told and unknown == [], name

@@ -6,7 +6,8 @@ const ALL = -1;  // the place, on an axis, of a picture that stands beside all i
 const SIZES = ["small", "medium", "large"];
 
 const cells = [...document.querySelectorAll("figure")].map((figure, i) => ({
-  ...page.cells[i], figure, link: find("a", figure), mark: find(".mark", figure), reference: page.cells[i].at.includes(ALL),
+  ...page.cells[i], reference: page.cells[i].at.includes(ALL),
+  figure, link: find("a", figure), mark: find(".mark", figure),
 })).sort(inOrder);
 const cellOf = new Map(cells.map(cell => [cell.figure, cell]));
 

@@ -8,7 +8,8 @@ function build() {
   const filters = make("details", { open: wide },
     make("summary", {}, "Filter: ", make("output", {}), " shown"),
     make("div", { className: "axes" }, ...axes.map(filter)));
-  form.append(...several ? [laid("rows"), laid("columns"), ...axes.map(one)] : [], sizes(), besideAll(), keys, filters);
+  const ones = tellingAxes(cells).map(one);  // an axis that follows from others needs no choice of its own
+  form.append(...several ? [laid("rows"), laid("columns"), ...ones] : [], sizes(), besideAll(), keys, filters);
   form.hidden = cells.length < 2;
 }
 
@@ -29,11 +30,13 @@ function lay(kind, axis) {  // the axis of the other kind changes places
   if (axis >= 0 && rows === columns) [rows, columns] = before.reverse();
 }
 
-function one(axis, i) {  // of an axis that is neither: all its values, or one
+function one(i) {  // of an axis that is neither: all its values, or one
+  const axis = axes[i];
   const some = make("option", { value: "some", hidden: true });
   const values = axis.heads.map((head, place) => new Option(head, place));
   const label = choice(axis.name, [new Option("all", ""), some, ...values], place => only(i, axis.values[place]));
   label.className = "one";
+  label.dataset.axis = i;
   return label;
 }
 
@@ -80,13 +83,14 @@ function chip(axis, value, text) {
 function controls() {
   const [down, across] = form.querySelectorAll("select");
   if (names.length > 1) [down.value, across.value] = [rows, columns];
-  form.querySelectorAll(".one").forEach((label, axis) => sayOne(label, find("select", label), axis));
+  form.querySelectorAll(".one").forEach(sayOne);
   find(".size select", form).value = size;
   find(".beside-all", form).ariaPressed = beside;
   form.querySelectorAll(".axis").forEach(sayFilter);
 }
 
-function sayOne(label, select, axis) {
+function sayOne(label) {
+  const axis = Number(label.dataset.axis), select = find("select", label);
   const { values } = axes[axis], on = values.filter(value => !hidden[axis].has(value));
   label.hidden = axis === rows || axis === columns;
   find("[value=some]", select).textContent = `${on.length} of ${values.length}`;

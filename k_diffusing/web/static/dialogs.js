@@ -20,9 +20,8 @@ function sized(element, ...shown) {
 const varying = varyingSettings();  // the names of those that are not the same in all pictures
 
 function varyingSettings() {
-  const seen = new Map();
-  for (const [name, text] of cells.flatMap(cell => cell.settings)) seen.set(name, (seen.get(name) ?? new Set()).add(text));
-  return new Set([...seen.keys()].filter(name => seen.get(name).size > 1));
+  const seen = grouped(cells.flatMap(cell => cell.settings), ([name]) => name);
+  return new Set([...seen.keys()].filter(name => new Set(seen.get(name).map(([, text]) => text)).size > 1));
 }
 
 const pairs = entries => entries.flatMap(([name, text]) => [make("dt", {}, name), make("dd", {}, text)]);

@@ -47,9 +47,12 @@ function used(axis, shown) {  // where there is no axis, its one value is undefi
   return axis < 0 ? [undefined] : [...new Set(shown.map(cell => cell.at[axis]))].sort((a, b) => a - b);
 }
 
-function grouped(shown, key) {
+function grouped(all, key) {
   const groups = new Map();
-  for (const cell of shown) groups.set(key(cell), [...groups.get(key(cell)) ?? [], cell]);
+  for (const one of all) {
+    if (!groups.has(key(one))) groups.set(key(one), []);
+    groups.get(key(one)).push(one);
+  }
   return groups;
 }
 

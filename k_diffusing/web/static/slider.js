@@ -1,12 +1,13 @@
 // Two pictures in one place: under a slider, each alone, or their difference.
 const compared = find(".compared"), wipe = find(".wipe", compared), slider = find("input", compared);
-const told = find("output", compared), gain = find(".gain select", compared), modes = [...compared.querySelectorAll("[data-mode]")];
+const said = find("output", compared), gain = find(".gain select", compared);
+const modes = [...compared.querySelectorAll("[data-mode]")];
 
 function show(mode) {
   wipe.dataset.shown = mode;
   for (const button of modes) button.ariaPressed = button.dataset.mode === mode;
   find(".gain", compared).hidden = mode !== "difference";
-  told.textContent = { wipe: "", a: "a is shown", b: "b is shown", difference: "|a − b| is shown" }[mode];
+  said.textContent = { wipe: "", a: "a is shown", b: "b is shown", difference: "|a − b| is shown" }[mode];
 }
 
 function cut(percent) {
