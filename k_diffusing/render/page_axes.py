@@ -48,7 +48,7 @@ def axes_of(cells: list[dict]) -> dict[str, PageAxis]:
 
 def rows_and_columns(cells: list[dict], axes: dict[str, PageAxis]) -> tuple[str | None, str | None]:
     """Samplers against the first axis of which a sampler has several values; if there is none, a plain gallery."""
-    rows = "sampler" if "sampler" in axes else next(iter(axes), None)
+    rows = "sampler" if "sampler" in axes else next(iter(axes), "")
     for name in axes:
         pairs = {(cell["axes"].get(rows), cell["axes"].get(name)) for cell in cells}
         if len({pair for pair in pairs if ... not in pair}) > len(axes[rows].values):
