@@ -52,12 +52,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0)
     for name in ("guidance-scale", "true-cfg-scale"):
         add(f"--{name}", type=float)
+    add("--guidance", metavar="WEIGHT", help="in place of them: 5, or weight=5,rescale=0.7; the same in all steps")
     for name in ("height", "width"):
         add(f"--{name}", type=int)
     add("--program", help="tune for what that program does")
     add("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
     add("--device", default="cpu")
-    parser.set_defaults(prompt=None, noise=None, guidance=None)  # of what the commands share
+    parser.set_defaults(prompt=None, noise=None)  # of what the commands share
     add("--output", type=Path, default=Path("output/tune"), metavar="FOLDER")
 
 

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from k_diffusing.tune.candidates import Trial
+from k_diffusing.tune.found import Tuned
 from k_diffusing.tune.judge import interval
 from k_diffusing.tune.table import budget_lines, choice_lines, told
-from k_diffusing.tune.tune import Tuned
 
 SHOWN = 384  # CSS pixels: smaller pictures are enlarged to this
 WIDTH, HEIGHT, ROW, MARGIN = 640.0, 300.0, 26.0, 70.0  # of the drawings

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import torch
 
+from k_diffusing.tune.found import Budget, Tuned
 from k_diffusing.tune.judge import Interval
-from k_diffusing.tune.tune import Budget, Tuned
 
 SAME_END = 0.01  # relative: samplers whose fine runs end as near each other solve one equation
 

@@ -5,28 +5,25 @@ tuned.save("tuned.json")
 pipe(prompt, comfy_sampler="dpmpp_2m", sigma_grid="tuned.json", num_inference_steps=8)
 """
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from k_diffusing._files import write_whole
 from k_diffusing._versions import PROGRAMS, package_versions
 from k_diffusing.compare.sources import Source, find_source
-from k_diffusing.grids.tuned import FORMAT, TunedGrid
 from k_diffusing.model.fingerprint import fingerprint
+from k_diffusing.model.guidance_asked import asked
 from k_diffusing.samplers.find import find_sampler
-from k_diffusing.samplers.fitted import Table
 from k_diffusing.samplers.probe import Probe
 from k_diffusing.tune.book import Book, digest
 from k_diffusing.tune.candidates import OWN, TRIED, Trial, first_trials
 from k_diffusing.tune.descend import DAMPED, WAYS
 from k_diffusing.tune.fine import FINE, Fine, Levels
 from k_diffusing.tune.fitting import Fitter
-from k_diffusing.tune.judge import KEPT, NAMED, Interval, choose, interval, race, ratio
+from k_diffusing.tune.found import Budget, Tuned
+from k_diffusing.tune.judge import KEPT, NAMED, choose, race
 from k_diffusing.tune.pictures import Pictures
 from k_diffusing.tune.work import Work, content
 from k_diffusing.tune.workers import prepared, side_by_side
@@ -35,86 +32,6 @@ FITTED = "fitted"  # the sampler whose weights are found, too
 LIKE_FITTED = "res_multistep"  # whose evaluations and options it has
 FEWEST = 4  # pictures to choose on
 ON_PICTURES = ("model", "call", "prompts", "pictures", "seed", "fine", "versions")  # the facts of a fine run
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What was found for a number of evaluations.
-
-    Attributes:
-        evaluations: At most.
-        steps: Of the grid.
-        chosen: The grid.
-        best_named: The best of those with a name, on the pictures that the choice was made on.
-        trials: All that were judged to the end, the best first.
-        held_out: By name the errors on pictures that the choice did not see: chosen, best named, and others.
-    """
-
-    evaluations: int
-    steps: int
-    chosen: Trial
-    best_named: Trial
-    trials: list[Trial]
-    held_out: dict[str, list[float]]
-
-    @property
-    def error(self) -> Interval:
-        """Of the chosen grid, held out."""
-        return interval(self.held_out[self.chosen.name])
-
-    @property
-    def gain(self) -> Interval:
-        """The ratio of its errors to those of the best named grid, held out."""
-        mine, theirs = (Trial(t.name, t.grid, errors=self.held_out[t.name]) for t in (self.chosen, self.best_named))
-        return ratio(mine, theirs)
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """The grids that were found for a model and a sampler.
-
-    Attributes:
-        label: The sampler's.
-        budgets: One for each number of evaluations.
-        facts: What they were found with, as the file has it.
-        pictures: That they were judged on last, held out from the choice.
-        run: (pictures, grid) -> their final latents [P, elements], by the sampler.
-        tables: Of "fitted" its weights, by the number of steps.
-        ends: [P, elements], the final latents of the fine run of these pictures.
-        shape: Of one picture's latents.
-    """
-
-    label: str
-    budgets: list[Budget]
-    facts: dict[str, Any] = field(repr=False)
-    pictures: Pictures = field(repr=False)
-    run: Callable[[Pictures, Sequence[float]], torch.Tensor] = field(repr=False)
-    tables: dict[int, Table] = field(repr=False)
-    ends: torch.Tensor = field(repr=False)
-    shape: tuple[int, ...] = field(repr=False)
-
-    @property
-    def sigma_grid(self) -> TunedGrid:
-        """What a pipeline takes as sigma_grid=."""
-        return TunedGrid(f"the grid tuned for {self.label}", json.loads(self.to_json()))
-
-    def to_json(self) -> str:
-        """The grids by their number of steps, errors, and all that they were found with."""
-        sigmas = {str(one.steps): one.chosen.grid for one in self.budgets}
-        rows = [
-            {
-                "evaluations": one.evaluations, "steps": one.steps, "chosen": one.chosen.name,
-                "best_named": one.best_named.name, "error": one.error, "ratio_to_best_named": one.gain,
-                "trials": [asdict(trial) for trial in one.trials], "held_out": one.held_out,
-            }
-            for one in self.budgets
-        ]  # fmt: skip
-        weights = {"weights": {str(n): asdict(table) for n, table in self.tables.items()}} if self.tables else {}
-        return json.dumps({"format": FORMAT, "sigmas": sigmas, **weights, **self.facts, "budgets": rows}, indent=1)
-
-    def save(self, path: str | Path) -> None:
-        """Write the file, whole or not at all."""
-        write_whole(Path(path), f"{self.to_json()}\n".encode())
 
 
 def tune_grid(
@@ -154,6 +71,7 @@ def tune_grid(
     """
     source = Source(FITTED, LIKE_FITTED) if sampler == FITTED else find_source(sampler, pipe.scheduler)
     call = {**(call or {}), **source.keywords}
+    _check_guidance(call.get("guidance"))
     chosen_on, held_out = _pictures(prepared(pipe), call, prompts, pictures, seed, batch_size)
     levels = Levels.of(chosen_on)
     steps = _steps(chosen_on, source, evaluations, levels)
@@ -186,6 +104,16 @@ def _pictures(pipe, call, prompts, count: int, seed: int, batch_size: int) -> tu
     seeds = (tuple(range(seed + first, seed + first + count)) for first in (0, count))
     first, second = (Pictures(pipe, call, *pair, batch_size) for pair in zip(told, seeds, strict=True))
     return first, second
+
+
+def _check_guidance(guidance: Any) -> None:
+    """Raise ValueError for weights that depend on the number of steps: fine runs and grids would not be of one."""
+    asked_for = asked(guidance)
+    if asked_for.cfg_pp is not None or isinstance(asked_for.weight, tuple):
+        raise ValueError(
+            f"guidance={guidance!r} depends on the number of steps, and grids are tuned against a run of {FINE}: give "
+            "a number, or a function of sigma"
+        )
 
 
 def _at_a_time(pipe, source: Source) -> int:
@@ -226,13 +154,22 @@ def _facts(pipe, source: Source, call: dict, chosen_on: Pictures, held_out: Pict
         "sampler": source.label,
         "sampler_file": content(source.sampler),
         "options": {key: repr(value) for key, value in source.options.items()},
-        "call": {key: digest(value) if isinstance(value, torch.Tensor) else value for key, value in call.items()},
+        "call": {key: _plain(value) for key, value in call.items()},
         "prompts": digest([chosen_on.prompts, held_out.prompts]),
         "pictures": len(chosen_on),
         "seed": chosen_on.seeds[0],
         "fine": FINE,
         "versions": package_versions("k-diffusing", *PROGRAMS),
     }
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold of a keyword: tensors, functions and dicts of them as what tells them apart."""
+    if callable(value):
+        return content(value) or repr(value)
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    return digest(value) if isinstance(value, torch.Tensor) else value
 
 
 def most_evaluations(evaluations: Sequence[int], pictures: int) -> int:

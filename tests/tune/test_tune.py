@@ -189,6 +189,8 @@ def test_what_is_no_file_of_tuned_grids(text, tmp_path):
         ({"sampler": "dpm_adaptive"}, "chooses its own sigmas"),
         ({"sampler": "eulr"}, "did you mean"),
         ({"call": {"height": 64, "width": 64}}, "two at least"),
+        ({"call": {**CALL, "guidance": [5.0, 4.0, 3.0, 1.0]}}, "depends on the number of steps"),
+        ({"call": {**CALL, "guidance": {"cfg++": 0.6}}}, "depends on the number of steps"),
     ],
 )
 def test_bad_input(asked, said):
@@ -278,3 +280,15 @@ def test_gauss_newton_finds_the_grid(tuned):
 def test_which_sampler_to_take(tuned, fitted):
     rows = json.loads(choices_json([(Path("a/m-2m.json"), tuned["sdxl"]), (Path("a/m-f.json"), fitted["sdxl"])]))
     assert [(row["evaluations"], row["sampler"], row["sigma_grid"]) for row in rows] == [(6, "fitted", "m-f.json")]
+
+
+def test_guidance_that_is_a_function_of_sigma():
+    """It is told to every run, and is in the file."""
+    seen = []
+
+    def weight(sigma):
+        seen.append(float(sigma))
+        return 1.0
+
+    found = tune_grid(oracle_sdxl(), "euler", (4,), call={**CALL, "guidance": weight}, pictures=4)
+    assert seen and len(json.loads(found.to_json())["call"]["guidance"]) == 12
