@@ -250,7 +250,8 @@ def tune(argv: list[str]) -> int:
     command.add_options(parser)
 
     def checked(args: argparse.Namespace) -> int:
-        check_spelling(args.sampler)
+        others = [text for text in args.sampler if text != command.FITTED]
+        check_spelling(others, guidance=[args.guidance])
         _check_run(args, batch_size=args.batch_size)
         return command.run(args, _load, _call_keywords, say_line)
 

@@ -11,6 +11,7 @@ from typing import Any
 from k_diffusing._files import write_whole
 from k_diffusing._messages import one_line
 
+FITTED = "fitted"  # as tune.FITTED, whose module imports torch
 TUNE = """Find the sigma grid for a model, a sampler and a number of network evaluations.
 
 k-diffusing tune --model demo --sampler dpmpp_2m --evaluations 6 8 10 20

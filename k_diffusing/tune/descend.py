@@ -8,8 +8,8 @@ from k_diffusing.tune.fine import Levels
 
 WAYS = 7  # at most, in which a grid is moved: its levels themselves where there are no more
 TOLD = 0.15  # of the mean step in log sigma: how far a grid is moved to see what comes of it
-LARGEST = 0.8  # likewise: how far it is moved then
-DAMPED = (0.01, 0.1)  # of the mean diagonal
+LARGEST = 0.25  # likewise: how far a level is moved then, at most
+DAMPED = (0.03, 0.3, 1.0)  # of the mean diagonal
 CLOSE = 0.02  # in log sigma: levels come no nearer to each other
 SURE = 0.05  # of the median square of errors: pictures that are nearer already do not weigh more
 
@@ -50,4 +50,4 @@ def best_moves(runs: list[torch.Tensor], ends: torch.Tensor) -> list[list[float]
     gram, right = (slopes @ slopes.T).numpy(), (slopes @ (first * weights).flatten()).numpy()
     size = np.trace(gram) / len(gram) or 1.0
     found = [-np.linalg.solve(gram + damped * size * np.eye(len(gram)), right) for damped in DAMPED]
-    return [np.clip(move, -LARGEST, LARGEST).tolist() for move in found]
+    return [(move * min(1.0, LARGEST / max(np.abs(move).max(), LARGEST))).tolist() for move in found]

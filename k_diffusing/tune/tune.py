@@ -176,7 +176,7 @@ def most_evaluations(evaluations: Sequence[int], pictures: int) -> int:
     """Of the network, that tuning may take for a sampler that adds no noise; a guided pair counts as one."""
     quarter, half = max(pictures // 4, 1), max(pictures // 2, 1)
     tried = TRIED * quarter + (KEPT[0] + NAMED) * (half - quarter) + 3 * half
-    tried += (KEPT[1] + NAMED) * (pictures - half) + (1 + WAYS + len(DAMPED)) * pictures + (NAMED + 3) * pictures
+    tried += (KEPT[1] + NAMED) * (pictures - half) + (1 + WAYS + len(DAMPED)) * pictures + 4 * pictures
     return 2 * FINE * pictures + sum(evaluations) * tried
 
 
@@ -196,6 +196,6 @@ def _tuned(work: Work, chosen_on, held_out, fine: Fine, fine_held: Fine, budget:
     ranked = race(first, measure, move, len(chosen_on), work.levels)
     chosen, named = choose(ranked), [trial for trial in ranked if trial.named]
     others = [trial for trial in first if trial.name in (OWN, "karras")]
-    told = {trial.name: trial for trial in (chosen, *named, *others)}
+    told = {trial.name: trial for trial in (chosen, named[0], *others)}
     errors = dict(zip(told, work.errors(held_out, fine_held.ends, list(told.values())), strict=True))
     return Budget(budget, n, chosen, named[0], ranked, errors)

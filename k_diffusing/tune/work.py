@@ -13,7 +13,7 @@ from k_diffusing.samplers.options import adds_noise
 from k_diffusing.samplers.records import Sampler
 from k_diffusing.tune.book import Book, digest
 from k_diffusing.tune.candidates import Trial
-from k_diffusing.tune.descend import best_moves, moved, tried, ways
+from k_diffusing.tune.descend import DAMPED, LARGEST, best_moves, moved, tried, ways
 from k_diffusing.tune.fine import FINE, Fine, Levels, fine_run
 from k_diffusing.tune.fitting import Fitter
 from k_diffusing.tune.pictures import Pictures, as_function
@@ -84,7 +84,7 @@ class Work:
 
     def moved(self, pictures: Pictures, ends: torch.Tensor, base: Trial) -> list[Trial]:
         """Grids that Gauss-Newton promises to be better than one that was judged."""
-        key = digest(["moves", pictures.seeds, base.grid])
+        key = digest(["moves", DAMPED, LARGEST, pictures.seeds, base.grid])
         if key not in self.book.errors:
             grids = [trial.grid for trial in tried(base, self.levels)]
             runs = list(self.map(lambda grid: self.run(pictures, grid), grids))

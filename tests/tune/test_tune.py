@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from k_diffusing import SamplerScheduler, load_grid, load_sampler, tune_grid
+from k_diffusing.cli import main
 from k_diffusing.noise.interval import Interval
 from k_diffusing.oracle.closed_form import draw, oracle_flux, oracle_sdxl
 from k_diffusing.trace.record import Trace
@@ -292,3 +293,12 @@ def test_guidance_that_is_a_function_of_sigma():
 
     found = tune_grid(oracle_sdxl(), "euler", (4,), call={**CALL, "guidance": weight}, pictures=4)
     assert seen and len(json.loads(found.to_json())["call"]["guidance"]) == 12
+
+
+def test_the_command_knows_fitted(capsys):
+    """It is refused for its evaluations alone, as dpmpp_2m is."""
+    said = []
+    for name in ("fitted", "dpmpp_2m", "fited"):
+        assert main(["tune", "--sampler", name, "--evaluations", "1"]) == 2
+        said.append(capsys.readouterr().err)
+    assert said[0] == said[1] and "2 at least" in said[0] and "unknown sampler 'fited'" in said[2]
