@@ -1,5 +1,6 @@
 """Every benchmark still measures: one row of it, or few, with the smallest settings."""
 
+import functools
 import importlib
 import shutil
 import sys
@@ -39,6 +40,18 @@ def threads():
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    """The demo models, each loaded once."""
+    return functools.cache(demos.demo_pipeline)
+
+
+@pytest.fixture(autouse=True)
+def once(monkeypatch, loaded):
+    for module in (adherence, convergence, convergence_limits, guidance, parity, sigma_grids, trace_cost):
+        monkeypatch.setattr(module, "demo_pipeline", loaded)
 
 
 @pytest.fixture
@@ -237,11 +250,11 @@ def test_grid_cost(monkeypatch):
     assert grid["least"] == grid["median"] == grid["largest"] > 0 and row["milliseconds"] > 0
 
 
-def test_step_cost(monkeypatch):
+def test_step_cost(monkeypatch, loaded):
     """All kinds of rows but that of a whole grid, at 64 x 64."""
     from benchmarks import step_cost_runs
 
-    few(step_cost_runs, monkeypatch, TURNS=1, FEW=1, MANY=2)
+    few(step_cost_runs, monkeypatch, TURNS=1, FEW=1, MANY=2, demo_pipeline=loaded)
     call = step_cost_runs.call
     monkeypatch.setattr(step_cost_runs, "call", lambda *args, side=0, **options: call(*args, side=64, **options))
     few(step_cost, monkeypatch, WEIGHED=("euler",))
