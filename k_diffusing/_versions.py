@@ -1,10 +1,12 @@
 """Versions of packages, without importing them."""
 
+import platform
 from importlib import metadata
 
 from k_diffusing import __version__
 
 PROGRAMS = ("torch", "diffusers", "k-diffusion")  # whose numbers a result depends on
+OTHERS = ("transformers", "accelerate", "safetensors", "numpy", "scipy", "torchsde")  # which can break a run
 
 
 def package_versions(*names: str) -> dict[str, str | None]:
@@ -16,3 +18,10 @@ def package_versions(*names: str) -> dict[str, str | None]:
         except metadata.PackageNotFoundError:
             found[name] = None
     return found
+
+
+def environment() -> str:
+    """A line for a report: the versions of all that a run depends on, Python's and the system's."""
+    packages = package_versions("k-diffusing", *PROGRAMS, *OTHERS)
+    named = (f"{name} {version or 'not installed'}" for name, version in packages.items())
+    return f"{', '.join(named)}, Python {platform.python_version()}, {platform.platform()}"

@@ -19,6 +19,7 @@ from typing import Any
 
 from k_diffusing import models
 from k_diffusing._messages import SAMPLER_FORMS
+from k_diffusing._versions import environment
 from k_diffusing.model.guidance_asked import of_text
 from k_diffusing.names.programs import PROGRAM_NAMES, check_program_name
 from k_diffusing.render.launch import say_line
@@ -68,6 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = _parser("k-diffusing", __doc__)
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=", ".join(COMMANDS))
     parser.add_argument("options", nargs=argparse.REMAINDER, help="those of the command")
+    parser.add_argument("--version", action="version", version=environment(), help="of all that a run depends on")
     args = parser.parse_args(argv)
     return COMMANDS[args.command](args.options)
 
