@@ -3,13 +3,14 @@
 # make parity, make bench, make mutants: some of the measurements, made anew; minutes, minutes, hours.
 # make figures: all figures of README and docs, from docs/data. What that lacks is measured: three hours if it lacks all,
 # and hours more for the mutants. python -m benchmarks list: what there is.
+# make check: ruff and the imports, as make test does first. make coverage: make test, and what no test runs.
 # make docs: the site, into site/.   make test-pages: the pages in a headless Chromium, the system's or that of CHROME.
 # All make the virtual environment .venv first, with the command .venv/bin/k-diffusing; a second call re-uses it.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: samples published test test-pages types docs parity bench figures mutants lint clean
+.PHONY: samples published test check coverage test-pages types docs parity bench figures mutants lint clean
 
 samples: $(VENV)/.installed
 	$(BIN)/python test.py
@@ -18,11 +19,20 @@ samples: $(VENV)/.installed
 published: $(VENV)/.installed
 	$(BIN)/python -m benchmarks run published --again
 
-test: $(VENV)/.installed
+test: check
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+check: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+coverage: $(VENV)/.installed
+	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report term:skip-covered
+
+# PIP_CONSTRAINT=lowest.txt make test: with the lowest version of each requirement.
+lowest.txt: requirements.txt
+	sed -E 's/>=([^,;]+),[^;]*/==\1/' requirements.txt > $@
 
 test-pages: $(VENV)/.pages $(VENV)/.docs
 	$(BIN)/python -m pytest -m browser tests/pages_in_browser
