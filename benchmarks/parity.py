@@ -12,7 +12,7 @@ from benchmarks.data import select
 from benchmarks.demos import demo_pipeline
 from benchmarks.pages import markdown_table, power
 from benchmarks.record import Benchmark, Data, Row
-from k_diffusing.samplers.facts import FACTS
+from k_diffusing.samplers.facts import COLUMNS, FACTS, row
 
 STEPS = 20
 SDE = "DPMSolverMultistepScheduler,algorithm_type=sde-dpmsolver++"
@@ -127,6 +127,28 @@ def loop_told(found: list[float] | str) -> str:
     return " / ".join(power(value) if value <= TOLERANCE else f"**{power(value)}**" for value in found)
 
 
+def samplers(data: Data) -> str:
+    """Each sampler's facts, its counterparts, and what `make samples` draws with it; for a page in docs."""
+    rows = []
+    for name in FACTS:
+        others = [same_method(data, model, name) for model in MODELS]
+        pictures = [f'<img src="../output/{model}-sample_{name}.png" width="96">' for model in ("sdxl", "flux-dev")]
+        rows.append([*row(name), *others, *pictures])
+    head = [*COLUMNS, "diffusers' counterpart, SDXL", "FLUX", "SDXL demo", "FLUX demo"]
+    return markdown_table(head, rows, left=len(head))
+
+
+def same_method(data: Data, model: str, name: str) -> str:
+    """The counterpart with the difference on the same sigmas; none where it follows another rule."""
+    if not counterpart(model, name):
+        return "none"
+    [found] = select(data, model=model, sampler=name)
+    kind, *options = found["counterpart"].split(",")
+    label = ", ".join([kind.removesuffix("Scheduler"), *(f"`{option.split('=')[-1]}`" for option in options)])
+    same = found["same"]
+    return f"{label}: {power(same['largest'])}" if "largest" in same else f"none: `{options[-1]}` is another rule"
+
+
 def agreement(data: Data) -> str:
     """The largest difference of any pair that agrees on the same sigmas and noise."""
     return power(max(row["same"].get("largest", 0) for row in data["rows"]))
@@ -144,5 +166,6 @@ BENCHMARK = Benchmark(
         "sdxl": lambda data: table(data, "demo"),
         "flux": lambda data: table(data, "demo-flux"),
         "agreement": agreement,
+        "samplers": samplers,
     },
 )
