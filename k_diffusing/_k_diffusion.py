@@ -1,19 +1,23 @@
 """k_diffusion's sampling functions, importable also where `import k_diffusion` is not.
 
-The package's `__init__` imports training code (clip, clean-fid, wandb, ...) that fails on machines where
-sampling would run: clip wants `pkg_resources`, gone from setuptools 82; torchvision may be missing, or built
-for another torch. Sampling needs none of these. A later `import k_diffusion` of the user gives the same
-module objects, whichever way they were loaded.
+The package's `__init__` imports training code (clip, clean-fid, dctorch, ...) that is missing or fails on machines
+where sampling would run: `make` installs none of it, clip wants `pkg_resources`, gone from setuptools 82, and
+torchvision may be built for another torch. Sampling needs none of these. A later `import k_diffusion` of the user
+gives the same module objects, whichever way they were loaded.
 
-A torchvision that cannot be imported breaks diffusers' pipelines too: this module hides it from them.
+A torchvision that cannot be imported breaks diffusers' pipelines too: this module hides it from them. They do without
+one, of which transformers would warn at each start.
 """
 
 import contextlib
 import importlib
 import importlib.util
+import logging
 import sys
 import types
 import warnings
+
+REQUIREMENT = "k-diffusion>=0.1.1,<0.2"
 
 
 def hide_broken_torchvision() -> None:
@@ -32,6 +36,15 @@ def hide_broken_torchvision() -> None:
         sys.modules["torchvision"] = None  # pyright: ignore[reportArgumentType] - so an import is blocked
         if "diffusers" in sys.modules:  # it has looked for torchvision already, and found it
             sys.modules["diffusers"].utils.import_utils._torchvision_available = False
+
+
+def hush_advice_on_torchvision() -> None:
+    """Let transformers not advise to install torchvision whenever diffusers imports its image processors.
+
+    Pictures are processed by Pillow then, and only where an IP-Adapter has one.
+    """
+    logger = logging.getLogger("transformers.utils.import_utils")
+    logger.addFilter(lambda record: "requires torchvision (not installed)" not in record.getMessage())
 
 
 @contextlib.contextmanager
@@ -62,7 +75,10 @@ def bare_package(name: str) -> types.ModuleType:
     """The package `name` without running its `__init__`; submodules are imported when they are asked for."""
     spec = importlib.util.find_spec(name)
     if spec is None:
-        raise ImportError(f"there is no package {name}")
+        cure = f'pip install --no-deps "{REQUIREMENT}"'
+        raise ImportError(
+            f"{name} is not installed: {cure} (its own requirements are for training)", name=name
+        ) from None
     package = importlib.util.module_from_spec(spec)
 
     def import_submodule(attribute: str):
@@ -79,6 +95,7 @@ def bare_package(name: str) -> types.ModuleType:
 def import_k_sampling() -> types.ModuleType:
     """The module `k_diffusion.sampling`, by the package's own `__init__` if it runs, without it if not."""
     hide_broken_torchvision()
+    hush_advice_on_torchvision()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # clip's, not the user's
         try:

@@ -40,7 +40,7 @@ def installed(tmp_path_factory):
     source, installed = folder / "source", folder / "installed"
     for name in ("k_diffusing", "demo_models"):
         shutil.copytree(root / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    texts = map(root.joinpath, ("pyproject.toml", "requirements.txt", "README.md", "LICENSE"))
+    texts = map(root.joinpath, ("pyproject.toml", "README.md", "LICENSE"))
     for path in (*root.glob("*.py"), *texts):
         shutil.copy(path, source)
     built = subprocess.run([sys.executable, "-c", BUILD], cwd=source, capture_output=True, text=True)

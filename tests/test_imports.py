@@ -1,10 +1,13 @@
 """Importing our modules where k_diffusion, or torchvision, does not import: each in a fresh interpreter."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from k_diffusing._k_diffusion import REQUIREMENT, import_k_sampling
 
 ROOT = Path(__file__).parent.parent
 
@@ -55,11 +58,16 @@ folder = pathlib.Path(tempfile.mkdtemp())
 sys.path.insert(0, str(folder))
 """
 
+# With stand-ins for what only its training code imports, most of which is not installed.
 IMPORT_BEFORE = """
-import warnings
-warnings.simplefilter("ignore")
-import k_diffusion
-import k_diffusion.sampling as before
+import sys, unittest.mock
+training = ["clip", "cleanfid", "cleanfid.inception_torchscript", "dctorch", "einops", "jsonmerge", "skimage"]
+training += ["torchvision", "torchvision.transforms"]
+with unittest.mock.patch.dict(sys.modules, {name: unittest.mock.MagicMock() for name in training}):
+    import k_diffusion
+    import k_diffusion.sampling as before
+    theirs = {name: module for name, module in sys.modules.items() if name.split(".")[0] not in training}
+sys.modules.update(theirs)
 before.to_d = None
 """
 
@@ -83,4 +91,11 @@ CASES = {
 def test_import(case):
     run = subprocess.run([sys.executable, "-c", CASES[case]], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-2000:]
-    assert run.stdout == ""
+    assert run.stdout == "" and "torchvision" not in run.stderr
+
+
+def test_without_k_diffusion_the_command_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "k_diffusion", None)  # as if it were not installed
+    told = re.escape(f'k_diffusion is not installed: pip install --no-deps "{REQUIREMENT}"')
+    with pytest.raises(ImportError, match=told):
+        import_k_sampling()

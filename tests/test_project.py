@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from k_diffusing._k_diffusion import REQUIREMENT
+
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 ASKED_FOR = {"sdxl_comfy_pipeline", "flux_comfy_pipeline", "samplers_patch", "test", "test_flux"}
@@ -65,13 +67,16 @@ def test_weights_are_safetensors_alone():
     assert not weights and list((ROOT / "demo_models").rglob("*.safetensors"))
 
 
-NAMES = {"PIL": "pillow", "k_diffusion": "k-diffusion"}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+NAMES = {"PIL": "pillow"}
 NOT_NEEDED = {"comfy", "torch_xla", "torchvision"}  # the user's ComfyUI; what diffusers uses where it is there
+# What k_diffusion.sampling imports, and what diffusers and `accelerate launch` do.
+INDIRECT = {"accelerate", "k-diffusion", "torchdiffeq", "torchsde"}
 
 
-def test_every_import_is_declared():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").split() + project["optional-dependencies"]["plots"]
+def test_what_is_imported_is_declared_and_nothing_else():
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    lines += PROJECT["optional-dependencies"]["plots"]
     declared = {re.match(r"[\w-]+", line)[0] for line in lines}
     files = [*(ROOT / "k_diffusing").rglob("*.py"), *(ROOT / f"{name}.py" for name in ASKED_FOR)]
     imported = set()
@@ -81,4 +86,13 @@ def test_every_import_is_declared():
         elif isinstance(node, ast.ImportFrom) and node.module:
             imported.add(node.module.split(".")[0])
     theirs = imported - sys.stdlib_module_names - ASKED_FOR - {"k_diffusing"} - NOT_NEEDED
-    assert {NAMES.get(name, name) for name in theirs} <= declared
+    assert {NAMES.get(name, name) for name in theirs} | INDIRECT == declared
+
+
+def test_requirements_are_the_same_everywhere():
+    """In requirements.txt, in pyproject.toml, in the Makefile and in the message of a missing k_diffusion."""
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    [k_diffusion] = [line for line in lines if line.startswith("k-diffusion")]
+    assert [line for line in lines if line != k_diffusion] == PROJECT["dependencies"]
+    assert k_diffusion.partition(";")[0] == REQUIREMENT
+    assert f"--no-deps '{REQUIREMENT}'" in (ROOT / "Makefile").read_text(encoding="utf-8")

@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = """
 import sys
 import k_diffusing
@@ -25,6 +27,12 @@ def test_what_is_installed(installed):
     assert names - {facts} == {"k_diffusing"} | modules
     scripts = (installed / facts / "entry_points.txt").read_text(encoding="utf-8")
     assert scripts.split() == ["[console_scripts]", "k-diffusing", "=", "k_diffusing.cli:main"]
+
+
+def test_every_file_of_the_package_is_installed(installed):
+    files = [path.relative_to(ROOT) for path in (ROOT / "k_diffusing").rglob("*") if path.is_file()]
+    missing = [path for path in files if path.suffix != ".pyc" and not (installed / path).is_file()]
+    assert not missing
 
 
 def test_every_command_runs(installed, tmp_path):
