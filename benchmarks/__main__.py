@@ -13,30 +13,41 @@ import subprocess
 import sys
 import time
 
-from benchmarks import data as datas
+from benchmarks import data as store
 from benchmarks import pages, style
 from benchmarks.every import BENCHMARKS
 from benchmarks.record import Benchmark, Row
 
 
 def run(benchmark: Benchmark, again: bool = False, only: dict[str, str] | None = None) -> None:
-    """Measure what is missing, row by row into the data file; again: all; only: anew the rows with these values."""
+    """Measure what is missing, row by row into the data file; again: all; only: anew the rows with these values.
+
+    Raises SystemExit for what cannot be measured here, and for values of no row.
+    """
     if lacking := needed(benchmark):
         raise SystemExit(f"{benchmark.name} needs {lacking} in the environment: docs/figures.md says of what")
-    data = datas.read(benchmark.name)
-    rows = [] if again or datas.is_stale(benchmark, data) else data["rows"]
-    rows = [row for row in rows if not (only and has(row, only))]
-    wanted, start = [cell for cell in datas.missing(benchmark, rows) if not only or has(cell, only)], time.monotonic()
-    if only and not wanted:
-        raise SystemExit(f"{benchmark.name} has no row with {only}; the first is {data['rows'][0]}")
-    if not wanted or benchmark.measure is None:
-        return
-    for row in benchmark.measure(wanted):
+    rows = rows_to_keep(benchmark, again, only or {})
+    wanted = [cell for cell in store.missing(benchmark, rows) if has(cell, only or {})]
+    start = time.monotonic()
+    for row in benchmark.measure(wanted) if benchmark.measure and wanted else ():
         row = {**row, "seconds": round(time.monotonic() - start, 1)}
-        rows = datas.in_order(benchmark, [*rows, row])
-        datas.write(benchmark.name, {**datas.head(benchmark), "rows": rows})
+        rows = store.in_order(benchmark, [*rows, row])
+        store.write(benchmark.name, {**store.head(benchmark), "rows": rows})
         print(row, flush=True)
         start = time.monotonic()
+
+
+def rows_to_keep(benchmark: Benchmark, again: bool, only: dict[str, str]) -> list[Row]:
+    """The rows that are not to be measured anew. Raises SystemExit where `only` does not fit them."""
+    data, cells = store.read(benchmark.name), benchmark.cells()
+    stale = store.is_stale(benchmark, data)
+    if only and stale:
+        raise SystemExit(f"the rows of {benchmark.name} are of other settings or weights: run it without --only")
+    if only and not any(has(cell, only) for cell in cells):
+        raise SystemExit(f"{benchmark.name} has no row with {only}; one is {cells[0]}")
+    if again or stale:
+        return []
+    return [row for row in data["rows"] if not (only and has(row, only))]
 
 
 def has(row: Row, values: dict[str, str]) -> bool:
@@ -54,7 +65,7 @@ def run_all(again: bool) -> int:
             print(f"{benchmark.name}: left out, as it needs {lacking} in the environment", flush=True)
             continue
         command = [sys.executable, "-m", "benchmarks", "run", benchmark.name, *(["--again"] if again else [])]
-        failed += [benchmark.name] * bool(subprocess.run(command, cwd=datas.ROOT).returncode)
+        failed += [benchmark.name] * bool(subprocess.run(command, cwd=store.ROOT).returncode)
     fill([*BENCHMARKS])
     print(f"failed: {', '.join(failed)}" if failed else "all are done")
     return len(failed)
@@ -62,8 +73,8 @@ def run_all(again: bool) -> int:
 
 def is_whole(benchmark: Benchmark) -> bool:
     """Whether it has all its rows, and of the settings and weights that there are now."""
-    data = datas.read(benchmark.name)
-    return not datas.missing(benchmark, data["rows"]) and not datas.is_stale(benchmark, data)
+    data = store.read(benchmark.name)
+    return not store.missing(benchmark, data["rows"]) and not store.is_stale(benchmark, data)
 
 
 def needed(benchmark: Benchmark) -> str:
@@ -75,25 +86,25 @@ def fill(benchmarks: list[Benchmark]) -> None:
     """Draw and fill what has all its data."""
     whole = []
     for benchmark in benchmarks:
-        data = datas.read(benchmark.name)
-        if lacks := len(datas.missing(benchmark, data["rows"])):
+        data = store.read(benchmark.name)
+        if lacks := len(store.missing(benchmark, data["rows"])):
             print(
                 f"{benchmark.name}: {lacks} rows are missing; python -m benchmarks run {benchmark.name} measures them"
             )
             continue
         whole.append(benchmark)
         for path in style.draw(benchmark, data):
-            print(f"drew {path.relative_to(datas.ROOT)}")
+            print(f"drew {path.relative_to(store.ROOT)}")
     for page in pages.fill(whole):
-        print(f"filled {page.relative_to(datas.ROOT)}")
+        print(f"filled {page.relative_to(store.ROOT)}")
 
 
 def show() -> None:
     """The list."""
-    shown = {page.relative_to(datas.ROOT).as_posix(): pages.places(page.read_text(encoding="utf-8"))
+    shown = {page.relative_to(store.ROOT).as_posix(): pages.places(page.read_text(encoding="utf-8"))
              for page in pages.pages()}  # fmt: skip
     for benchmark in BENCHMARKS:
-        where = [page for page, places in shown.items() if benchmark.name in dict(places)]
+        where = [page for page, places in shown.items() if benchmark.name in {name for name, _ in places}]
         print(f"{benchmark.name:<20} {benchmark.takes:<18} {state(benchmark):<24} {', '.join(where)}")
         print(f"    {benchmark.about}")
 
@@ -102,10 +113,10 @@ def state(benchmark: Benchmark) -> str:
     """What its data lack, in words."""
     if benchmark.measure is None:
         return "needs no data"
-    data = datas.read(benchmark.name)
-    if lacks := len(datas.missing(benchmark, data["rows"])):
+    data = store.read(benchmark.name)
+    if lacks := len(store.missing(benchmark, data["rows"])):
         return f"{lacks} rows missing"
-    return "of other settings or weights" if datas.is_stale(benchmark, data) else f"of {data['measured']}"
+    return "of other settings or weights" if store.is_stale(benchmark, data) else f"of {data['measured']}"
 
 
 def named(names: list[str]) -> list[Benchmark]:
@@ -117,6 +128,13 @@ def named(names: list[str]) -> list[Benchmark]:
     return [known[name] for name in names]
 
 
+def key_and_value(text: str) -> list[str]:
+    """KEY=VALUE, taken apart. Raises ArgumentTypeError for another text."""
+    if "=" not in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form KEY=VALUE, such as sampler=heun")
+    return text.split("=", 1)
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
@@ -125,7 +143,9 @@ def main(argv: list[str] | None = None) -> int:
     running = commands.add_parser("run", help="measure what the data lack, then fill")
     running.add_argument("names", nargs="+", metavar="NAME", help="benchmarks, or all")
     running.add_argument("--again", action="store_true", help="measure all rows anew")
-    running.add_argument("--only", nargs="+", default=[], metavar="KEY=VALUE", help="measure these rows anew")
+    running.add_argument(
+        "--only", nargs="+", default=[], type=key_and_value, metavar="KEY=VALUE", help="measure these rows anew"
+    )
     filling = commands.add_parser("fill", help="draw the pictures and fill the pages")
     filling.add_argument("names", nargs="*", metavar="NAME", help="benchmarks; all if none is named")
     asked = parser.parse_args(argv)
@@ -137,7 +157,7 @@ def main(argv: list[str] | None = None) -> int:
         return min(run_all(asked.again), 1)
     else:
         for benchmark in named(asked.names):
-            run(benchmark, asked.again, dict(pair.split("=", 1) for pair in asked.only))
+            run(benchmark, asked.again, dict(asked.only))
             fill([benchmark, *(other for other in BENCHMARKS if other.measure is None)])
     return 0
 

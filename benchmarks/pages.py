@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import data as datas
+from benchmarks import data as store
 from benchmarks.data import ROOT
 from benchmarks.record import Benchmark, Data
 from k_diffusing._files import write_whole
@@ -51,7 +51,7 @@ def fill(benchmarks: list[Benchmark]) -> list[Path]:
     known = {benchmark.name: benchmark for benchmark in benchmarks}
 
     def part(name: str, part: str) -> str | None:
-        return text_of(known[name], part, datas.read(name)) if name in known else None
+        return text_of(known[name], part, store.read(name)) if name in known else None
 
     changed = []
     for page in pages():

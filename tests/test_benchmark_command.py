@@ -77,12 +77,15 @@ def test_an_ended_run_goes_on(squares, work, tmp_path, capsys):
     assert work.measured == [1, 2, 3, 1, 2, 3]
 
 
-def test_rows_with_a_value_are_measured_anew(squares, work):
+def test_rows_with_a_value_are_measured_anew(squares, work, capsys):
     command.main(["run", "squares"])
     command.main(["run", "squares", "--only", "n=2"])
     assert work.measured == [1, 2, 3, 2] and len(data.read("squares")["rows"]) == 3
     with pytest.raises(SystemExit, match="squares has no row with {'n': '7'}"):
         command.main(["run", "squares", "--only", "n=7"])
+    with pytest.raises(SystemExit):
+        command.main(["run", "squares", "--only", "n"])
+    assert "'n' is not of the form KEY=VALUE" in capsys.readouterr().err
 
 
 def test_rows_of_other_settings_are_measured_anew(squares, work, monkeypatch, capsys):
@@ -90,6 +93,9 @@ def test_rows_of_other_settings_are_measured_anew(squares, work, monkeypatch, ca
     monkeypatch.setattr(command, "BENCHMARKS", (replace(squares, settings={"base": 2}),))
     command.main(["list"])
     assert "of other settings or weights" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="run it without --only"):
+        command.main(["run", "squares", "--only", "n=2"])
+    assert len(data.read("squares")["rows"]) == 3
     command.main(["run", "squares"])
     assert work.measured == [1, 2, 3] * 2
 
