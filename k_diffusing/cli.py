@@ -114,10 +114,7 @@ def _compare(args: argparse.Namespace) -> int:
         pipe, a, b, _call_keywords(args),
         steps=args.steps, grid=args.grid, seed=args.seed, tolerance=args.tolerance,
     )  # fmt: skip
-    say_line(f"{comparison.labels[0]} and {comparison.labels[1]} {comparison.verdict}")
-    for note in comparison.notes:
-        say_line(f"note: {note}")
-    say_line(f"\n{comparison.table()}\n")
+    say_line(f"{comparison}\n")
     for path in _write(comparison, pipe, args.output, args.html):
         say_line(f"wrote {path}")
     return 0 if comparison.difference.agree else 1

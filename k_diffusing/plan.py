@@ -3,7 +3,6 @@
 print(pipe.plan("dpmpp_2m", sigma_grid="karras", num_inference_steps=12))
 """
 
-import html
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +22,7 @@ from k_diffusing.samplers.host_numbers import host_grid
 from k_diffusing.samplers.records import Sampler
 from k_diffusing.samplers.steps import evaluation_count, step_count
 from k_diffusing.spaces import LatentSpace
+from k_diffusing.web.tables import html_table
 
 
 class Level(NamedTuple):
@@ -210,16 +210,14 @@ class SamplingPlan:
         ]
         return "\n".join([*lines, f"{'end':>4} {float(self.sigmas[-1]):12.6g}"])
 
+    __repr__ = __str__
+
     def _repr_html_(self) -> str:
-        cells = (
-            f"<td>{row['step']}</td><td>{row['sigma']:.6g}</td><td>{row['timestep']:.3f}</td><td>{_guided(row)}</td>"
-            for row in self.rows()
-        )
-        end = f"<td>end</td><td>{float(self.sigmas[-1]):.6g}</td><td></td><td></td>"
-        body = "".join(f"<tr>{row}</tr>" for row in (*cells, end))
-        head = "<th>step</th><th>sigma</th><th>timestep</th><th>guided</th>"
-        caption = html.escape(self._title())
-        return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        rows = [
+            (f"{row['step']}", f"{row['sigma']:.6g}", f"{row['timestep']:.3f}", _guided(row)) for row in self.rows()
+        ]
+        end = ("end", f"{float(self.sigmas[-1]):.6g}", "", "")
+        return html_table(self._title(), ("step", "sigma", "timestep", "guided"), [*rows, end])
 
     def _title(self) -> str:
         counts = ((self.steps, "steps"), (self.evaluations, "network evaluations"))

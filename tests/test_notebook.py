@@ -1,57 +1,79 @@
-"""The notebook runs from top to bottom, and is kept without outputs."""
+"""The notebook runs from top to bottom, and what it is kept with is what a visitor is to see."""
 
-import ast
 import json
-import sys
+import re
 from pathlib import Path
 
 import pytest
-import torch
-from PIL import Image
 
-from k_diffusing import SamplingPlan
+nbformat = pytest.importorskip("nbformat")
+nbclient = pytest.importorskip("nbclient")
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = ROOT / "notebooks" / "samplers.ipynb"
 
 
-def code_cells() -> list[str]:
-    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
-    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+@pytest.fixture(scope="module")
+def kept():
+    return nbformat.read(NOTEBOOK, as_version=4)
 
 
-def value_of(source: str, names: dict):
-    """Run a cell (of our own notebook, so nothing foreign is run); the value that a notebook would show, if any."""
-    *body, last = ast.parse(source).body
-    if not isinstance(last, ast.Expr):
-        body, last = [*body, last], None
-    exec(compile(ast.Module(body, []), str(NOTEBOOK), "exec"), names)
-    return eval(compile(ast.Expression(last.value), str(NOTEBOOK), "eval"), names) if last else None
+@pytest.fixture(scope="module")
+def executed(kept, tmp_path_factory):
+    """The notebook executed in a kernel of its own: ten seconds, as it loads both demo models."""
+    config = tmp_path_factory.mktemp("jupyter")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+        for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "MPLCONFIGDIR"):
+            patch.setenv(name, str(config))
+        notebook = nbformat.from_dict(kept)
+        resources = {"metadata": {"path": str(NOTEBOOK.parent)}}
+        nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
+    return notebook
 
 
-@pytest.fixture
-def in_its_folder(monkeypatch):
-    pytest.importorskip("matplotlib").use("Agg")
-    monkeypatch.chdir(NOTEBOOK.parent)
-    monkeypatch.setattr(sys, "path", sys.path.copy())
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def test_it_runs(in_its_folder, capsys):
-    names = {"__name__": "__main__"}
-    shown = [value_of(source, names) for source in code_cells()]
-    pictures = [value for value in shown if isinstance(value, Image.Image)]
-    assert [picture.size for picture in pictures[:2]] == [(384, 128), (128, 128)] and len(pictures) == 3
-    verdicts = [value for value in shown if isinstance(value, str)]
-    assert "right in distribution" in verdicts[0] and "order 2.0" in verdicts[0]
-    assert "rounding of sigma to timestep" in verdicts[1] and verdicts[2].startswith("agree")
-    [plan] = [value for value in shown if isinstance(value, SamplingPlan)]
-    assert len(plan.sigmas) == 9 and "8 network evaluations" in plan._repr_html_()
-    assert "timestep" in names["trace"]._repr_html_() and "sigma" in capsys.readouterr().out
+def shown(notebook) -> list[tuple[str, set[str], str]]:
+    """Of each output that is a cell's value: the cell's source, the forms it has, and its HTML."""
+    return [
+        (cell.source, set(output.data), output.data.get("text/html", ""))
+        for cell in code_cells(notebook)
+        for output in cell.outputs
+        if output.output_type == "execute_result"
+    ]
 
 
-def test_it_is_kept_without_outputs():
-    cells = [cell for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
-    assert cells and all(not cell["outputs"] and cell["execution_count"] is None for cell in cells)
+def test_it_runs_and_shows_what_it_is_kept_with(kept, executed):
+    before, now = shown(kept), shown(executed)
+    assert [source for source, _, _ in before] == [source for source, _, _ in now]
+    for (source, forms, page), (_, forms_now, page_now) in zip(before, now, strict=True):
+        assert forms <= forms_now, source
+        assert words(page) == words(page_now), source
+
+
+def words(page: str) -> list[str]:
+    """What a table says besides its figures, whose last digits are a machine's."""
+    return re.findall(r"[A-Za-z_]{3,}", page)
+
+
+def test_verdicts_are_tables(executed):
+    tables = [page for _, _, page in shown(executed) if page.startswith("<table>")]
+    assert len([page for page in tables if "<td>right</td>" in page]) == 2
+    assert any("rounding of sigma to timestep in b" in page for page in tables)
+    assert any("k:heun and sample_my_heun agree to" in page for page in tables)
+
+
+def test_no_picture_is_without_a_label(kept):
+    pictures = [source for source, forms, _ in shown(kept) if forms & {"image/png", "image/jpeg"}]
+    assert len(pictures) == 6 and all("show(" in source or "trace.plot()" in source for source in pictures)
+
+
+def test_it_is_kept_small_whole_and_without_a_machines_traces(kept):
+    text = NOTEBOOK.read_text(encoding="utf-8")
+    assert len(text.encode()) < 300_000
+    assert [cell.execution_count for cell in code_cells(kept)] == list(range(1, len(code_cells(kept)) + 1))
+    assert not re.search(r"stderr|/home/|/root/|0x[0-9a-f]{6}|Traceback", re.sub(r'"image/\w+": "[^"]*"', "", text))
+    assert json.loads(text)["metadata"].keys() == {"kernelspec"}

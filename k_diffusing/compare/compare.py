@@ -26,6 +26,7 @@ from k_diffusing.plan import SamplingPlan
 from k_diffusing.programs.choose import find_program
 from k_diffusing.trace.difference import TOLERANCE, Difference, trace_difference
 from k_diffusing.trace.record import Trace
+from k_diffusing.web.tables import html_table
 
 
 @dataclass
@@ -61,6 +62,25 @@ class Comparison:
             cells = (f"{row.sigma[0]:10.4f}", f"{row.timestep[0]:10.3f}", f"{row.x:10.1e}", f"{row.denoised:10.1e}")
             lines.append(f"{row.step:4d} {' '.join(cells)}  {row.parted or ''}".rstrip())
         return "\n".join([*lines, f"{'end':>4} {'':21} {self.difference.result:10.1e}"])
+
+    @property
+    def _told(self) -> list[str]:
+        return [f"{' and '.join(self.labels)} {self.verdict}", *(f"note: {note}" for note in self.notes)]
+
+    def __repr__(self) -> str:
+        return "\n".join([*self._told, "", self.table()])
+
+    def _repr_html_(self) -> str:
+        unit = self.difference.unit.split()[-1]
+        columns = (unit, "sigma", "timestep", "|x_a - x_b|", "|denoised|", "parted first")
+        rows = [
+            (f"{row.step}", f"{row.sigma[0]:.4f}", f"{row.timestep[0]:.3f}", f"{row.x:.1e}", f"{row.denoised:.1e}",
+             row.parted or "")
+            for row in self.difference.rows
+        ]  # fmt: skip
+        return html_table(
+            "; ".join(self._told), columns, [*rows, ("end", "", "", f"{self.difference.result:.1e}", "", "")]
+        )
 
     def to_json(self) -> str:
         """Verdict, findings, rows, later calls of steps, the call and the versions."""

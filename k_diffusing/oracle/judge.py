@@ -18,6 +18,7 @@ from k_diffusing.oracle.order import order
 from k_diffusing.programs.choose import find_program
 from k_diffusing.samplers.find import find_sampler
 from k_diffusing.trace.record import Trace
+from k_diffusing.web.tables import html_table
 
 ORACLES = ("sdxl", "flux")
 STEPS = (25, 100)
@@ -72,6 +73,12 @@ class Judgement:
                 f"; warning: {self.evaluations:.0f} evaluations a step should reach order 2: is each at its own sigma?"
             )
         return f"{self.label} on {self.model}: {word} in distribution (W1 {figures}); {order}"
+
+    def _repr_html_(self) -> str:
+        columns = ("in distribution", *(f"W1 at {n} steps" for n in STEPS), "evaluations a step", "order of accuracy")
+        order = f"{self.order:.2f}" if self.order is not None else f"not measured: {self.order_note}"
+        figures = (*(f"{w1:.3f}" for w1 in self.distances), f"{self.evaluations:.3g}", order)
+        return html_table(f"{self.label} on {self.model}", columns, [("right" if self.right else "wrong", *figures)])
 
 
 def judge(

@@ -1,7 +1,8 @@
 """A trace to look at: rows of numbers, a table as text or HTML, a plot, a film strip."""
 
-import html
 import math
+
+from k_diffusing.web.tables import html_table as table_of
 
 SHOWN = 40  # lines of a trace that is printed
 
@@ -50,10 +51,7 @@ def html_table(trace) -> str:
     found = rows(trace)
     if not found:
         return f"<p>{caption(trace)}</p>"
-    head = "".join(f"<th>{name}</th>" for name in found[0])
-    body = "".join(f"<tr>{''.join(f'<td>{_number(value)}</td>' for value in row.values())}</tr>" for row in found)
-    above = html.escape(caption(trace))
-    return f"<table><caption>{above}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return table_of(caption(trace), found[0], (map(_number, row.values()) for row in found))
 
 
 def _number(value: float) -> str:

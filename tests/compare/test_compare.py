@@ -466,3 +466,11 @@ def test_a_class_of_diffusers_is_the_sampler_and_options_that_its_name_means():
         sampler, options, _ = asked(text)
         ours = ",".join([sampler, *(f"{name}={value}" for name, value in options.items())])
         assert run(ours, text, steps=12, grid="karras", tolerance=1e-4).difference.agree
+
+
+def test_what_a_notebook_and_a_terminal_show():
+    comparison = run("k:euler", "k:heun", steps=3)
+    first, *_, last = repr(comparison).splitlines()
+    assert first.startswith("k:euler and k:heun part at ") and last.lstrip().startswith("end")
+    page = comparison._repr_html_()
+    assert page.count("<tr>") == 1 + 3 + 1 and "k:euler and k:heun part at " in page
