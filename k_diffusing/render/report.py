@@ -190,10 +190,9 @@ def page_cells(folder: RunFolder) -> Iterator[dict[str, Any]]:
     settings = {name.replace("_", " "): shown(value) for name, value in manifest["settings"].items()}
     settings |= {name: str(value) for name, value in manifest["versions"].items()}
     texts, grids = manifest.get("sampler_texts", {}), manifest.get("grid_texts", {})
-    for file, line in folder.pictures().items():
-        cell = cell_of(line)
-        if cell is None:
-            continue
+    lines = folder.pictures()
+    found = {file: cell for file, line in lines.items() if (cell := cell_of(line)) is not None}
+    for file, cell in sorted(found.items(), key=functools.partial(rank, asked_order(manifest))):
         given = cell._replace(sigma_grid=grids.get(cell.sigma_grid, cell.sigma_grid))
         axes, more = page_axes(manifest["model"]["name"], cell)
         yield {
@@ -201,9 +200,22 @@ def page_cells(folder: RunFolder) -> Iterator[dict[str, Any]]:
             "picture": folder.path / file,
             "axes": axes,
             "settings": more | settings,
-            "result": {name: value for name, value in line.items() if name not in ("file", *Cell._fields)},
+            "result": {name: value for name, value in lines[file].items() if name not in ("file", *Cell._fields)},
             "command": cell_command(manifest["command"], given, texts.get(cell.sampler, cell.sampler)),
         }
+
+
+def asked_order(manifest: dict[str, Any]) -> dict[str, dict[str, int]]:
+    """By field, the places of the samplers, and of the values that are words, in what was asked for."""
+    asked = {"sampler": [solver[0] for solver in manifest["solvers"]]}
+    asked |= {axis.field: manifest["axes"].get(axis.option) for axis in AXES.values() if axis.kind is str}
+    lists = {field: values for field, values in asked.items() if isinstance(values, list)}
+    return {field: {str(value): place for place, value in enumerate(values)} for field, values in lists.items()}
+
+
+def rank(order: dict[str, dict[str, int]], item: tuple[str, Cell]) -> list[int]:
+    """The places of a cell's values; results have no order but that in which pictures were finished."""
+    return [places.get(getattr(item[1], field), len(places)) for field, places in order.items()]
 
 
 def page_axes(model: str, cell: Cell) -> tuple[dict[str, Any], dict[str, Any]]:

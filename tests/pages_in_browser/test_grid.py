@@ -109,6 +109,11 @@ def test_sizes(grid):
     small = width()
     choose(grid, "size", "large")
     assert small < medium < width() and "size=large" in grid.url
+    choose(grid, "rows", "none")
+    choose(grid, "columns", "none")
+    large = width()
+    choose(grid, "size", "small")
+    assert width() < large
 
 
 # Values.

@@ -435,6 +435,19 @@ def test_page_has_the_evaluations_that_were_asked_for(tmp_path):
     assert reference["label"] == "converged, seed 0" and dict(reference["settings"])["sampler"] == "dpmpp_2m"
 
 
+def test_page_has_samplers_and_prompts_in_the_order_that_was_asked_for(tmp_path):
+    """Whatever was finished first."""
+    argv = ["--samplers", "heun", "dpmpp_2m", "euler", "--prompt", "b", "c", "a", "--output", str(tmp_path)]
+    assert trivial_grid.main(argv) == 0
+    results = tmp_path / "sdxl-results.jsonl"
+    results.write_text(
+        "".join(sorted(results.read_text(encoding="utf-8").splitlines(True), key=lambda line: line[::-1]))
+    )
+    (tmp_path / "index.html").unlink()
+    assert trivial_grid.main(argv) == 0
+    assert [axis["values"] for axis in page_data(tmp_path)["axes"]] == [["euler", "heun", "dpmpp_2m"], ["b", "c", "a"]]
+
+
 def test_page_has_references_beside_steps(tmp_path):
     assert trivial_grid.main(["--samplers", "euler", "heun", "--steps", "3", "4", "--output", str(tmp_path)]) == 0
     page = page_data(tmp_path)
