@@ -46,7 +46,9 @@ def check_grid_text(text: str) -> None:
     name = text.split(",")[0].strip()
     if name.lower().endswith(".json"):
         if not Path(name).is_file():
-            raise ValueError(f"there is no file {name}: give a sigma grid's name, or a .json file of sigmas")
+            raise ValueError(
+                f"sigma_grid={name!r} cannot be read (no such file): give a .json file of sigmas, or a name"
+            )
     elif name not in NOT_NAMED:
         check_grid_name(name)
 

@@ -36,7 +36,7 @@ def check(script: Script, args: argparse.Namespace) -> list[Solver]:
         BadInput: Something cannot be: the value, the reason, the choices.
     """
     try:
-        check_spelling(args.sampler_texts.values(), args.sigma_grid or (), args.noise)
+        check_spelling(args.sampler_texts.values(), args.grid_texts.values(), args.noise)
         for steps in args.steps or ():
             check_counts(steps=steps)
         check_numbers(script, args)

@@ -14,7 +14,7 @@ TWO = ["compare", "euler", "heun"]
 MISSPELT = [
     (["compare", "eulr", "heun"], "'eulr': did you mean 'euler'?"),
     ([*TWO, "--sigma-grid", "karas"], "'karas': did you mean 'karras'?"),
-    ([*TWO, "--sigma-grid", "nowhere.json"], "there is no file nowhere.json"),
+    ([*TWO, "--sigma-grid", "nowhere.json"], "'nowhere.json' cannot be read (no such file)"),
     ([*TWO, "--noise", "philoks"], "'philoks': did you mean 'philox'?"),
     ([*TWO, "--guidance", "7,x"], "'7,x' is no guidance: give a number"),
     ([*TWO, "--steps", "0"], "--steps 0: give an integer of at least 1"),
