@@ -65,6 +65,7 @@ ON_MASK = {**SIZE, **ON_IMAGE, "mask_image": MASK}
 def controlnet() -> ControlNetModel:
     known, unet = inspect.signature(ControlNetModel.__init__).parameters, tiny_unet().config
     config = {name: value for name, value in unet.items() if name in known}
+    config["mid_block_type"] = "UNetMidBlock2DCrossAttn"  # it knows no network without one
     network = make(ControlNetModel, **config, conditioning_embedding_out_channels=(4, 8))
     for parameter in network.parameters():  # what starts at zero would make the image count for nothing
         if not parameter.any():
