@@ -40,9 +40,9 @@ check: $(VENV)/.dev
 coverage: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report term:skip-covered
 
-# PIP_CONSTRAINT=lowest.txt make test: with the lowest version of each requirement.
-lowest.txt: requirements.txt
-	sed -E 's/>=([^,;]+),[^;]*/==\1/' requirements.txt > $@
+# PIP_CONSTRAINT=lowest.txt make test: with the lowest version of each requirement. By uv, as pip searches for minutes.
+lowest.txt: pyproject.toml
+	uv pip compile --quiet --no-header --no-annotate --resolution lowest-direct --python $(PYTHON) pyproject.toml -o $@
 
 test-pages: $(VENV)/.dev $(VENV)/.pages $(VENV)/.docs
 	$(BIN)/python -m pytest -m browser tests/pages_in_browser
