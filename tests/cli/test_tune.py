@@ -28,7 +28,8 @@ def test_files_and_what_is_told(tune, tmp_path, capsys):
     said = capsys.readouterr().out
     assert said.startswith("at most ") and "network evaluations" in said
     assert "3 evaluations, 3 steps: error 0." in said and "for 3 evaluations take " in said
-    grids = sorted(tmp_path.glob("*.json"))
+    choices, *grids = sorted(tmp_path.glob("*.json"))
+    assert choices.name == "tiny-sdxl-choices.json"
     assert [path.name for path in grids] == ["tiny-sdxl-dpmpp_2m.json", "tiny-sdxl-euler.json"]
     assert len(json.loads(grids[0].read_text(encoding="utf-8"))["sigmas"]["3"]) == 4
     [page] = tmp_path.glob("*.html")
