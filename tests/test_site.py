@@ -123,12 +123,12 @@ def test_a_card_says_what_tables_and_data_say(cards):
 
 def test_a_curve_falls_by_the_order(cards):
     """Down the drawing as far as the errors say: Euler's halves when evaluations double."""
-    import cards as hook
+    import curves
 
     places = re.search(r'<use href="#axes"/><polyline points="(.+?)"', cards["euler"])[1].split()
     first, last = ([float(number) for number in places[i].split(",")] for i in (0, -1))
-    slope = math.log(hook.ERRORS[1] / hook.ERRORS[0]) / hook.HEIGHT
-    fell = (last[1] - first[1]) * slope / ((last[0] - first[0]) * math.log(640 / 5) / hook.WIDTH)
+    slope = math.log(curves.ERRORS[1] / curves.ERRORS[0]) / curves.HEIGHT
+    fell = (last[1] - first[1]) * slope / ((last[0] - first[0]) * math.log(640 / 5) / curves.WIDTH)
     assert fell == pytest.approx(1.0, abs=0.05)
 
 
