@@ -11,8 +11,8 @@ from k_diffusing._tensors import Stamp
 from k_diffusing.samplers.records import Sampler
 
 SAMPLED = 1024  # elements of each state and network evaluation that are looked at for nan; all of the result are
-BLOCKS = 32  # evenly through it, in which they lie: neighbours are read in the time of one
-SLOTS = 64  # sums that are made room for at a time
+LEAST = 4  # rows in which they lie, of the picture or of tokens, whatever their length
+SLOTS = 64  # states and evaluations that are made room for at a time
 # Whose nan it is, by where it was seen first. Samplers work element by element, so that an element of the state which
 # is nan or inf, and was finite in all that the model returned, is the sampler's.
 _SPOILED_BY_SAMPLER = (
@@ -94,42 +94,58 @@ class Progress:
 class FiniteCheck:
     """Whether states and evaluations were finite, looked at all together: one device sync.
 
-    Room for what is kept is made before. A small tensor that stays, put where large ones come and go, leaves holes that
-    they do not fit in any more.
+    A few rows of each are kept, by one operation. Room for them is made before: a small tensor that stays, put where
+    large ones come and go, leaves holes that they do not fit in any more.
     """
 
     def __init__(self, sampler: str, dtype: torch.dtype):
-        self.sampler, self.dtype, self.sums = sampler, dtype, []
-        self.slots: list[torch.Tensor] = []
+        self.sampler, self.dtype = sampler, dtype
+        self.noted: list[tuple] = []  # whose each is, by its place in all rooms
+        self.rooms: list[torch.Tensor] = []  # [SLOTS, ...] each
+        self.totals: list[torch.Tensor] = []  # of results
+        self.slots, self.kind = [], ()  # those that are free, for tensors of this shape, dtype and device
 
     def note(self, what: str, step: int, sigma: torch.Tensor, tensor: torch.Tensor) -> None:
-        """Take note of a few elements of a tensor [B, ...]; what: one of SPOILED, whose nan it would be."""
-        size = tensor.numel()
-        if size > SAMPLED and tensor.is_contiguous():  # in one operation
-            tensor = tensor.as_strided((BLOCKS, SAMPLED // BLOCKS), (size // BLOCKS, 1))
-        elif size > SAMPLED:
-            tensor = tensor.flatten()[:: size // SAMPLED]
-        self._keep(what, step, sigma, tensor)
+        """Take note of a few rows of a tensor [B, ...]; what: one of SPOILED, whose nan it would be."""
+        kind = tensor.shape, tensor.dtype, tensor.device
+        if not self.slots or kind != self.kind:
+            self._make_room(tensor)
+            self.kind = kind
+        tensor = tensor.detach() if tensor.requires_grad else tensor  # a sampler may want gradients
+        place, slot = self.slots.pop()
+        torch.index_select(tensor, self.across, self.rows, out=slot)
+        self.noted.append((place, what, step, sigma))
 
     def note_result(self, step: int, sigma: torch.Tensor, x: torch.Tensor) -> None:
         """Take note of all elements of the result [B, ...]."""
         self.note("result", step, sigma, x)
-        self._keep("rest", step, sigma, x)
+        self.totals.append(x.detach().sum())
+        self.noted.append((-1, "rest", step, sigma))
 
-    def _keep(self, what: str, step: int, sigma: torch.Tensor, tensor: torch.Tensor) -> None:
-        if not self.slots or (self.slots[-1].dtype, self.slots[-1].device) != (tensor.dtype, tensor.device):
-            with torch.inference_mode(False):  # which a sampler may have for itself, and leave
-                self.slots = list(torch.empty(SLOTS, dtype=tensor.dtype, device=tensor.device).unbind())
-        tensor = tensor.detach() if tensor.requires_grad else tensor  # a sampler may want gradients
-        self.sums.append((what, step, sigma, torch.sum(tensor, None, out=self.slots.pop())))
+    def _make_room(self, tensor: torch.Tensor) -> None:
+        self.across, shape = max(tensor.ndim - 2, 0), list(tensor.shape)
+        size = shape[self.across]
+        apart = max(size // max(SAMPLED * size // max(tensor.numel(), 1), LEAST), 1)
+        with torch.inference_mode(False):  # which a sampler may have for itself, and leave
+            self.rows = torch.arange(0, size, apart, device=tensor.device)
+            shape[self.across] = len(self.rows)
+            room = torch.zeros(SLOTS, *shape, dtype=tensor.dtype, device=tensor.device)
+            self.slots = list(enumerate(room.unbind(), SLOTS * len(self.rooms)))[::-1]
+        self.rooms.append(room)
 
     def look(self) -> None:
         """Raise FloatingPointError if anything noted has nan or inf, and say whose it is."""
-        finite = torch.stack([total for *_, total in self.sums]).isfinite().tolist() if self.sums else []
-        if all(finite):
-            self.sums.clear()
+        if not self.noted:
             return
-        what, step, sigma, _ = self.sums[finite.index(False)]
+        flags = [room.isfinite().flatten(1).all(1) for room in self.rooms]
+        flags += [total.isfinite().reshape(1) for total in self.totals]
+        finite = torch.cat(flags).tolist()
+        spoiled = [entry for entry in self.noted if not finite[entry[0]]]
+        if not spoiled:
+            for kept in (self.noted, self.rooms, self.totals, self.slots):
+                kept.clear()
+            return
+        _, what, step, sigma = spoiled[0]
         level = float(torch.as_tensor(sigma).flatten()[0])
         at = f"step {step}, sigma {level:.4g} (sampler {self.sampler}, model in {self.dtype})"
         raise FloatingPointError(SPOILED[what].format(at=at))
