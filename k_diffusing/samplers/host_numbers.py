@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-_CPU = torch.device("cpu")
 REMEMBERED = 2**13  # answers: those of some ten grids, in a few megabytes
+MADE = 64  # numbers at a time
 
 
 class HostNumber(torch.Tensor):
@@ -61,13 +61,28 @@ def _level(value: str, dtype: torch.dtype) -> HostNumber:
 
 
 def _number(value: float, dtype: torch.dtype) -> HostNumber:
-    if torch.is_inference_mode_enabled():  # what is made there is not for use elsewhere
-        with torch.inference_mode(False):
-            return _number(value, dtype)
-    plain = torch.scalar_tensor(value, dtype=dtype, device=_CPU)
-    number = torch.Tensor._make_subclass(HostNumber, plain)
-    number.plain, number.value = plain, value
+    try:
+        number = _BLANK[dtype].pop()
+    except (KeyError, IndexError):
+        _BLANK[dtype] = _blanks(dtype)
+        return _number(value, dtype)
+    number.plain.fill_(value)
+    number.value = value
     return number
+
+
+# Numbers to come, made some at a time: what is small and stays, put where large tensors come and go, leaves holes that
+# they do not fit in any more.
+_BLANK: dict[torch.dtype, list[HostNumber]] = {}
+
+
+def _blanks(dtype: torch.dtype) -> list[HostNumber]:
+    found = []
+    with torch.inference_mode(False):  # what is made in that mode is not for use elsewhere
+        for plain in torch.empty(MADE, dtype=dtype, device="cpu").unbind():
+            found.append(torch.Tensor._make_subclass(HostNumber, plain))
+            found[-1].plain = plain
+    return found
 
 
 @functools.lru_cache(REMEMBERED)
