@@ -79,10 +79,11 @@ def test_four_processes_share_a_grid(tmp_path):
 
 
 def test_one_of_two_is_killed_and_the_next_run_finishes(model, tmp_path, capsys):
+    """Each has two pictures at work, whose calls of the network are joined; those of the killed one are free again."""
     script = tmp_path / "killed.py"
     script.write_text(KILLED.format(path=str(ROOT / "test.py")))
     folder = tmp_path / "grid"
-    argv = words(model, folder, "--samplers", "euler", "--seeds", "0", "1", "2", "3", "4", "5")
+    argv = words(model, folder, "--samplers", "euler", "--seeds", "0", "1", "2", "3", "4", "5", "--batch-size", "4")
     first = launch(2, script, *argv)
     assert first.returncode != 0
     before = {
