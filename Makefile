@@ -75,6 +75,7 @@ mutants: $(VENV)/.dev
 $(VENV)/.installed: requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	@echo 'This downloads 3 GB if $(VENV) has no torch yet, with TORCH=cpu 0.3 GB, and says nothing for minutes.'
 	$(if $(TORCH),$(PIP) --index-url $(TORCH_INDEX)/$(TORCH) "$$(grep '^torch>' requirements.txt)")
 	$(PIP) -e .
 	$(PIP) --no-deps 'k-diffusion>=0.1.1,<0.2'
