@@ -10,9 +10,9 @@ import torch
 from k_diffusing._tensors import Stamp
 from k_diffusing.samplers.records import Sampler
 
-SAMPLED = 1024  # elements of each state and network evaluation that are looked at for nan; all of the result are
+SAMPLED = 256  # elements of each state and network evaluation that are looked at for nan; all of the result are
 LEAST = 4  # rows in which they lie, of the picture or of tokens, whatever their length
-SLOTS = 64  # states and evaluations that are made room for at a time
+SLOTS = 64  # states and evaluations that are made room for at a time, at most
 # Whose nan it is, by where it was seen first. Samplers work element by element, so that an element of the state which
 # is nan or inf, and was finite in all that the model returned, is the sampler's.
 _SPOILED_BY_SAMPLER = (
@@ -98,10 +98,12 @@ class FiniteCheck:
     large ones come and go, leaves holes that they do not fit in any more.
     """
 
-    def __init__(self, sampler: str, dtype: torch.dtype):
+    def __init__(self, sampler: str, dtype: torch.dtype, evaluations: int | None = None):
         self.sampler, self.dtype = sampler, dtype
+        # With the start and the result; where evaluations are not known, or looked at one by one, fewer.
+        self.at_once = SLOTS // 4 if evaluations is None else min(evaluations + 2, SLOTS)
         self.noted: list[tuple] = []  # whose each is, by its place in all rooms
-        self.rooms: list[torch.Tensor] = []  # [SLOTS, ...] each
+        self.rooms: list[torch.Tensor] = []  # [at_once, ...] each
         self.totals: list[torch.Tensor] = []  # of results
         self.slots, self.kind = [], ()  # those that are free, for tensors of this shape, dtype and device
 
@@ -129,8 +131,8 @@ class FiniteCheck:
         with torch.inference_mode(False):  # which a sampler may have for itself, and leave
             self.rows = torch.arange(0, size, apart, device=tensor.device)
             shape[self.across] = len(self.rows)
-            room = torch.zeros(SLOTS, *shape, dtype=tensor.dtype, device=tensor.device)
-            self.slots = list(enumerate(room.unbind(), SLOTS * len(self.rooms)))[::-1]
+            room = torch.zeros(self.at_once, *shape, dtype=tensor.dtype, device=tensor.device)
+            self.slots = list(enumerate(room.unbind(), self.at_once * len(self.rooms)))[::-1]
         self.rooms.append(room)
 
     def look(self) -> None:

@@ -57,7 +57,7 @@ class SamplingRun:
         """
         self.pipe, self.plan, self.dtype, self.callbacks, self.trace = pipe, plan, dtype, callbacks, trace
         self.position = Position(plan.sampler, plan.options)
-        self.finite = FiniteCheck(plan.sampler.name, dtype)
+        self.finite = FiniteCheck(plan.sampler.name, dtype, plan.evaluations)
         # A sampler makes finite numbers of finite ones, unless something of the user's has a part in it.
         self.looks_at_states = plan.sampler.custom or bool(plan.options) or callbacks.on_step_end is not None
         self.start, self.sigma = x, plan.sigmas[0]

@@ -156,7 +156,7 @@ BY_EITHER = (
     "size, sampler, message", [(16, spoils_all, BY_THE_SAMPLER), (64, spoils_last_element, BY_EITHER)]
 )
 def test_nan_of_the_result(sdxl, size, sampler, message):
-    """Of 4 * 32 * 32 elements every fourth is looked at as the model's, not the last; of the result all are summed."""
+    """Of 32 rows every eighth is looked at as the model's, not the last; of the result all are summed."""
     with pytest.raises(FloatingPointError) as error:
         call(sdxl, comfy_sampler=sampler, sigmas=[9.78, 1.0, 0.0], height=size, width=size)
     assert str(error.value) == message
