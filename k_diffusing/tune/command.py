@@ -81,7 +81,7 @@ def run(args: argparse.Namespace, load: Callable, call_of: Callable, say: Callab
         threads
     )  # pictures of a demo are made on one, to be the same on any machine; these are not kept
     del call["prompt"]
-    most = tune.most_evaluations(args.evaluations, args.pictures) * len(args.sampler)
+    most = sum(tune.most_evaluations(args.evaluations, args.pictures, text == FITTED) for text in args.sampler)
     say(f"at most {most} network evaluations, a picture each; what is measured is kept in {args.output / 'work'}")
     found = []
     with bar(most) as tick:

@@ -101,6 +101,7 @@ class Fitter:
         pictures: To fit on, one call of the network.
         levels: Of the model.
         path: Their fine run.
+        tick: Told of evaluations besides those of runs.
     """
 
     def __init__(self, pictures: Pictures, levels: Levels, tick: Callable[[int], None]):
@@ -108,7 +109,7 @@ class Fitter:
         recorder, sigmas = Recorder(), levels.fine(FINE)
         ends = self.pictures.run(recorder.sampler, None, as_function(levels.grid(sigmas)), FINE)
         tick(FINE * len(self.pictures))
-        self.path, self.known = Path(sigmas, recorder, ends), {}
+        self.path, self.known, self.tick = Path(sigmas, recorder, ends), {}, tick
 
     def run(self, pictures: Pictures, grid: Sequence[float]) -> torch.Tensor:
         """Final latents [P, elements]: of those to fit on by weights of their own, of others by theirs."""
@@ -123,6 +124,7 @@ class Fitter:
         key = tuple(grid)
         if key not in self.known:
             weights = self._fit(slice(0, len(self.pictures)), grid)[1]
+            self.tick((len(grid) - 1) * len(self.pictures))
             self.known[key] = Table([*self.levels.sigmas(grid).tolist(), 0.0], weights)
         return self.known[key]
 

@@ -44,7 +44,7 @@ def tune_grid(
     pictures: int = 16,
     seed: int = 0,
     batch_size: int = 16,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     tick: Callable[[int], None] = lambda evaluations: None,
 ) -> Tuned:
     """Find sigma grids for a model and a sampler.
@@ -72,11 +72,14 @@ def tune_grid(
     source = Source(FITTED, LIKE_FITTED) if sampler == FITTED else find_source(sampler, pipe.scheduler)
     call = {**(call or {}), **source.keywords}
     _check_guidance(call.get("guidance"))
+    if sampler == FITTED and isinstance(batch_size, int) and 1 <= batch_size < FEWEST:
+        raise ValueError(f"batch_size={batch_size}: weights are fitted in one call, to {FEWEST} pictures at least")
     chosen_on, held_out = _pictures(prepared(pipe), call, prompts, pictures, seed, batch_size)
     levels = Levels.of(chosen_on)
     steps = _steps(chosen_on, source, evaluations, levels)
     facts = _facts(pipe, source, call, chosen_on, held_out, levels)
-    book = Book(folder, {name: facts[name] for name in ON_PICTURES}, [source.label, facts["sampler_file"]])
+    folder, of_pictures = None if folder is None else Path(folder), {name: facts[name] for name in ON_PICTURES}
+    book = Book(folder, of_pictures, [source.label, facts["sampler_file"]])
     with side_by_side(_at_a_time(pipe, source)) as run_all:
         fitter = Fitter(chosen_on, levels, tick) if sampler == FITTED else None
         work = Work(source, levels, book, tick, run_all, fitter)
@@ -172,8 +175,10 @@ def _plain(value: Any) -> Any:
     return digest(value) if isinstance(value, torch.Tensor) else value
 
 
-def most_evaluations(evaluations: Sequence[int], pictures: int) -> int:
+def most_evaluations(evaluations: Sequence[int], pictures: int, fitted: bool = False) -> int:
     """Of the network, that tuning may take for a sampler that adds no noise; a guided pair counts as one."""
+    if fitted:  # a fine run for its states, and the weights of grids that are held out
+        return most_evaluations(evaluations, pictures) + (FINE + 4 * sum(evaluations)) * pictures
     quarter, half = max(pictures // 4, 1), max(pictures // 2, 1)
     tried = TRIED * quarter + (KEPT[0] + NAMED) * (half - quarter) + 3 * half
     tried += (KEPT[1] + NAMED) * (pictures - half) + (1 + WAYS + len(DAMPED)) * pictures + 4 * pictures

@@ -187,6 +187,7 @@ def test_what_is_no_file_of_tuned_grids(text, tmp_path):
         ({"evaluations": (200,)}, "integers from 2 to"),
         ({"pictures": 2}, "at least 4"),
         ({"batch_size": 0}, "batch_size=0"),
+        ({"sampler": "fitted", "batch_size": 2}, "to 4 pictures at least"),
         ({"sampler": "dpm_adaptive"}, "chooses its own sigmas"),
         ({"sampler": "eulr"}, "did you mean"),
         ({"call": {"height": 64, "width": 64}}, "two at least"),
