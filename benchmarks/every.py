@@ -24,6 +24,7 @@ from benchmarks import (
     step_cost,
     suspended,
     trace_cost,
+    tune_grids,
     w1,
 )
 from benchmarks.pages import markdown_table
@@ -45,6 +46,7 @@ MEASURED = (
     trace_cost.BENCHMARK,
     step_cost.BENCHMARK,
     grid_cost.BENCHMARK,
+    tune_grids.BENCHMARK,
     guidance.BENCHMARK,
     convergence.BENCHMARK,
     convergence_limits.BENCHMARK,

@@ -1,7 +1,6 @@
 """Every benchmark still measures: one row of it, or few, with the smallest settings."""
 
 import functools
-import importlib
 import shutil
 import sys
 from pathlib import Path
@@ -27,6 +26,7 @@ from benchmarks import (
     step_cost,
     suspended,
     trace_cost,
+    tune_grids,
     w1,
 )  # fmt: skip
 from samplers_patch import SAMPLERS
@@ -266,19 +266,13 @@ def test_step_cost(monkeypatch, loaded):
     assert 0.9 < memory["all"] < 1.1 and 0.8 < memory["without weights"] < 1.2
 
 
-# A script that is not yet a record.
-
-
-@pytest.fixture
-def script(monkeypatch):
-    """Imports one by name."""
-    monkeypatch.setattr(sys, "path", [str(ROOT), str(ROOT / "benchmarks"), *sys.path])
-    return importlib.import_module
-
-
-def test_the_page_of_tuned_grids_says_what_was_measured(script):
-    tune_grids, figure_style = script("tune_grids"), script("figure_style")
-    found, page = figure_style.read_data(tune_grids.DATA, {}), tune_grids.PAGE.read_text(encoding="utf-8")
-    assert figure_style.filled(page, tune_grids.blocks(found)) == page
-    for row in found["rows"]:
-        assert len(row["sigmas"]) > row["evaluations"] and {row["chosen"], row["named"], "karras"} <= set(row["errors"])
+def test_tuned_grids_are_compared_on_the_same_pictures():
+    """Each ratio is of one picture's errors; fitted has dpmpp_2m's grids to be compared with."""
+    errors = {"tuned": [0.1] * 3, "named": [0.2, 0.4, 0.1], "karras": [0.4] * 3, "longer": [0.05] * 3}
+    row = {"model": "demo", "sampler": "dpmpp_2m", "evaluations": 6, "named": "beta", "errors": errors}
+    fitted = row | {"sampler": "fitted", "named": "vp", "errors": {"tuned": [0.05] * 3}, "right": {"tuned": 3}}
+    data = {"rows": [row | {"right": {"tuned": 2, "named": 1}}, fitted]}
+    first, second = tune_grids.table(data, "demo").splitlines()[2:]
+    assert first.startswith("| dpmpp_2m | 6 | 0.100 [0.100, 0.100] | 0.400 | 0.050 | 0.200 (beta) | 0.500 [")
+    assert second.startswith("| fitted | 6 | 0.050 [0.050, 0.050] | 0.400 | 0.050 | 0.200 (beta) | 0.250 [")
+    assert first.endswith("| 2 and 1 |") and second.endswith("| 3 and 1 |")
