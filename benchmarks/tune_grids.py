@@ -23,7 +23,7 @@ CASES = {  # model and sampler: numbers of evaluations
     ("demo-flux", "dpmpp_2m"): (8,),
     ("mixture", "dpmpp_2m"): (6, 8, 10, 20),
     ("mixture", "euler"): (6, 8, 10, 20),
-    ("mixture", "fitted"): (6, 8),
+    ("mixture", "fitted"): (6, 8, 10, 20),
 }
 MODELS = {"sdxl": "demo", "flux": "demo-flux", "mixture": "mixture"}  # by the part's name
 NAMED = ("karras", "named", "longer")  # grids with a name; the last with 1.5 times the evaluations
