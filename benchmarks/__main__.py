@@ -101,12 +101,19 @@ def fill(benchmarks: list[Benchmark]) -> None:
 
 def show() -> None:
     """The list."""
-    shown = {page.relative_to(store.ROOT).as_posix(): pages.places(page.read_text(encoding="utf-8"))
-             for page in pages.pages()}  # fmt: skip
+    texts = {page.relative_to(store.ROOT).as_posix(): page.read_text(encoding="utf-8") for page in pages.pages()}
     for benchmark in BENCHMARKS:
-        where = [page for page, places in shown.items() if benchmark.name in {name for name, _ in places}]
+        where = [page for page, text in texts.items() if is_shown(benchmark, text)]
         print(f"{benchmark.name:<20} {benchmark.takes:<18} {state(benchmark):<24} {', '.join(where)}")
         print(f"    {benchmark.about}")
+
+
+def is_shown(benchmark: Benchmark, text: str) -> bool:
+    """Whether a page has a part of the benchmark, or a picture."""
+    made = [row["file"].removeprefix("docs/") for row in store.read(benchmark.name)["rows"] if "file" in row]
+    pictures = [f"images/{name}" for name in benchmark.pictures] + made
+    named = {name for name, _ in pages.places(text)}
+    return benchmark.name in named or any(picture in text for picture in pictures)
 
 
 def state(benchmark: Benchmark) -> str:

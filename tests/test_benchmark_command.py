@@ -121,6 +121,17 @@ def test_a_row_of_no_cell_is_dropped(squares, work, tmp_path):
     assert [row["n"] for row in data.read("squares")["rows"]] == [4, 2] and work.measured == [1, 2, 3, 4]
 
 
+def test_list_says_where_a_benchmark_is_shown(squares, tmp_path, monkeypatch, capsys):
+    """By a part, or by a picture."""
+    (tmp_path / "page.md").write_text("![](images/drawn.png)", encoding="utf-8")
+    drawn = replace(squares, name="drawn", pictures={"drawn.png": None})
+    monkeypatch.setattr(command, "BENCHMARKS", (squares, drawn))
+    command.main(["list"])
+    first, _, second, about = capsys.readouterr().out.splitlines()
+    assert "3 rows missing" in first and "page.md" not in first
+    assert second.endswith("page.md") and about == "    Squares of numbers."
+
+
 def test_what_the_environment_lacks_is_named(squares, monkeypatch, capsys):
     monkeypatch.delenv("SQUARE_ROOT", raising=False)
     monkeypatch.setattr(command, "BENCHMARKS", (replace(squares, needs=("SQUARE_ROOT",)),))
