@@ -1,4 +1,4 @@
-"""README's contact sheet: five samplers against evaluations on the SDXL demo model, and what they converge to."""
+"""A contact sheet: five samplers against evaluations on the SDXL demo model, and what they converge to."""
 
 import io
 import tempfile
@@ -34,7 +34,7 @@ def measure(cells: list[Row]) -> Iterable[Row]:
 
 BENCHMARK = Benchmark(
     name="evaluations",
-    about="Five samplers against evaluations on the SDXL demo model: the contact sheet of the README.",
+    about="Five samplers against evaluations on the SDXL demo model, as a contact sheet.",
     takes="a minute",
     cells=lambda: [{"file": PICTURE}],
     measure=measure,
