@@ -84,3 +84,12 @@ def test_an_interval_of_a_share():
 
     assert wilson(0, 64) == pytest.approx((0, 0.0566), abs=1e-4) and wilson(64, 64)[1] == 1
     assert all(wilson(n, 64) == pytest.approx(of_the_score(n, 64), abs=1e-12) for n in range(65))
+
+
+def test_limits_are_those_of_the_package():
+    """Which the pages are filled without, as it imports torch."""
+    from benchmarks import comfyui_samplers, parity
+    from k_diffusing.oracle.judge import RIGHT
+    from k_diffusing.trace.difference import TOLERANCE
+
+    assert parity.TOLERANCE == TOLERANCE and comfyui_samplers.RIGHT == RIGHT
