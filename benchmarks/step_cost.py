@@ -61,11 +61,12 @@ def table(data: Data) -> str:
 
     for side in SIDES:
         at, cell = f"{side} x {side}", {"of": "time", "side": side}
-        for name in ("diffusers", "euler"):
-            line(f"{name}: microseconds a step, {at}", name, ".0f", **cell)
+        for name, told in (("diffusers", "diffusers"), ("euler", "euler"), ("first", "euler, first run on a grid")):
+            line(f"{told}: microseconds a step, {at}", name, ".0f", **cell)
         line(f"euler over diffusers, {at}", "ratio", ".2f", **cell)
     for name in SDE:
         line(f"{name}: randn for each draw", "path", ".1f", of="draws", sampler=name)
+        line(f"{name}: its step above euler's, in randn for each draw", "step", ".1f", of="draws", sampler=name)
         line(f"{name}, tree: randn for each draw", "tree", ".1f", of="draws", sampler=name)
     for name in COUNTED:
         line(f"operations in a step, {name}", "operations", ".0f", of="operations", sampler=name)

@@ -1,5 +1,6 @@
 """The runs behind step_cost: the pipelines around networks that answer at once, and what their calls take."""
 
+import gc
 import itertools
 import json
 import statistics
@@ -21,7 +22,9 @@ from k_diffusing.render import checks, rendering
 from k_diffusing.render import options as grid_options
 from k_diffusing.render import pipelines as render_grid
 
-TURNS, FEW, MANY = 7, 5, 25
+TURNS, FEW, MANY = 21, 5, 45
+TREES = 3  # turns of k-diffusion's tree, whose draws take a hundred times as long
+_another = itertools.count()
 DEMOS, SCRIPTS = {"sdxl": "demo", "flux": "demo-flux"}, {"sdxl": test, "flux": test_flux}
 LATENTS = {"sdxl": (1, 4, 128, 128), "flux": (1, 4096, 64)}
 GUIDANCE = {"sdxl": {"guidance_scale": 5.0}, "flux": {"true_cfg_scale": 2.0, "guidance_scale": 1.0}}
@@ -93,12 +96,17 @@ def call(pipe, family: str, sampler, steps: int, side: int = 1024, **options) ->
     return time.thread_time() - start - clock.seconds
 
 
-def per_step(pipe, family: str, kinds: dict) -> dict:
+def per_step(pipe, family: str, kinds: dict, turns: int | None = None) -> dict:
     """Seconds per step of each kind (sampler, options), what a call costs besides its steps taken out."""
     times = {name: [] for name in kinds}
-    for _ in range(TURNS):
+    gc.collect()
+    gc.freeze()  # what is there already: to go through it takes as long as a hundred steps, in whichever call that is
+    for _ in range(turns or TURNS):
         for name, (sampler, options) in kinds.items():
-            few, many = (call(pipe, family, sampler, steps, **options) for steps in (FEW, MANY))
+            few, many = (
+                call(pipe, family, sampler, steps, **(options() if callable(options) else options))
+                for steps in (FEW, MANY)
+            )
             times[name].append((many - few) / (MANY - FEW))
     return {name: statistics.median(values) for name, values in times.items()}
 
@@ -148,22 +156,29 @@ def peak_bytes(pipe, sampler) -> int:
 
 
 def times(pipe, family: str, side: int) -> dict[str, float]:
-    """Microseconds of a step, diffusers' loop and ours with euler, and the one over the other."""
-    found = per_step(pipe, family, {name: (name, {"side": side}) for name in (None, "euler")})
-    told = {name or "diffusers": round(1e6 * seconds, 1) for name, seconds in found.items()}
-    return told | {"ratio": round(found["euler"] / found[None], 3)}
+    """Microseconds of a step, diffusers' loop and ours with euler, and the one over the other; first: on a new grid."""
+    kinds: dict = {name or "diffusers": (name, {"side": side}) for name in (None, "euler")}
+    kinds["first"] = "euler", lambda: {"side": side} | new_grid(family)
+    found = per_step(pipe, family, kinds)
+    told = {name: round(1e6 * seconds, 1) for name, seconds in found.items()}
+    return told | {"ratio": round(found["euler"] / found["diffusers"], 3)}
+
+
+def new_grid(family: str) -> dict:
+    """A setting whose noise levels no run had yet."""
+    near = next(_another) / 1000
+    return {"sigma_grid": {"karras": {"rho": 7 + near}}} if family == "sdxl" else {"mu": 1 + near}
 
 
 def draws(pipe, family: str, sampler: str, needed: int) -> dict[str, float]:
-    """What a step takes above euler's, in randn of the latents for each draw needed: on a path, and by the tree."""
-    settings = {"sigma_grid": "karras"}
-    kinds = {
-        "euler": ("euler", {}),
-        "path": (sampler, settings),
-        "tree": (sampler, settings | {"noise": "brownian_tree"}),
-    }
-    found, draw = per_step(pipe, family, kinds), randn_seconds(LATENTS[family])
-    return {kind: round((found[kind] - found["euler"]) / draw / needed, 2) for kind in ("path", "tree")}
+    """Randn of the latents that each draw takes, on a path and by the tree; step: what a step takes above euler's."""
+    settings, ready = {"sigma_grid": "karras"}, torch.zeros(LATENTS[family])
+    given = settings | {"sampler_options": {"noise_sampler": lambda sigma, sigma_next: ready}}
+    found = per_step(pipe, family, {"euler": ("euler", {}), "ready": (sampler, given), "path": (sampler, settings)})
+    found |= per_step(pipe, family, {"tree": (sampler, settings | {"noise": "brownian_tree"})}, TREES)
+    draw = randn_seconds(LATENTS[family]) * needed
+    told = {kind: round((found[kind] - found["ready"]) / draw, 2) for kind in ("path", "tree")}
+    return told | {"step": round((found["path"] - found["euler"]) / draw, 2)}
 
 
 def memory(family: str, samplers: tuple[str, ...]) -> dict[str, dict[str, float]]:

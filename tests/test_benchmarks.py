@@ -257,12 +257,13 @@ def test_step_cost(monkeypatch, loaded):
     few(step_cost_runs, monkeypatch, TURNS=1, FEW=1, MANY=2, demo_pipeline=loaded)
     call = step_cost_runs.call
     monkeypatch.setattr(step_cost_runs, "call", lambda *args, side=0, **options: call(*args, side=64, **options))
+    monkeypatch.setattr(step_cost_runs, "LATENTS", {"sdxl": (1, 4, 8, 8)})
     few(step_cost, monkeypatch, WEIGHED=("euler",))
     kinds = ({"of": "time"}, {"of": "draws"}, {"of": "operations", "sampler": "euler"}, {"of": "memory"})
     cells = [cell_of(step_cost, family="sdxl", **kind) for kind in kinds]
     times, draws, operations, memory = step_cost.measure(cells)
     assert times["ratio"] == pytest.approx(times["euler"] / times["diffusers"], rel=0.02)
-    assert {"path", "tree"} <= set(draws) and operations["operations"] != 0
+    assert times["first"] > 0 and {"path", "tree", "step"} <= set(draws) and operations["operations"] != 0
     assert 0.9 < memory["all"] < 1.1 and 0.8 < memory["without weights"] < 1.2
 
 
