@@ -63,12 +63,12 @@ def test_offloading_from_a_gpu(family, how):
 @pytest.fixture(scope="module")
 def strict():
     """Both pipelines with their network on the meta device, and their prompts there."""
-    made_ones = {}
+    found = {}
     for family in FAMILIES:
         pipe = made(family)
         network(pipe).to("meta")
-        made_ones[family] = pipe, {name: embeds.to("meta") for name, embeds in prompts(family).items()}
-    return made_ones
+        found[family] = pipe, {name: embeds.to("meta") for name, embeds in prompts(family).items()}
+    return found
 
 
 @pytest.mark.parametrize("family", FAMILIES)
