@@ -19,6 +19,15 @@ hypothesis.settings.register_profile("suite", derandomize=True, deadline=None, d
 hypothesis.settings.load_profile("suite")
 
 
+@pytest.fixture(autouse=True)
+def _verbosity():
+    """A benchmark keeps diffusers quiet: for itself, and not for the tests that come after it in its process."""
+    logger = logging.getLogger("diffusers")
+    before = logger.level
+    yield
+    logger.setLevel(before)
+
+
 @pytest.fixture
 def warnings_of_bounds():
     """The messages about bounds that a sampler leaves out, whatever else listens to diffusers' logging."""
