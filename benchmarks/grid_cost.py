@@ -46,6 +46,8 @@ def table(data: Data) -> str:
         found = [select(data, of="grid", threads=threads, family=family)[0] for family in FAMILIES]
         ratios = [f"{row['median']:.2f} ({row['least']:.2f} to {row['largest']:.2f})" for row in found]
         lines.append([f"side by side over one at a time, threads: {threads}", *ratios])
+        if threads > 1:
+            lines.append(["the least times of both", *(f"{row['best']:.2f}" for row in found)])
     for threads in THREADS:
         for n in ROWS:
             found = [select(data, of="row", threads=threads, rows=n, family=family)[0] for family in FAMILIES]
