@@ -70,6 +70,10 @@ def test_a_sigma_grid_in_place_of_a_sampler():
 
 
 def test_texts_of_the_command_line():
-    check_texts(["euler", "k:DPM++ 2M Karras,eta=1", "UniPCSheduler:x", "NoSuchScheduler", "mine.py:f", "comfy:none"])
+    check_texts(["euler", "k:DPM++ 2M Karras,eta=1", "NoSuchScheduler", f"{__file__}:f", "comfy:none"])
+    with pytest.raises(ValueError, match="unknown sampler source 'UniPCSheduler:x'"):
+        check_texts(["UniPCSheduler:x"])
+    with pytest.raises(ValueError, match="there is no file nowhere.py"):
+        check_texts(["nowhere.py:f"])
     with pytest.raises(ValueError, match="unknown sampler 'eular': did you mean 'euler'"):
         check_texts(["euler", "k:eular,eta=1"])
