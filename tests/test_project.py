@@ -68,25 +68,45 @@ def test_weights_are_safetensors_alone():
 
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-NAMES = {"PIL": "pillow"}
+NAMES = {"PIL": "pillow", "yaml": "pyyaml"}
 NOT_NEEDED = {"comfy", "torch_xla", "torchvision"}  # the user's ComfyUI; what diffusers uses where it is there
 # What k_diffusion.sampling imports, and what diffusers and `accelerate launch` do.
 INDIRECT = {"accelerate", "k-diffusion", "torchdiffeq", "torchsde"}
 
 
+def imported(files):
+    """The top-level names that Python files import, without the standard library's."""
+    names = set()
+    for node in (node for path in files for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+    return names - sys.stdlib_module_names
+
+
+def declared(lines):
+    """The names of packages in lines of requirements."""
+    return {re.match(r"[\w-]+", line)[0] for line in lines}
+
+
 def test_what_is_imported_is_declared_and_nothing_else():
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     lines += PROJECT["optional-dependencies"]["plots"]
-    declared = {re.match(r"[\w-]+", line)[0] for line in lines}
     files = [*(ROOT / "k_diffusing").rglob("*.py"), *(ROOT / f"{name}.py" for name in ASKED_FOR)]
-    imported = set()
-    for node in (node for path in files for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))):
-        if isinstance(node, ast.Import):
-            imported |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            imported.add(node.module.split(".")[0])
-    theirs = imported - sys.stdlib_module_names - ASKED_FOR - {"k_diffusing"} - NOT_NEEDED
-    assert {NAMES.get(name, name) for name in theirs} | INDIRECT == declared
+    theirs = imported(files) - ASKED_FOR - {"k_diffusing"} - NOT_NEEDED
+    assert {NAMES.get(name, name) for name in theirs} | INDIRECT == declared(lines)
+
+
+def test_what_the_tests_import_is_declared():
+    """`make test` installs it: no package is there by another's requirement alone."""
+    files = [*(ROOT / "tests").rglob("*.py"), ROOT / "conftest.py"]
+    ours = {path.stem for top in ("tests", "benchmarks", "demo_models", "docs") for path in (ROOT / top).rglob("*.py")}
+    theirs = imported(files) - ours - ASKED_FOR - {"k_diffusing", "benchmarks"} - NOT_NEEDED
+    extras = PROJECT["optional-dependencies"]
+    lines = [*PROJECT["dependencies"], *extras["plots"], *extras["dev"], *extras["docs"], *extras["pages"]]
+    named = {NAMES.get(name, name.replace("_", "-")) for name in theirs}
+    assert named - INDIRECT <= declared(lines)
 
 
 def test_requirements_are_the_same_everywhere():
