@@ -20,8 +20,9 @@ WORK = ROOT / "output" / "tune" / "benchmark"
 PICTURES, CAPTIONS, SEED = 16, 64, 1000
 CASES = {  # model and sampler: numbers of evaluations
     ("demo", "dpmpp_2m"): (6, 8, 10),
+    ("demo", "euler"): (6, 8),
     ("demo", "fitted"): (6, 8),
-    ("demo-flux", "dpmpp_2m"): (8, 10),
+    ("demo-flux", "dpmpp_2m"): (6, 8, 10),
     ("mixture", "dpmpp_2m"): (6, 8, 10, 20),
     ("mixture", "euler"): (6, 8, 10, 20),
     ("mixture", "fitted"): (6, 8, 10, 20),
