@@ -1,5 +1,6 @@
 """What a user is told when a value cannot be."""
 
+import argparse
 import difflib
 from collections.abc import Iterable
 
@@ -36,6 +37,28 @@ def unknown(kind: str, value: object, choices: Iterable[str]) -> str:
     """
     close = nearest(value, choices := list(choices))
     return f"unknown {kind} {value!r}" + (f": did you mean {close[0]!r}?" if close else "")
+
+
+def parsed(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
+    """The options of a command line, as `parse_args` reads them; of a misspelt one its message names the nearest.
+
+    Args:
+        parser: Of the command.
+        argv: Its words. Those of this process if left out.
+
+    Returns:
+        The options.
+
+    Raises:
+        SystemExit: A word cannot be; argparse has said so.
+    """
+    args, strange = parser.parse_known_args(argv)
+    misspelt = [word.partition("=")[0] for word in strange if word.startswith("--")]
+    if misspelt:  # argparse has no public list of its options
+        parser.error(unknown("option", misspelt[0], parser._option_string_actions))
+    if strange:
+        parser.error(f"unrecognized arguments: {' '.join(strange)}")
+    return args
 
 
 def one_line(error: BaseException) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from k_diffusing import models
-from k_diffusing._messages import SAMPLER_FORMS
+from k_diffusing._messages import SAMPLER_FORMS, parsed
 from k_diffusing._versions import environment
 from k_diffusing.model.guidance_asked import of_text
 from k_diffusing.names.programs import PROGRAM_NAMES, check_program_name
@@ -98,7 +98,7 @@ def compare(argv: list[str]) -> int:
     add("--device", default="cpu")
     add("--output", type=Path, default=Path("output/compare"), metavar="FOLDER")
     add("--html", action="store_true", help="also write one self-contained page")
-    return _told(_compare, parser.parse_args(argv))
+    return _told(_compare, parsed(parser, argv))
 
 
 def _compare(args: argparse.Namespace) -> int:
@@ -191,7 +191,7 @@ def judge(argv: list[str]) -> int:
     parser.add_argument("--program", choices=PROGRAM_NAMES, help="judge what that program runs by a sampler's name")
     grids = "karras, karras,rho=5, ...; that of the sampler's name if left out, or on sdxl karras"
     parser.add_argument("--sigma-grid", metavar="NAME", help=grids)
-    return _told(_judge, parser.parse_args(argv))
+    return _told(_judge, parsed(parser, argv))
 
 
 def _judge(args: argparse.Namespace) -> int:
@@ -219,7 +219,7 @@ def samplers(argv: list[str]) -> int:
     parser.add_argument("name", nargs="*", metavar="NAME", help="one of them, by any name: all that is known of it")
     parser.add_argument("--names", action="store_true", help="their names in ComfyUI, A1111 and diffusers")
     parser.add_argument("--markdown", action="store_true", help="the same as a page, which is docs/names.md")
-    return _told(_samplers, parser.parse_args(argv))
+    return _told(_samplers, parsed(parser, argv))
 
 
 def _samplers(args: argparse.Namespace) -> int:
@@ -254,7 +254,7 @@ def tune(argv: list[str]) -> int:
         _check_run(args, batch_size=args.batch_size)
         return command.run(args, _load, _call_keywords, say_line)
 
-    return _told(checked, parser.parse_args(argv))
+    return _told(checked, parsed(parser, argv))
 
 
 def reproduce(argv: list[str]) -> int:
@@ -272,7 +272,7 @@ def reproduce(argv: list[str]) -> int:
     add("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
     add("--device", default="cpu")
     add("--output", type=Path, default=Path("output/reproduce"), metavar="FOLDER")
-    return _told(lambda args: command.run(args, _load, say_line), parser.parse_args(argv))
+    return _told(lambda args: command.run(args, _load, say_line), parsed(parser, argv))
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
-from k_diffusing._messages import SAMPLER_FORMS
+from k_diffusing._messages import SAMPLER_FORMS, parsed
 from k_diffusing.models import weights
 from k_diffusing.names.programs import PROGRAM_NAMES
 from k_diffusing.render.axes import AXES, Axes, Axis
@@ -88,7 +88,7 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None, demo: dict, r
     Raises:
         SystemExit: A word cannot be; argparse has said so.
     """
-    first = parser.parse_args(argv)
+    first = parsed(parser, argv)
     is_demo = first.model is None or os.path.realpath(first.model) == os.path.realpath(demo["model"])
     parser.set_defaults(**(demo if is_demo else real), noise=None if first.program else "torch")
     args = parser.parse_args(argv)

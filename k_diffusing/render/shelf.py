@@ -55,7 +55,7 @@ def listing(shelf: Path) -> Iterator[str]:
     for path in manifests:
         yield from _lines(RunFolder(path.parent, path.name.removesuffix("-manifest.json")))
     if not manifests:
-        yield f"no grids in {shelf}"
+        yield f"no grids in {shelf}: --output FOLDER names another"
 
 
 def _lines(folder: RunFolder) -> Iterator[str]:

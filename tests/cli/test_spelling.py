@@ -30,6 +30,10 @@ MISSPELT = [
     (["render", "--samplers", "eulr"], "'eulr': did you mean 'euler'?"),
     (["render", "--sigma-grid", "karas"], "'karas': did you mean 'karras'?"),
     (["render", "--noise", "philoks"], "'philoks': did you mean 'philox'?"),
+    (["render", "--sigma-grids", "karras"], "unknown option '--sigma-grids': did you mean '--sigma-grid'?"),
+    (["render", "--stesp=5"], "unknown option '--stesp': did you mean '--steps'?"),
+    ([*TWO, "--stesp", "5"], "unknown option '--stesp': did you mean '--steps'?"),
+    (["render", "--list", "runs"], "unrecognized arguments: runs"),
     (["render", "--steps", "0"], "--steps 0: give an integer of at least 1"),
     (["render", "--width", "100"], "--width 100: give a positive multiple of 8"),
     (["render", "--model", "nowhere"], "--model nowhere does not exist: give a diffusers folder"),
@@ -42,7 +46,10 @@ from k_diffusing.cli import main
 answers = []
 for words in json.loads(sys.argv[1]):
     with contextlib.redirect_stderr(io.StringIO()) as said, contextlib.redirect_stdout(io.StringIO()):
-        code = main(words)
+        try:
+            code = main(words)
+        except SystemExit as end:  # argparse's
+            code = end.code
     answers.append([code, said.getvalue()])
 print(json.dumps(answers))
 """

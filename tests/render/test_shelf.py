@@ -62,7 +62,7 @@ def test_the_list_has_each_grid_and_the_command_that_goes_on(here, capsys):
 
 def test_the_list_of_no_grids_and_of_a_torn_manifest(tmp_path, capsys):
     assert main(["render", "--list", "--output", str(tmp_path)]) == 0
-    assert capsys.readouterr().out == f"no grids in {tmp_path}\n"
+    assert capsys.readouterr().out == f"no grids in {tmp_path}: --output FOLDER names another\n"
     (tmp_path / "sdxl-manifest.json").write_text("{")
     assert main(["render", "--list", "--output", str(tmp_path)]) == 0
     assert "is not JSON" in capsys.readouterr().out
