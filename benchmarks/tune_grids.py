@@ -20,7 +20,7 @@ WORK = ROOT / "output" / "tune" / "benchmark"
 PICTURES, CAPTIONS, SEED = 16, 64, 1000
 CASES = {  # model and sampler: numbers of evaluations
     ("demo", "dpmpp_2m"): (6, 8, 10),
-    ("demo", "euler"): (6, 8),
+    ("demo", "euler"): (6, 8, 10),
     ("demo", "fitted"): (6, 8),
     ("demo-flux", "dpmpp_2m"): (6, 8, 10),
     ("mixture", "dpmpp_2m"): (6, 8, 10, 20),
