@@ -164,9 +164,8 @@ def _nodes():
     try:
         import torchaudio.functional  # noqa: F401
     except ImportError:
-        for name in ("torchaudio", "torchaudio.functional"):
-            sys.modules.setdefault(name, types.ModuleType(name))
-        sys.modules["torchaudio"].functional = sys.modules["torchaudio.functional"]
+        functional = sys.modules.setdefault("torchaudio.functional", types.ModuleType("torchaudio.functional"))
+        vars(sys.modules.setdefault("torchaudio", types.ModuleType("torchaudio")))["functional"] = functional
     import comfy_extras.nodes_model_advanced as nodes
 
     return nodes

@@ -84,8 +84,8 @@ def flow_karras(schedule, n: int):
     """Karras' grid for sigma = t / (1 - t), in flow time: the same FLOW_RANGE whatever n."""
     import torch
 
-    ends = ((t / (1 - t)) ** (1 / 7) for t in FLOW_RANGE)
-    sigmas = torch.linspace(*ends, n, dtype=torch.float64) ** 7
+    first, last = ((t / (1 - t)) ** (1 / 7) for t in FLOW_RANGE)
+    sigmas = torch.linspace(first, last, n, dtype=torch.float64) ** 7
     return torch.cat([sigmas / (1 + sigmas), sigmas.new_zeros(1)]).float()
 
 
@@ -137,7 +137,7 @@ def arguments_of(sampler: str, setting: float) -> tuple[int, dict | None]:
 
     if SAMPLERS[sampler].adaptive:
         return 20, {"rtol": 0.05 * setting, "atol": 0.0078 * setting}  # on these grids the steps do not matter
-    return solver_of(SAMPLERS[sampler]).steps_within(setting), None
+    return solver_of(SAMPLERS[sampler]).steps_within(int(setting)), None
 
 
 @functools.cache

@@ -92,7 +92,7 @@ def made(path: Path) -> Row:
 def comfyui_version() -> str:
     """Of the ComfyUI whose folder COMFYUI names."""
     text = (Path(os.environ["COMFYUI"]) / "comfyui_version.py").read_text(encoding="utf-8")
-    return re.search(r'__version__ = "(.+?)"', text)[1]
+    return re.findall(r'__version__ = "(.+?)"', text)[0]
 
 
 def _processor() -> str:

@@ -7,6 +7,7 @@ k_diffusion's with `pipe.scheduler` set to the counterpart, against diffusers' o
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 from benchmarks.data import select
 from benchmarks.demos import demo_pipeline
@@ -72,7 +73,7 @@ def verdict(comparison) -> Row:
     return {"parts": f"step {found.first.step}, {found.first}", "result": float(f"{found.result:.1g}")}
 
 
-def own_loop(pipe, call: dict, name: str, other: str) -> list[float] | str:
+def own_loop(pipe, call: dict, name: str, other: str | None) -> list[float] | str:
     """With the counterpart for pipe.scheduler: diffusers' own loop against k_diffusion's sampler, and as_sampler."""
     import torch
 
@@ -81,7 +82,7 @@ def own_loop(pipe, call: dict, name: str, other: str) -> list[float] | str:
 
     if FACTS[name]["noise"] == "brownian":
         return "another source of noise"
-    bridge = find_source(f"diffusers:{other}", pipe.scheduler).sampler
+    bridge: Any = find_source(f"diffusers:{other}", pipe.scheduler).sampler
     before, pipe.scheduler = pipe.scheduler, bridge.scheduler
     options = {"num_inference_steps": STEPS, "output_type": "latent"}
     try:

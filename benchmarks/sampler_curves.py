@@ -26,7 +26,7 @@ def measure(cells: list[Row]) -> Iterable[Row]:
     torch.set_num_threads(1)
     for cell in cells:
         record = ALL_SAMPLERS[cell["sampler"]]
-        each = 1 if record.takes == "sigma_range" else record.nfe_per_step  # dpm_fast's steps are evaluations
+        each = 1 if record.takes == "sigma_range" else record.nfe_per_step or 1  # dpm_fast's steps are evaluations
         options = dict(record.noiseless or {}) if record.stochastic else {}
         errors = [float(f"{ode_error(record.name, n, options):.3g}") for n in STEPS]
         yield cell | {"evaluations": [each * n for n in STEPS], "errors": errors}

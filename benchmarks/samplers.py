@@ -65,8 +65,8 @@ def measured_order(name: str) -> float | None:
     if record.takes != "sigmas" or (record.stochastic and record.noiseless is None):
         return None
     options = dict(record.noiseless or {}) if record.stochastic else {}
-    errors = tuple(ode_error(name, n, options) for n in ORDER_STEPS)
-    return round(slope(errors, ORDER_STEPS), 2)
+    coarse, fine = (ode_error(name, n, options) for n in ORDER_STEPS)
+    return round(slope((coarse, fine), ORDER_STEPS), 2)
 
 
 def table(data: Data, family: str) -> str:

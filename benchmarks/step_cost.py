@@ -38,7 +38,7 @@ def measure(cells: list[Row]) -> Iterable[Row]:
     torch.set_num_threads(1)
     pipeline, memory = functools.cache(runs.pipeline), functools.cache(runs.memory)
     for cell in cells:
-        family, sampler = cell["family"], cell.get("sampler")
+        family, sampler = cell["family"], cell.get("sampler", "")
         if cell["of"] == "time":
             yield cell | runs.times(pipeline(family), family, cell["side"])
         elif cell["of"] == "draws":

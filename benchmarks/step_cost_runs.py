@@ -7,7 +7,9 @@ import statistics
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -73,7 +75,7 @@ def network_of(pipe):
     return pipe.unet if hasattr(pipe, "unet") else pipe.transformer
 
 
-def embeds(family: str) -> dict[str, torch.Tensor]:
+def embeds(family: str) -> dict[str, Any]:
     prompt = {"prompt_embeds": torch.zeros(1, 77, 16), "pooled_prompt_embeds": torch.zeros(1, 16)}
     return prompt | {f"negative_{name}": value for name, value in prompt.items()} | GUIDANCE[family]
 
@@ -96,17 +98,18 @@ def call(pipe, family: str, sampler, steps: int, side: int = 1024, **options) ->
     return time.thread_time() - start - clock.seconds
 
 
-def per_step(pipe, family: str, kinds: dict, turns: int | None = None) -> dict:
+def made(options: dict[str, Any] | Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    return options if isinstance(options, dict) else options()
+
+
+def per_step(pipe, family: str, kinds: dict[str, tuple[Any, Any]], turns: int | None = None) -> dict:
     """Seconds per step of each kind (sampler, options), what a call costs besides its steps taken out."""
     times = {name: [] for name in kinds}
     gc.collect()
     gc.freeze()  # what is there already: to go through it takes as long as a hundred steps, in whichever call that is
     for _ in range(turns or TURNS):
         for name, (sampler, options) in kinds.items():
-            few, many = (
-                call(pipe, family, sampler, steps, **(options() if callable(options) else options))
-                for steps in (FEW, MANY)
-            )
+            few, many = (call(pipe, family, sampler, n, **made(options)) for n in (FEW, MANY))
             times[name].append((many - few) / (MANY - FEW))
     return {name: statistics.median(values) for name, values in times.items()}
 

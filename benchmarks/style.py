@@ -37,8 +37,10 @@ def pyplot():
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    plain = {"font.size": 9, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False}
-    pyplot.rcParams.update(plain | {"axes.grid": True, "grid.color": "#e4e4e4", "grid.linewidth": 0.6})
+    pyplot.rc("font", size=9)
+    pyplot.rc("axes", titlesize=10, grid=True)
+    pyplot.rc("axes.spines", top=False, right=False)
+    pyplot.rc("grid", color="#e4e4e4", linewidth=0.6)
     return pyplot
 
 

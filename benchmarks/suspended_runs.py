@@ -8,6 +8,7 @@ import queue
 import threading
 import time
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import torch
@@ -126,7 +127,8 @@ def there_and_back(way: str, with_busy_thread: bool) -> float:
 def overheads(sampler: str, side: int) -> list[float]:
     """Microseconds a call: the sampler's own, the overhead with greenlets, with threads, and diffusers' Euler loop."""
     x = torch.randn(1, 4, side, side, generator=torch.Generator().manual_seed(0))
-    scheduler, euler = SamplerScheduler.from_config(EULER.config, sampler=sampler), EULER
+    scheduler: Any = SamplerScheduler.from_config(EULER.config, sampler=sampler)
+    euler: Any = EULER
     own, stepped, native = own_loop(sampler, x), scheduler_loop(scheduler, x), scheduler_loop(euler, x)
     best = [float("inf")] * 4
     with torch.no_grad():
