@@ -26,6 +26,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "flux, older": ("demo-flux", {"flow_coordinates": "velocity"}),
     "sdxl, karras": ("demo", {"sigma_grid": "karras"}),
 }
+SLOW = ("dpm_2_ancestral", "lms", "dpmpp_3m_sde")  # on FLUX: with 24 evaluations as good as others with 12
 SHORT = ("dpm_2_ancestral", "lms", "dpmpp_2m_sde")  # of SDXL's captions on the scheduler's grid: again on Karras'
 
 
@@ -108,6 +109,28 @@ def table(data: Data, model: str, samplers: Iterable[str] = FACTS) -> str:
     return markdown_table(head, rows)
 
 
+def span(data: Data, model: str, word: str, without: Iterable[str], settings: Iterable[Any]) -> str:
+    """The fewest and the most captions that are right in a word, over samplers and settings."""
+    rows = [row for row in select(data, model=model) if row["sampler"] not in without and row["setting"] in settings]
+    return f"{min(row['right'][word] for row in rows)} to {max(row['right'][word] for row in rows)}"
+
+
+def none_right(data: Data, model: str) -> str:
+    """How many samplers keep to no caption, with the most evaluations."""
+    return f"{sum(of(data, model, name)[-1]['right'][ALL] == 0 for name in FACTS)} of {len(FACTS)}"
+
+
+def on_both_grids(data: Data, sampler: str) -> list[int]:
+    """All four right on SDXL with the most evaluations: on the scheduler's grid and on Karras'."""
+    return [of(data, model, sampler)[-1]["right"][ALL] for model in ("sdxl", "sdxl, karras")]
+
+
+def many_right(data: Data) -> str:
+    """The samplers that keep to more than 40 captions on SDXL with the fewest evaluations."""
+    rows = select(data, model="sdxl", setting=BUDGETS[0])
+    return " and ".join(row["sampler"] for row in rows if row["right"][ALL] > 40)
+
+
 def draw_panel(axes, data: Data, model: str, word: str) -> None:
     """Shares of one word with their intervals: a line of dots each sampler, one dot each budget."""
     for place, name in enumerate(FACTS):
@@ -152,6 +175,15 @@ BENCHMARK = Benchmark(
         "sdxl-karras": lambda data: table(data, "sdxl, karras", SHORT),
         "flux": lambda data: table(data, "flux"),
         "flux-older": lambda data: table(data, "flux, older"),
+        "flux-shapes": lambda data: span(data, "flux", "shape", SLOW, (*BUDGETS[1:], *TOLERANCES)),
+        "flux-older-none": lambda data: none_right(data, "flux, older"),
+        "sdxl-kept": lambda data: span(data, "sdxl", ALL, SHORT, (BUDGETS[-1], *TOLERANCES)),
+        "sdxl-many": many_right,
+        **{
+            f"{name}-{grid}": lambda data, name=name, i=i: str(on_both_grids(data, name)[i])
+            for name in SHORT
+            for i, grid in enumerate(("own", "karras"))
+        },
     },
     pictures={"adherence.png": figure},
 )
