@@ -119,6 +119,8 @@ def test_a_card_says_what_tables_and_data_say(cards):
             assert all(f"{value:.3f}" in card for model in ("sdxl", "flux") for value in found[name]["w1"][model])
         noiseless = not ALL_FACTS[name]["stochastic"] or ALL_FACTS[name].get("noiseless", {}) is not None
         assert ('class="curve"' in card) == (noiseless and not ALL_FACTS[name].get("adaptive"))
+        assert ('class="curve"' in card) != ("<dt>Curve</dt><dd>none: it " in card)
+        assert all(f"<dt>{program}</dt><dd>" in card for program in ("diffusers", "ComfyUI", "A1111"))
 
 
 def test_a_curve_falls_by_the_order(cards):

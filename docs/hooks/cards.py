@@ -93,13 +93,21 @@ def told(name: str, facts: dict, w1: dict | None) -> list[tuple[str, str]]:
         ("Adds noise", noise),
         ("Grid", facts.get("sigma_grid") and f"needs one such as {facts['sigma_grid']}"),
         ("Made for", "distilled models" if facts.get("distilled") else ""),
+        ("Curve", no_curve(facts)),
         ("Distance", results or ""),
-        ("diffusers", listed(names.diffusers if names else ())),
-        ("ComfyUI", listed(names.comfyui if names else ())),
-        ("A1111", listed(names.a1111 if names else ())),
+        ("diffusers", listed(names.diffusers if names else ()) or "none"),
+        ("ComfyUI", listed(names.comfyui if names else ()) or "none"),
+        ("A1111", listed(names.a1111 if names else ()) or "none"),
         ("Also", listed(also)),
         ("Note", escape(names.note) if names else ""),
     ]
+
+
+def no_curve(facts: dict) -> str:
+    """Why a sampler's error is not drawn; empty where it is."""
+    if facts.get("adaptive"):
+        return "none: it chooses its own steps"
+    return "none: it always adds noise" if facts["stochastic"] and facts.get("noiseless", {}) is None else ""
 
 
 def sourced(text: str) -> str:
