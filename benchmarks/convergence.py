@@ -212,6 +212,8 @@ BENCHMARK = Benchmark(
         "best-sdxl": partial(shown.best_table, family="SDXL"),
         "best-flux": partial(shown.best_table, family="FLUX"),
         "floors": shown.floor_table,
+        "floor": partial(shown.floor, model="demo, SDXL", of="floor"),
+        "noiseless": partial(shown.floor, model="demo, SDXL", of="no noise added"),
         "slopes": shown.slope_table,
     },
     pictures={

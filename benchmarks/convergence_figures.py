@@ -93,6 +93,11 @@ def floor_table(data: Data) -> str:
     return markdown_table(head, rows)
 
 
+def floor(data: Data, model: str, of: str) -> str:
+    """One value of the table: with noise the floor, or where the results without noise are."""
+    return f"{reference(data, model, True)[of]:.2g}"
+
+
 def draw_panel(axes, data: Data, model: str, stochastic: bool) -> None:
     """One model's lines, each with its name and slope at its end."""
     floor = reference(data, model, stochastic)["floor"]

@@ -8,6 +8,8 @@
 
 import functools
 from collections.abc import Iterable
+from functools import partial
+from typing import Any
 
 from benchmarks.convergence import flow_karras, rounded
 from benchmarks.data import select
@@ -136,6 +138,11 @@ def worst_table(data: Data) -> str:
     return markdown_table(["SDXL demo, the worst picture", *(f"{n} steps" for n in WORST_STEPS["dpmpp_2m"])], rows)
 
 
+def error(data: Data, **cell: Any) -> str:
+    """Of one run, as the tables have it."""
+    return f"{select(data, **cell)[0]['error']:.2g}"
+
+
 BENCHMARK = Benchmark(
     name="convergence_limits",
     about="What samplers converge to, against the exact answer where one is known.",
@@ -144,5 +151,18 @@ BENCHMARK = Benchmark(
     measure=measure,
     settings={"seed": SEED},
     models=("demo", "demo-flux"),
-    tables={"mixture": mixture_table, "start": start, "lms": lms_table, "worst": worst_table},
+    tables={
+        "mixture": mixture_table,
+        "start": start,
+        "lms": lms_table,
+        "worst": worst_table,
+        "lms-4": partial(error, of="lms", grid=ENDS[0], order=4),
+        "lms-2": partial(error, of="lms", grid=ENDS[0], order=2),
+        "lms-ended": partial(error, of="lms", grid=ENDS[1], order=4),
+        **{
+            f"worst-{name}-{steps}": partial(error, of="worst", sampler=name, steps=steps)
+            for name, counts in WORST_STEPS.items()
+            for steps in counts
+        },
+    },
 )

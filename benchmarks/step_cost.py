@@ -82,6 +82,11 @@ def milliseconds(data: Data, family: str, loop: str) -> str:
     return f"{select(data, of='time', family=family, side=1024)[0][loop] / 1000:.2f}"
 
 
+def memory_apart(data: Data) -> str:
+    """How far a call's memory is from diffusers' at most."""
+    return f"{max(abs(row['all'] - 1) for row in select(data, of='memory')):.1%}".replace("%", " %")
+
+
 BENCHMARK = Benchmark(
     name="step_cost",
     about="What a step of our pipelines costs outside the network, beside diffusers' own loop.",
@@ -95,5 +100,8 @@ BENCHMARK = Benchmark(
         "sdxl-diffusers": lambda data: milliseconds(data, "sdxl", "diffusers"),
         "flux-ours": lambda data: milliseconds(data, "flux", "euler"),
         "flux-diffusers": lambda data: milliseconds(data, "flux", "diffusers"),
+        "memory": memory_apart,
+        "sdxl-grid": lambda data: f"{select(data, of='grid', family='sdxl')[0]['ratio']:.2f}",
+        "flux-grid": lambda data: f"{select(data, of='grid', family='flux')[0]['ratio']:.2f}",
     },
 )

@@ -86,6 +86,12 @@ def test_every_place_has_its_end():
         assert len(begun) == text.count("<!-- end -->") == count, page
 
 
+def test_no_line_begins_with_a_place_within_it():
+    """Such a line would be HTML of its own in Markdown, in the midst of its paragraph."""
+    for page, text in TEXTS.items():
+        assert not re.search(r"^ *<!-- figures: [^\n]*?-->[^\n]", text, re.MULTILINE), page
+
+
 @of_each
 def test_all_that_it_makes_is_shown(benchmark):
     shown = {part for _, name, part in PLACES if name == benchmark.name}
