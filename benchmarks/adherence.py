@@ -128,7 +128,7 @@ def on_both_grids(data: Data, sampler: str) -> list[int]:
 def many_right(data: Data) -> str:
     """The samplers that keep to more than 40 captions on SDXL with the fewest evaluations."""
     rows = select(data, model="sdxl", setting=BUDGETS[0])
-    return " and ".join(row["sampler"] for row in rows if row["right"][ALL] > 40)
+    return " and ".join(row["sampler"] for row in rows if row["right"][ALL] > 40) or "none"
 
 
 def draw_panel(axes, data: Data, model: str, word: str) -> None:
