@@ -5,6 +5,7 @@
     python -m benchmarks fill [NAME ...] draw the pictures and fill the pages, from the data alone
 
 A run that is ended goes on where it was. --again measures all anew, --only part=noise the rows of which this is so.
+run all --jobs 2 takes two at a time, each on its core; those that measure times come last and alone.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from benchmarks import data as store
 from benchmarks import pages, style
@@ -33,7 +35,7 @@ def run(benchmark: Benchmark, again: bool = False, only: dict[str, str] | None =
         row = {**row, "seconds": round(time.monotonic() - start, 1)}
         rows = store.in_order(benchmark, [*rows, row])
         store.write(benchmark.name, {**store.head(benchmark), "rows": rows})
-        print(row, flush=True)
+        print(f"{benchmark.name}: {row}", flush=True)
         start = time.monotonic()
 
 
@@ -55,20 +57,33 @@ def has(row: Row, values: dict[str, str]) -> bool:
     return all(str(row.get(key)) == value for key, value in values.items())
 
 
-def run_all(again: bool) -> int:
-    """Those that lack something one after the other, each in a process of its own; then fill. How many failed."""
-    failed = []
-    for benchmark in BENCHMARKS:
-        if benchmark.measure is None or (is_whole(benchmark) and not again):
-            continue
-        if lacking := needed(benchmark):
-            print(f"{benchmark.name}: left out, as it needs {lacking} in the environment", flush=True)
-            continue
+def run_all(again: bool, jobs: int = 1) -> int:
+    """Those that lack something, each in a process of its own; then fill. How many failed.
+
+    jobs: so many side by side; those that want to be alone come last, one at a time.
+    """
+
+    def ends(benchmark: Benchmark) -> int:
         command = [sys.executable, "-m", "benchmarks", "run", benchmark.name, *(["--again"] if again else [])]
-        failed += [benchmark.name] * bool(subprocess.run(command, cwd=store.ROOT).returncode)
-    fill([*BENCHMARKS])
+        return subprocess.run(command, cwd=store.ROOT).returncode
+
+    wanted, failed = [benchmark for benchmark in BENCHMARKS if is_wanted(benchmark, again)], []
+    for alone in (False, True):
+        group = [benchmark for benchmark in wanted if benchmark.alone == alone]
+        with ThreadPoolExecutor(1 if alone else jobs) as pool:
+            failed += [one.name for one, code in zip(group, pool.map(ends, group), strict=True) if code]
+    fill([*BENCHMARKS])  # once more, as of two processes that filled a page one has written last
     print(f"failed: {', '.join(failed)}" if failed else "all are done")
     return len(failed)
+
+
+def is_wanted(benchmark: Benchmark, again: bool) -> bool:
+    """Whether `run all` measures it: it lacks something, or all is measured anew, and the environment has its needs."""
+    if benchmark.measure is None or (is_whole(benchmark) and not again):
+        return False
+    if lacking := needed(benchmark):
+        print(f"{benchmark.name}: left out, as it needs {lacking} in the environment", flush=True)
+    return not lacking
 
 
 def is_whole(benchmark: Benchmark) -> bool:
@@ -142,6 +157,13 @@ def key_and_value(text: str) -> list[str]:
     return text.split("=", 1)
 
 
+def count(text: str) -> int:
+    """A whole number from 1. Raises ArgumentTypeError for another text."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
@@ -153,15 +175,18 @@ def main(argv: list[str] | None = None) -> int:
     running.add_argument(
         "--only", nargs="+", default=[], type=key_and_value, metavar="KEY=VALUE", help="measure these rows anew"
     )
+    running.add_argument("--jobs", type=count, default=1, metavar="N", help="with all: N benchmarks at a time")
     filling = commands.add_parser("fill", help="draw the pictures and fill the pages")
     filling.add_argument("names", nargs="*", metavar="NAME", help="benchmarks; all if none is named")
     asked = parser.parse_args(argv)
+    if asked.command == "run" and asked.jobs > 1 and asked.names != ["all"]:
+        parser.error("--jobs is for `run all`: benchmarks that are named are measured one after the other")
     if asked.command == "list":
         show()
     elif asked.command == "fill":
         fill(named(asked.names) or [*BENCHMARKS])
     elif asked.names == ["all"]:
-        return min(run_all(asked.again), 1)
+        return min(run_all(asked.again, asked.jobs), 1)
     else:
         for benchmark in named(asked.names):
             run(benchmark, asked.again, dict(asked.only))

@@ -68,6 +68,7 @@ BENCHMARK = Benchmark(
     cells=cells,
     measure=measure,
     models=("demo", "demo-flux"),
+    alone=True,
     tables={
         "table": table,
         "sdxl": lambda data: ratio(data, "sdxl"),

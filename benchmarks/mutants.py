@@ -172,6 +172,7 @@ BENCHMARK = Benchmark(
     takes="hours",
     cells=cells,
     measure=measure,
+    alone=True,
     tables={"table": table},
 )
 

@@ -18,7 +18,8 @@ class Benchmark:
     cells: what is to be measured, JSON: a dict for each row. measure: the rows of some cells, in any order, one after
     the other as they are done; a row is its cell and what was found. settings: what else the rows depend on, models:
     the demo models that they were measured on; rows of other settings or weights are measured anew. needs: variables
-    of the environment without which it cannot be measured.
+    of the environment without which it cannot be measured. alone: nothing may run beside it, as its rows are times, or
+    it takes all cores.
 
     tables: Markdown of the data, by the part's name after the dot; one of a benchmark that measures nothing is given
     data without rows. pictures: a matplotlib figure of the data, by the file's name in docs/images.
@@ -32,5 +33,6 @@ class Benchmark:
     settings: dict[str, Any] = field(default_factory=dict)
     models: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    alone: bool = False
     tables: dict[str, Callable[[Data], str]] = field(default_factory=dict)
     pictures: dict[str, Callable[[Data], Any]] = field(default_factory=dict)

@@ -94,6 +94,7 @@ BENCHMARK = Benchmark(
     cells=cells,
     measure=measure,
     models=("demo", "demo-flux"),
+    alone=True,
     tables={
         "table": table,
         "sdxl-ours": lambda data: milliseconds(data, "sdxl", "euler"),

@@ -73,5 +73,6 @@ BENCHMARK = Benchmark(
     takes="2 minutes",
     cells=cells,
     measure=measure,
+    alone=True,
     tables={"steps": steps_table, "overhead": overhead, "switches": switches_table, "left": left},
 )

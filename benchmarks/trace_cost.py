@@ -66,5 +66,6 @@ BENCHMARK = Benchmark(
     measure=measure,
     settings={"turns": TURNS, "steps": STEPS},
     models=("demo", "demo-flux"),
+    alone=True,
     tables={"table": table},
 )

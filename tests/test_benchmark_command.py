@@ -1,12 +1,14 @@
 """python -m benchmarks: measures what is missing, row by row, and fills from the data alone."""
 
 import json
+import threading
 from dataclasses import replace
 
 import pytest
 
 from benchmarks import __main__ as command
 from benchmarks import data, pages, style
+from benchmarks.every import BENCHMARKS
 from benchmarks.record import Benchmark
 
 
@@ -156,3 +158,40 @@ def test_a_figure_carries_the_digest_of_its_data(squares, tmp_path, capsys):
     command.run(squares, again=False)
     command.fill([replace(squares, pictures={"squares.png": figure})])
     assert style.drawn_from(tmp_path / "images" / "squares.png") == style.digest(data.read("squares"))
+
+
+def test_run_all_takes_as_many_at_a_time_as_it_is_told(squares, monkeypatch, capsys):
+    """But what is to be alone is, and comes last."""
+    names, meeting, running, seen = ["lonely", "a", "b", "c", "d"], threading.Barrier(2), set(), []
+    lonely = replace(squares, name="lonely", alone=True)
+    monkeypatch.setattr(command, "BENCHMARKS", (lonely, *(replace(squares, name=name) for name in names[1:])))
+
+    class Ended:
+        def __init__(self, argv, cwd):
+            name = argv[-1]
+            running.add(name)
+            if name != "lonely":
+                meeting.wait(timeout=60)  # for another that runs meanwhile
+            seen.append((name, len(running) if name == "lonely" else None))
+            running.discard(name)
+            self.returncode = int(name == "b")
+
+    monkeypatch.setattr(command.subprocess, "run", Ended)
+    assert command.main(["run", "all", "--jobs", "2"]) == 1
+    assert {name for name, _ in seen[:4]} == {*names[1:]} and seen[4:] == [("lonely", 1)]
+    assert capsys.readouterr().out.endswith("failed: b\n")
+
+
+@pytest.mark.parametrize(
+    "asked, told", [("all --jobs 0", "'0' is not a whole number"), ("squares --jobs 2", "--jobs is for `run all`")]
+)
+def test_jobs_that_cannot_be(squares, asked, told, capsys):
+    with pytest.raises(SystemExit):
+        command.main(["run", *asked.split()])
+    assert told in capsys.readouterr().err
+
+
+def test_what_measures_times_is_alone():
+    """And the mutants, whose tests end after some time."""
+    alone = {one.name for one in BENCHMARKS if one.alone}
+    assert alone == {"step_cost", "grid_cost", "trace_cost", "suspended", "mutants"}
