@@ -90,7 +90,7 @@ INSTEAD = {  # of what takes weights, a GPU, a reader's own values, or long
 }
 RUN = [
     "README.md",
-    *(f"docs/{name}.md" for name in ("index", "compare", "samplers", "schedulers", "sigma_grids")),
+    *(f"docs/{name}.md" for name in ("index", "install", "compare", "samplers", "schedulers", "sigma_grids")),
     *(f"docs/from_{name}.md" for name in ("diffusers", "comfyui", "a1111")),
 ]
 
