@@ -50,7 +50,7 @@ def test_exif_of_comfyui(tmp_path, suffix):
 @pytest.mark.parametrize("order", ["utf-16-be", "utf-16-le"])
 def test_exif_of_a1111(tmp_path, suffix, order):
     image, exif = picture(), Image.Exif()
-    exif.get_ifd(EXIF)[USER_COMMENT] = b"UNICODE\0" + PARAMETERS.encode(order)
+    exif[EXIF] = {USER_COMMENT: b"UNICODE\0" + PARAMETERS.encode(order)}
     image.save(tmp_path / f"a.{suffix}", exif=exif)
     assert prompt_of(read_recipe(tmp_path / f"a.{suffix}")) == "ein großer Kreis, 大きな円"
 
