@@ -4,7 +4,7 @@ Where a line ends after the first comment, the part has lines of its own; else i
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from benchmarks import data as store
@@ -75,6 +75,12 @@ def markdown_table(head: list[str], rows: list[list[str]], left: int = 1) -> str
     """So many columns to the left, all others to the right."""
     lines = [head, ["---"] * left + ["---:"] * (len(head) - left), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def listed(words: Iterable[object], none: str = "none") -> str:
+    """In a sentence: a, b and c."""
+    *most, last = [str(word) for word in words] or [none]
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def power(value: float) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.data import ROOT, select
 from benchmarks.demos import ALL, demo_pipeline, kept
 from benchmarks.intervals import geometric
-from benchmarks.pages import markdown_table
+from benchmarks.pages import listed, markdown_table
 from benchmarks.record import Benchmark, Data, Row
 
 WORK = ROOT / "output" / "tune" / "benchmark"
@@ -28,6 +28,7 @@ CASES = {  # model and sampler: numbers of evaluations
     ("mixture", "fitted"): (6, 8, 10, 20),
 }
 MODELS = {"sdxl": "demo", "flux": "demo-flux", "mixture": "mixture"}  # by the part's name
+TITLES = {"demo": "SDXL demo", "demo-flux": "FLUX demo", "mixture": "mixture"}
 NAMED = ("karras", "named", "longer")  # grids with a name; the last with 1.5 times the evaluations
 SIDE = 16  # of the mixture's latents
 UNSEEN = ((0.2, 0.5, 0.3), (-2.0, 0.3, 1.5), (0.15, 0.4, 0.1))  # its weights, means and widths
@@ -136,19 +137,76 @@ def told(values: list[float]) -> str:
     return "{:.3f} [{:.3f}, {:.3f}]".format(*geometric(values))
 
 
+def compared(data: Data, model: str) -> list[Row]:
+    """A model's rows, with dpmpp_2m's named grids where the sampler has none: fitted."""
+    rows, known = select(data, model=model), {}
+    for row in rows:
+        if row["sampler"] == "dpmpp_2m":
+            known[row["evaluations"]] = row
+    found = []
+    for row in rows:
+        other = row if "named" in row["errors"] else known[row["evaluations"]]
+        both = {name: other.get(name, {}) | row.get(name, {}) for name in ("errors", "right")}
+        found.append(row | both | {"named": other["named"]})
+    return found
+
+
+def ratios(row: Row, name: str) -> list[float]:
+    """Of the errors on the tuned grid to those on another, on the same pictures."""
+    return [a / b for a, b in zip(row["errors"]["tuned"], row["errors"][name], strict=True)]
+
+
+def changes(rows: list[Row], name: str) -> str:
+    """Of the error against a grid's, in percent; in bold where the interval is without 0."""
+    found = []
+    for row in rows:
+        mean, low, high = geometric(ratios(row, name))
+        percent = f"{round(100 * (mean - 1)):+d}"
+        found.append(f"**{percent}**" if low > 1 or high < 1 else percent)
+    return f"{listed(found)} %"
+
+
+def summary(data: Data) -> str:
+    """A line for each model and sampler."""
+    lines = []
+    for model, sampler in CASES:
+        rows = [row for row in compared(data, model) if row["sampler"] == sampler]
+        budgets = listed(row["evaluations"] for row in rows)
+        lines.append(
+            f"- **{sampler}, {TITLES[model]}**, {budgets} evaluations: {changes(rows, 'named')} against the best named "
+            f"grid, {changes(rows, 'karras')} against Karras'."
+        )
+    return "\n".join(lines)
+
+
+def longer(data: Data, sampler: str) -> str:
+    """In how many rows dpmpp_2m is better with half as many evaluations more."""
+    rows = [row for model in TITLES for row in compared(data, model) if row["sampler"] == sampler]
+    better = [geometric(ratios(row, "longer"))[0] > 1 for row in rows]
+    return f"{sum(better)} of {len(better)}"
+
+
+def command(data: Data) -> str:
+    """A call of the command, and the line of ten evaluations as it prints it."""
+    [row] = select(data, model="demo", sampler="dpmpp_2m", evaluations=10)
+    against = f"{told(ratios(row, 'named'))} of {row['named']}'s"
+    if row["chosen"] == row["named"]:
+        against = f"it is {row['named']}, which nothing tried beats"
+    line = f"# 10 evaluations, {len(row['sigmas']) - 1} steps: error {told(row['errors']['tuned'])}, {against}"
+    asked = "k-diffusing tune --model demo --sampler dpmpp_2m --evaluations 6 8 10 20"
+    return f"```sh\n{asked}\n{line}\n```"
+
+
 def table(data: Data, model: str) -> str:
     """A line for each sampler and number of evaluations."""
-    lines, known = [], {}
-    for row in select(data, model=model):
-        sampler = row["sampler"]
-        other = known.setdefault(row["evaluations"], row) if sampler != "euler" else row  # fitted: dpmpp_2m's
-        errors, right = other["errors"] | row["errors"], other.get("right", {}) | row.get("right", {})
-        ratio = [a / b for a, b in zip(errors["tuned"], errors["named"], strict=True)]
+    lines = []
+    for row in compared(data, model):
+        errors, right = row["errors"], row.get("right", {})
         means = {name: f"{geometric(errors[name])[0]:.3f}" if name in errors else "" for name in NAMED}
-        best = f"{means['named']} ({other['named']})"
+        best = f"{means['named']} ({row['named']})"
         captions = " and ".join(str(right[name]) for name in ("tuned", "named") if name in right)
-        shown = [told(errors["tuned"]), means["karras"], means["longer"], best, told(ratio), captions]
-        lines.append([sampler, str(row["evaluations"]), *shown])
+        shown = [told(errors["tuned"]), means["karras"], means["longer"], best, told(ratios(row, "named")), captions]
+        lines.append([row["sampler"], str(row["evaluations"]), *shown])
     head = ["sampler", "evaluations", "tuned", "karras", "1.5 times", "best named", "ratio to it", "captions"]
     return markdown_table(head, lines)
 
@@ -161,5 +219,11 @@ BENCHMARK = Benchmark(
     measure=measure,
     settings={"pictures": PICTURES, "captions": CAPTIONS, "seed": SEED, "unseen": UNSEEN},
     models=("demo", "demo-flux"),
-    tables={part: functools.partial(table, model=model) for part, model in MODELS.items()},
+    tables={
+        **{part: functools.partial(table, model=model) for part, model in MODELS.items()},
+        "summary": summary,
+        "longer": functools.partial(longer, sampler="dpmpp_2m"),
+        "longer-fitted": functools.partial(longer, sampler="fitted"),
+        "command": command,
+    },
 )
