@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from benchmarks import convergence_figures as shown
+from benchmarks import convergence_words as words
 from benchmarks.demos import SEED, demo_pipeline, runs
 from benchmarks.errors import geometric_mean, patches, relative_rms, sliced_distance
 from benchmarks.record import Benchmark, Row
@@ -215,6 +216,19 @@ BENCHMARK = Benchmark(
         "floor": partial(shown.floor, model="demo, SDXL", of="floor"),
         "noiseless": partial(shown.floor, model="demo, SDXL", of="no noise added"),
         "slopes": shown.slope_table,
+        "nearest": partial(words.told_most_often, models=words.DEMOS, stochastic=False),
+        "nearest-sdxl": partial(words.told_most_often, models=("demo, SDXL",), stochastic=True),
+        "nearest-flux": partial(words.told_most_often, models=("demo, FLUX",), stochastic=True),
+        "flux-grid": words.flux_grid,
+        "six": lambda data: f"{min(shown.least(data, 'demo, SDXL', False, 6).values()):.2g}",
+        "overtake-sdxl": partial(words.overtake, model="demo, SDXL"),
+        "overtake-flux": partial(words.overtake, model="demo, FLUX"),
+        "six-heun": lambda data: f"{words.error_at(data, 'demo, SDXL', 'heun', 6):.2g}",
+        "six-euler": lambda data: f"{words.error_at(data, 'demo, SDXL', 'euler', 6):.2g}",
+        "dpm-fast": partial(words.firsts, sampler="dpm_fast"),
+        "scatter": words.scatter,
+        "at-floor-sdxl": partial(words.noisy_at_the_floor, model="demo, SDXL", budget=40),
+        "at-floor-flux": partial(words.noisy_at_the_floor, model="demo, FLUX", budget=20),
     },
     pictures={
         "convergence.png": partial(shown.figure, stochastic=False),

@@ -45,22 +45,32 @@ def slope(data: Data, model: str, sampler: str) -> float | None:
     return fitted_slope(points(data, model, sampler), floor)
 
 
-def best(data: Data, model: str, stochastic: bool, budget: int) -> str:
-    """The two samplers with the smallest error among runs of no more evaluations.
+def least(data: Data, model: str, stochastic: bool, budget: int) -> dict[str, float]:
+    """Each sampler's least error among runs of no more evaluations."""
+    names = [name for name, facts in FACTS.items() if facts["stochastic"] == stochastic]
+    errors = {name: [error for n, error in points(data, model, name) if n <= budget] for name in names}
+    return {name: min(found) for name, found in errors.items() if found}
 
-    With noise, all that are as near to the limit as its own samples are.
-    """
-    found = []
-    for name, facts in FACTS.items():
-        errors = [error for n, error in points(data, model, name) if n <= budget]
-        if facts["stochastic"] == stochastic and errors:
-            found.append((min(errors), name))
-    level = ALIKE * reference(data, model, stochastic)["floor"]
-    alike = [name for error, name in found if error <= level]
-    if stochastic and alike:
-        return f"at the floor: **{', '.join(alike)}**"
-    (error, name), (next_error, next_name) = sorted(found)[:2]
-    return f"**{name}** {error:.2g}, {next_name} {next_error:.2g}"
+
+def at_the_floor(data: Data, model: str, budget: int) -> list[str]:
+    """The samplers that add noise and are as near to the limit as its own samples are."""
+    level = ALIKE * reference(data, model, True)["floor"]
+    return [name for name, error in least(data, model, True, budget).items() if error <= level]
+
+
+def nearest(data: Data, model: str, stochastic: bool, budget: int) -> list[str]:
+    """The two samplers with the smallest error, the nearest first; with noise all at the floor, if there are any."""
+    found = least(data, model, stochastic, budget)
+    return stochastic and at_the_floor(data, model, budget) or sorted(found, key=lambda name: (found[name], name))[:2]
+
+
+def best(data: Data, model: str, stochastic: bool, budget: int) -> str:
+    """The nearest, with their errors."""
+    names, found = nearest(data, model, stochastic, budget), least(data, model, stochastic, budget)
+    if stochastic and at_the_floor(data, model, budget):
+        return f"at the floor: **{', '.join(names)}**"
+    first, second = names
+    return f"**{first}** {found[first]:.2g}, {second} {found[second]:.2g}"
 
 
 def best_table(data: Data, family: str) -> str:

@@ -3,7 +3,8 @@
 - SDXL's mixture, whose ODE has an exact solution: the common limit and lms's against it, what the last Euler step
   leaves, what the start leaves.
 - lms by its order on FLUX's demo model with 80 steps, to 0 and to the last time above 0.
-- SDXL's demo model, the worst of the four pictures: dpmpp_2m and heun by their steps.
+- SDXL's demo model, four pictures, of which the worst is shown: dpmpp_2m and heun by their steps.
+- FLUX's demo model, where a sampler goes astray: the size of its latents over that of euler's.
 """
 
 import functools
@@ -13,31 +14,40 @@ from typing import Any
 
 from benchmarks.convergence import flow_karras, rounded
 from benchmarks.data import select
-from benchmarks.demos import SEED, demo_pipeline
+from benchmarks.demos import SEED, demo_pipeline, runs
 from benchmarks.errors import relative_rms
-from benchmarks.pages import markdown_table
+from benchmarks.pages import listed, markdown_table
 from benchmarks.record import Benchmark, Data, Row
 
-WORST = 2  # of the four pictures
-LMS_STEPS, LIMIT_STEPS = (80, 400), 640  # lms' and its limit's; the worst picture's limit's
+PICTURES = 4
+LMS_STEPS, LIMIT_STEPS = (80, 400), 640  # lms' and its limit's; the pictures' limit's
 MIXTURE_STEPS = {"dpmpp_2m": 1000, "heun": 500, "lms": 320}
 LAST_STEP, START = "the last Euler step alone", "start"
 ENDS, ORDERS = ("to 0", "to t = 0.03"), (1, 2, 3, 4)
 WORST_STEPS = {"dpmpp_2m": (40, 80, 160, 240), "heun": (40, 80)}
+ASTRAY: tuple[Row, ...] = (
+    {"sampler": "lms", "steps": 28, "guidance": 4.0, "grid": None, "order": 4},
+    {"sampler": "lms", "steps": 28, "guidance": 2.0, "grid": None, "order": 4},
+    {"sampler": "lms", "steps": 28, "guidance": 4.0, "grid": None, "order": 2},
+    {"sampler": "lms", "steps": 28, "guidance": 4.0, "grid": "karras", "order": 4},
+    {"sampler": "dpm_2_ancestral", "steps": 12, "guidance": 2.0, "grid": "karras"},
+    {"sampler": "dpm_2_ancestral", "steps": 12, "guidance": 2.0, "grid": "exponential"},
+    {"sampler": "dpm_2_ancestral", "steps": 12, "guidance": 2.0, "grid": "simple"},
+)
 
 
 def cells() -> list[Row]:
     mixture = [{"of": "mixture", "run": run} for run in (*MIXTURE_STEPS, LAST_STEP, START)]
     lms = [{"of": "lms", "grid": end, "order": order} for end in ENDS for order in ORDERS]
-    worst = [{"of": "worst", "sampler": name, "steps": n} for name, steps in WORST_STEPS.items() for n in steps]
-    return [*mixture, *lms, *worst]
+    pictures = [{"of": "pictures", "sampler": name, "steps": n} for name, steps in WORST_STEPS.items() for n in steps]
+    return [*mixture, *lms, *pictures, *({"of": "astray"} | one for one in ASTRAY)]
 
 
 def measure(cells: list[Row]) -> Iterable[Row]:
     import torch
 
     torch.set_num_threads(1)
-    kinds = {"mixture": on_the_mixture, "lms": lms_by_order, "worst": of_the_worst_picture}
+    kinds = {"mixture": on_the_mixture, "lms": lms_by_order, "pictures": of_each_picture, "astray": astray}
     for cell in cells:
         yield cell | kinds[cell["of"]](cell)
 
@@ -80,18 +90,20 @@ def on_the_mixture(cell: Row, side: int = 32) -> Row:
 
 
 @functools.cache
-def picture(demo: str, sampler: str, steps: int, sigma_grid, index: int, order: int | None = None):
-    """The final latents of the picture with this index."""
-    import torch
-    from shapes import evaluation_scenes
-
+def pictures(demo: str, sampler: str, steps: int, grid, count: int, order=None, guidance=None):
+    """The final latents of so many pictures; guidance: other than the demo's own."""
     from k_diffusing.models import DEMOS
 
-    return demo_pipeline(demo)(
-        evaluation_scenes(index + 1)[index].caption, **DEMOS[demo].call, output_type="latent",
-        comfy_sampler=sampler, num_inference_steps=steps, sigma_grid=sigma_grid,
-        sampler_options={"order": order} if order else None, generator=torch.Generator().manual_seed(SEED + index),
-    ).images  # fmt: skip
+    options = {"order": order} if order else None
+    call = {
+        "comfy_sampler": sampler,
+        "num_inference_steps": steps,
+        "sigma_grid": grid,
+        "guidance": guidance,
+        "sampler_options": options,
+    }
+    [(_, latents)] = runs(demo_pipeline(demo), {**DEMOS[demo].call, **call}, count, output_type="latent")
+    return latents
 
 
 def to_the_last_time(schedule, n: int):
@@ -100,13 +112,24 @@ def to_the_last_time(schedule, n: int):
 
 def lms_by_order(cell: Row) -> Row:
     grid = flow_karras if cell["grid"] == ENDS[0] else to_the_last_time
-    found = picture("demo-flux", "lms", LMS_STEPS[0], grid, 0, cell["order"])
-    return {"error": apart(found, picture("demo-flux", "dpmpp_2m", LMS_STEPS[1], grid, 0))}
+    found = pictures("demo-flux", "lms", LMS_STEPS[0], grid, 1, cell["order"])
+    return {"error": apart(found, pictures("demo-flux", "dpmpp_2m", LMS_STEPS[1], grid, 1))}
 
 
-def of_the_worst_picture(cell: Row) -> Row:
-    found = picture("demo", cell["sampler"], cell["steps"], "karras", WORST)
-    return {"error": apart(found, picture("demo", "dpmpp_2m", LIMIT_STEPS, "karras", WORST))}
+def of_each_picture(cell: Row) -> Row:
+    found = pictures("demo", cell["sampler"], cell["steps"], "karras", PICTURES)
+    errors = relative_rms(found, pictures("demo", "dpmpp_2m", LIMIT_STEPS, "karras", PICTURES))
+    return {"errors": [rounded(error, 2) for error in errors]}
+
+
+def astray(cell: Row) -> Row:
+    """The size of a sampler's latents over that of euler's, on a prompt's first picture."""
+    call = {"grid": cell["grid"], "guidance": cell["guidance"], "count": 1}
+    found, euler = (
+        pictures("demo-flux", sampler, cell["steps"], order=order, **call)
+        for sampler, order in ((cell["sampler"], cell.get("order")), ("euler", None))
+    )
+    return {"size": rounded(float(found.norm() / euler.norm()), 2)}
 
 
 def mixture_table(data: Data) -> str:
@@ -131,9 +154,11 @@ def lms_table(data: Data) -> str:
 
 
 def worst_table(data: Data) -> str:
-    rows = []
+    """Of the picture with the largest error in the first run of the first sampler."""
+    rows, first = [], select(data, of="pictures")[0]["errors"]
+    worst = first.index(max(first))
     for name in WORST_STEPS:
-        errors = [f"{row['error']:.2g}" for row in select(data, of="worst", sampler=name)]
+        errors = [f"{row['errors'][worst]:.2g}" for row in select(data, of="pictures", sampler=name)]
         rows.append([name, *errors, *[""] * (len(WORST_STEPS["dpmpp_2m"]) - len(errors))])
     return markdown_table(["SDXL demo, the worst picture", *(f"{n} steps" for n in WORST_STEPS["dpmpp_2m"])], rows)
 
@@ -141,6 +166,16 @@ def worst_table(data: Data) -> str:
 def error(data: Data, **cell: Any) -> str:
     """Of one run, as the tables have it."""
     return f"{select(data, **cell)[0]['error']:.2g}"
+
+
+def size(data: Data, **cell: Any) -> str:
+    """Of latents that may have gone astray, euler's being 1."""
+    return f"{select(data, of='astray', **cell)[0]['size']:.2g}"
+
+
+def sizes(data: Data, grids: tuple[str, ...]) -> str:
+    """dpm_2_ancestral's on some grids."""
+    return listed(size(data, sampler="dpm_2_ancestral", grid=grid) for grid in grids)
 
 
 BENCHMARK = Benchmark(
@@ -156,13 +191,14 @@ BENCHMARK = Benchmark(
         "start": start,
         "lms": lms_table,
         "worst": worst_table,
+        "lms-guided": partial(size, sampler="lms", guidance=4.0, grid=None, order=4),
+        "lms-less-guided": partial(size, sampler="lms", guidance=2.0),
+        "lms-order-2": partial(size, sampler="lms", order=2),
+        "lms-karras": partial(size, sampler="lms", grid="karras"),
+        "dpm-2-ancestral": lambda data: sizes(data, ("karras", "exponential")),
+        "dpm-2-ancestral-simple": lambda data: sizes(data, ("simple",)),
         "lms-4": partial(error, of="lms", grid=ENDS[0], order=4),
         "lms-2": partial(error, of="lms", grid=ENDS[0], order=2),
         "lms-ended": partial(error, of="lms", grid=ENDS[1], order=4),
-        **{
-            f"worst-{name}-{steps}": partial(error, of="worst", sampler=name, steps=steps)
-            for name, counts in WORST_STEPS.items()
-            for steps in counts
-        },
     },
 )

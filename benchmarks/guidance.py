@@ -13,19 +13,20 @@ from benchmarks.pages import markdown_table
 from benchmarks.record import Benchmark, Data, Row
 
 STEPS = (6, 12, 24)
+CFG_PP, CFG_PP_FAR = '`guidance={"cfg++": 0.6}`', '`guidance={"cfg++": 0.6, "reference_steps": 24}`'
 CHOICES: dict[str, dict[str, dict[str, Any]]] = {
     "demo": {
         "`guidance=5`": {"guidance": 5},
         "`guidance=5`, `guidance_interval=(0.2, 0.8)`": {"guidance": 5, "guidance_interval": (0.2, 0.8)},
         '`guidance={"weight": 5, "rescale": 0.7}`': {"guidance": {"weight": 5, "rescale": 0.7}},
-        '`guidance={"cfg++": 0.6}`': {"guidance": {"cfg++": 0.6}},
-        '`guidance={"cfg++": 0.6, "reference_steps": 24}`': {"guidance": {"cfg++": 0.6, "reference_steps": 24}},
+        CFG_PP: {"guidance": {"cfg++": 0.6}},
+        CFG_PP_FAR: {"guidance": {"cfg++": 0.6, "reference_steps": 24}},
     },
     "demo-flux": {
         "`guidance=2`": {"guidance": 2},
         "`guidance=2`, `guidance_interval=(0.2, 0.8)`": {"guidance": 2, "guidance_interval": (0.2, 0.8)},
-        '`guidance={"cfg++": 0.6}`': {"guidance": {"cfg++": 0.6}},
-        '`guidance={"cfg++": 0.6, "reference_steps": 24}`': {"guidance": {"cfg++": 0.6, "reference_steps": 24}},
+        CFG_PP: {"guidance": {"cfg++": 0.6}},
+        CFG_PP_FAR: {"guidance": {"cfg++": 0.6, "reference_steps": 24}},
         '`comfy_sampler="rectified_cfg_pp"`, `guidance=1`': {"guidance": 1, "comfy_sampler": "rectified_cfg_pp"},
     },
 }
@@ -75,6 +76,23 @@ def table(data: Data, model: str) -> str:
     return markdown_table([f"{TITLES[model]}, euler", *(f"{steps} steps" for steps in STEPS)], rows)
 
 
+def right(data: Data, model: str, choice: str, steps: int) -> int:
+    return select(data, model=model, guidance=choice, steps=steps)[0]["right"]
+
+
+def few_steps(data: Data, model: str) -> str:
+    """What CFG++ keeps with the fewest steps, without and with reference steps, beside a constant weight."""
+    found = [right(data, model, choice, STEPS[0]) for choice in (CFG_PP, CFG_PP_FAR, [*CHOICES[model]][0])]
+    return "{} captions, with `reference_steps` {}, and a constant weight {}".format(*found)
+
+
+def beside(data: Data, model: str, place: int) -> str:
+    """What a choice keeps with the most steps, and what a constant weight does."""
+    constant, other = [*CHOICES[model]][0], [*CHOICES[model]][place]
+    found = [right(data, model, choice, STEPS[-1]) for choice in (other, constant)]
+    return f"{found[0]} captions with {STEPS[-1]} steps, where a constant weight keeps {found[1]}"
+
+
 BENCHMARK = Benchmark(
     name="guidance",
     about="Captions kept to by each kind of guidance, and the rows of the network that it takes.",
@@ -83,5 +101,12 @@ BENCHMARK = Benchmark(
     measure=measure,
     settings={"captions": CAPTIONS, "seed": SEED},
     models=("demo", "demo-flux"),
-    tables={"sdxl": lambda data: table(data, "demo"), "flux": lambda data: table(data, "demo-flux")},
+    tables={
+        "sdxl": lambda data: table(data, "demo"),
+        "flux": lambda data: table(data, "demo-flux"),
+        "few-sdxl": lambda data: few_steps(data, "demo"),
+        "few-flux": lambda data: few_steps(data, "demo-flux"),
+        "interval": lambda data: beside(data, "demo", 1),
+        "rectified": lambda data: beside(data, "demo-flux", -1),
+    },
 )

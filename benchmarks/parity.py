@@ -158,7 +158,7 @@ def agreement(data: Data) -> str:
 BENCHMARK = Benchmark(
     name="parity",
     about="Each k_diffusion sampler beside its counterpart in diffusers, on both demo models.",
-    takes="10 minutes",
+    takes="2 minutes",
     cells=cells,
     measure=measure,
     settings={"steps": STEPS},

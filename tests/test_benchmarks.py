@@ -124,14 +124,15 @@ def test_convergence(monkeypatch, demo, stochastic):
 
 
 def test_convergence_limits(monkeypatch):
-    few(convergence_limits, monkeypatch, MIXTURE_STEPS={"dpmpp_2m": 4}, LMS_STEPS=(2, 3), LIMIT_STEPS=3)
-    convergence_limits.picture.cache_clear()
+    few(convergence_limits, monkeypatch, MIXTURE_STEPS={"dpmpp_2m": 4}, LMS_STEPS=(2, 3), LIMIT_STEPS=3, PICTURES=2)
+    convergence_limits.pictures.cache_clear()
     wanted = [{"of": "mixture", "run": "dpmpp_2m"}, {"of": "mixture", "run": convergence_limits.LAST_STEP}]
-    wanted += [cell_of(convergence_limits, of="lms", order=2), {"of": "worst", "sampler": "heun", "steps": 2}]
-    run, last, lms, worst = convergence_limits.measure(wanted)
-    convergence_limits.picture.cache_clear()
+    wanted += [cell_of(convergence_limits, of="lms", order=2), {"of": "pictures", "sampler": "heun", "steps": 2}]
+    wanted += [{"of": "astray", "sampler": "lms", "steps": 2, "guidance": 4.0, "grid": "karras", "order": 2}]
+    run, last, lms, both, astray = convergence_limits.measure(wanted)
+    convergence_limits.pictures.cache_clear()
     assert last["to the limit"] == 0 < last["to the solution"] < 0.01 < run["to the limit"]
-    assert lms["error"] > 0 and worst["error"] > 0
+    assert lms["error"] > 0 and len(both["errors"]) == 2 and min(both["errors"]) > 0 and 0.5 < astray["size"] < 2
 
 
 @pytest.mark.parametrize("model, rows", [("demo", 4), ("demo-flux", 6)])
@@ -277,3 +278,13 @@ def test_tuned_grids_are_compared_on_the_same_pictures():
     assert first.startswith("| dpmpp_2m | 6 | 0.100 [0.100, 0.100] | 0.400 | 0.050 | 0.200 (beta) | 0.500 [")
     assert second.startswith("| fitted | 6 | 0.050 [0.050, 0.050] | 0.400 | 0.050 | 0.200 (beta) | 0.250 [")
     assert first.endswith("| 2 and 1 |") and second.endswith("| 3 and 1 |")
+
+
+def test_the_line_of_the_tuning_command():
+    """As it prints it: what a grid is worth, or that the best named one is the choice."""
+    row = {"model": "demo", "sampler": "dpmpp_2m", "evaluations": 10, "named": "beta", "sigmas": [1.0] * 11}
+    row |= {"errors": {"tuned": [0.1] * 3, "named": [0.2] * 3}, "chosen": "beta, moved"}
+    end = "error 0.100 [0.100, 0.100], 0.500 [0.500, 0.500] of beta's\n```"
+    assert tune_grids.command({"rows": [row]}).endswith(f"# 10 evaluations, 10 steps: {end}")
+    told = tune_grids.command({"rows": [row | {"chosen": "beta"}]})
+    assert told.endswith("error 0.100 [0.100, 0.100], it is beta, which nothing tried beats\n```")
