@@ -7,6 +7,7 @@ import torch
 from tiny_models import largest_difference
 
 from k_diffusing import ALL_SAMPLERS, invert
+from k_diffusing.images import clean_latents
 from k_diffusing.inversion import FALLING
 from k_diffusing.models import DEMOS, load
 from k_diffusing.oracle.closed_form import oracle_flux, oracle_sdxl
@@ -128,7 +129,7 @@ def test_a_function_of_ones_own(pipes):
 
 @pytest.mark.parametrize("model", DEMOS)
 def test_a_picture_of_a_demo_model(model):
-    """It comes back with what its VAE alone makes of it, to 1 of 255 levels on average."""
+    """It comes back as its VAE alone has it, to less than 1 of 255 levels on average, whatever that makes of it."""
     pipe, call = load(model), DEMOS[model].keywords
     guides = {"true_cfg_scale": 1.0, "max_sequence_length": 64} if model == "demo-flux" else {}
     prompt, steps = call["prompt"], 20
@@ -139,5 +140,8 @@ def test_a_picture_of_a_demo_model(model):
         prompt, latents=noise, comfy_sampler="heun", num_inference_steps=steps, guidance_scale=1.0, height=128,
         width=128, **guides,
     ).images  # fmt: skip
-    apart = np.abs(np.asarray(back, float) - np.asarray(picture, float))
-    assert apart.mean() < 1.2 and apart.max() < 100
+    channels = 4 if model == "demo" else pipe.transformer.config.in_channels // 4
+    clean = clean_latents(pipe, picture, (1, channels, 16, 16), pipe.device)
+    [alone] = pipe.decode(clean if model == "demo" else pipe._pack_latents(clean, *clean.shape), 128, 128)
+    apart = np.abs(np.asarray(back, float) - np.asarray(alone, float))
+    assert apart.mean() < 0.8 and apart.max() < 60
