@@ -8,6 +8,7 @@ from benchmarks import (
     convergence,
     convergence_limits,
     data,
+    demo_models,
     evaluations,
     flux_older,
     grid_cost,
@@ -31,6 +32,7 @@ from benchmarks.pages import markdown_table
 from benchmarks.record import Benchmark, Data
 
 MEASURED = (
+    demo_models.BENCHMARK,
     published.BENCHMARK,
     flux_older.BENCHMARK,
     evaluations.BENCHMARK,

@@ -14,6 +14,7 @@ from benchmarks import (
     convergence,
     convergence_limits,
     data,
+    demo_models,
     demos,
     evaluations,
     flux_older,
@@ -81,6 +82,16 @@ def test_adherence(monkeypatch):
     [found] = adherence.measure([cell])
     assert found["evaluations"] == 5 and set(found["right"]) == {*demos.READ.values(), demos.ALL}
     assert cell.items() <= found.items()
+
+
+def test_demo_models(monkeypatch, loaded):
+    few(demo_models, monkeypatch, CAPTIONS=2, DRAWINGS=3, STEPS=1)
+    wanted = [cell_of(demo_models, case="SDXL, guidance 5"), {"of": "detector"}, {"of": "size", "model": "demo-flux"}]
+    kept, detector, size = demo_models.measure(wanted)
+    assert set(kept["right"]) == {*demo_models.WORDS} and (kept["of all"], kept["of left-out"]) == (2, 1)
+    assert detector["drawings"] == detector["reconstructions"] == 0 and 25 < detector["decibels"] < 60
+    transformer = loaded("demo-flux").transformer
+    assert size["parameters"]["transformer"] == sum(each.numel() for each in transformer.parameters())
 
 
 def test_comfyui_samplers(monkeypatch, tmp_path):
