@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from benchmarks.comfyui_agreement import GRIDS
 from benchmarks.data import ROOT, made
-from benchmarks.record import Benchmark, Row
+from benchmarks.record import Benchmark, Data, Row
 from k_diffusing._files import write_whole
 from k_diffusing._versions import package_versions
 from k_diffusing.names.samplers import SAMPLER_NAMES
@@ -97,6 +97,11 @@ def write_golden(version: str, lists: dict[str, list[Row]]) -> None:
     write_whole(ROOT / FILE, f"{text}\n".encode())
 
 
+def count(_: Data) -> str:
+    """How many runs the file has."""
+    return str(len(json.loads((ROOT / FILE).read_text(encoding="utf-8"))["cells"]))
+
+
 BENCHMARK = Benchmark(
     name="comfyui_goldens",
     about="Figures of ComfyUI's own runs of the demo models, to which tests/programs holds ours.",
@@ -105,4 +110,5 @@ BENCHMARK = Benchmark(
     measure=measure,
     models=("demo", "demo-flux"),
     needs=("COMFYUI",),
+    tables={"count": count},
 )

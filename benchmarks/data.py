@@ -48,8 +48,9 @@ def head(benchmark: Benchmark) -> Data:
 
 
 def conditions(benchmark: Benchmark) -> Data:
-    """What rows must have been measured with to stay."""
-    models = {name: weights_digest(name) for name in benchmark.models}
+    """What rows must have been measured with to stay: of what measures times, the models' shapes alone."""
+    digest = shapes_digest if benchmark.alone else weights_digest
+    models = {name: digest(name) for name in benchmark.models}
     return {"models": models, "settings": json.loads(json.dumps(benchmark.settings))}
 
 
@@ -82,6 +83,20 @@ def weights_digest(model: str) -> str:
     for path in sorted(WEIGHTS[model].rglob("*.safetensors")):
         found.update(path.read_bytes())
     return found.hexdigest()[:12]
+
+
+@functools.cache
+def shapes_digest(model: str) -> str:
+    """12 hexadecimal digits of the sha256 of the names, shapes and dtypes of a demo model's weights."""
+    heads = {path.parent.name: tensors(path) for path in sorted(WEIGHTS[model].rglob("*.safetensors"))}
+    return hashlib.sha256(json.dumps(heads, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def tensors(path: Path) -> dict[str, tuple[str, list[int]]]:
+    """The dtype and the shape of each tensor of a safetensors file, which stand at its head."""
+    with path.open("rb") as file:
+        head = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return {name: (tensor["dtype"], tensor["shape"]) for name, tensor in head.items() if name != "__metadata__"}
 
 
 def made(path: Path) -> Row:

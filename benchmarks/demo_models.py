@@ -4,14 +4,13 @@ diffusers' own pipelines, 28 Euler steps, one thread; read by demo_models/shapes
 true drawings and on what the VAE makes of them.
 """
 
-import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from benchmarks import demos
-from benchmarks.data import WEIGHTS, select
+from benchmarks.data import WEIGHTS, select, tensors
 from benchmarks.demos import SEED
 from benchmarks.intervals import wilson
 from benchmarks.pages import markdown_table
@@ -91,10 +90,7 @@ def size_of(folder: Path) -> Row:
     """Parameters of each part, from the heads of its weights, and the bytes of all files."""
     parameters = {}
     for path in sorted(folder.rglob("*.safetensors")):
-        with path.open("rb") as file:
-            head = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        shapes = [tensor["shape"] for name, tensor in head.items() if name != "__metadata__"]
-        parameters[path.parent.name] = sum(math.prod(shape) for shape in shapes)
+        parameters[path.parent.name] = sum(math.prod(shape) for _, shape in tensors(path).values())
     return {"parameters": parameters, "bytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())}
 
 

@@ -4,7 +4,9 @@ import json
 import threading
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import safetensors.numpy
 
 from benchmarks import __main__ as command
 from benchmarks import data, pages, style
@@ -114,6 +116,20 @@ def test_rows_of_other_weights_are_measured_anew(squares, work, tmp_path, monkey
     command.main(["run", "squares"])
     data.weights_digest.cache_clear()
     assert work.measured == [1, 2, 3] * 2
+
+
+def test_times_are_measured_anew_for_other_shapes_alone(squares, work, tmp_path, monkeypatch):
+    def write(values: list[float]) -> None:
+        safetensors.numpy.save_file({"weight": np.array(values)}, tmp_path / "weights.safetensors")
+        data.shapes_digest.cache_clear()
+
+    monkeypatch.setattr(data, "WEIGHTS", {"demo": tmp_path})
+    monkeypatch.setattr(command, "BENCHMARKS", (replace(squares, models=("demo",), alone=True),))
+    for values, measured in (([1.0], 3), ([2.0], 3), ([2.0, 3.0], 6)):
+        write(values)
+        command.main(["run", "squares"])
+        assert len(work.measured) == measured
+    data.shapes_digest.cache_clear()
 
 
 def test_a_row_of_no_cell_is_dropped(squares, work, tmp_path):
