@@ -15,6 +15,7 @@ from benchmarks import (
     grid_points,
     guidance,
     mutants,
+    notebook,
     parity,
     pipelines,
     published,
@@ -34,6 +35,7 @@ from benchmarks.record import Benchmark, Data
 MEASURED = (
     demo_models.BENCHMARK,
     published.BENCHMARK,
+    notebook.BENCHMARK,
     flux_older.BENCHMARK,
     evaluations.BENCHMARK,
     w1.BENCHMARK,
