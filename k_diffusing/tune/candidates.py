@@ -11,7 +11,8 @@ from k_diffusing.tune.pictures import Pictures
 from k_diffusing.tune.propose import POWERS, best_sigmas, even_rotation
 
 OWN = "scheduler"  # the name of the scheduler's own grid
-TRIED = len(SIGMA_GRIDS) + len(POWERS) + 8  # grids at most that are tried at first
+STARTS = (1.0, 0.6)  # of the largest sigma: where proposed grids begin
+TRIED = len(SIGMA_GRIDS) + len(STARTS) * (len(POWERS) + 2) + 6  # grids at most that are tried at first
 
 
 @dataclass
@@ -72,9 +73,13 @@ def formula_trials(levels: Levels, n: int) -> list[Trial]:
 
 
 def proposed_trials(fine: Fine, levels: Levels, n: int) -> list[Trial]:
-    """Those that the fine run proposes."""
-    found = {f"change of D, sigma^-{p:g}": best_sigmas(fine, p, n).get(n) for p in POWERS}
-    found |= {f"rotation^{p:g}": even_rotation(fine, n, p) for p in (0.75, 1.0)}
+    """Those that the fine run proposes; of a flow model, whose grids begin at time 1, from there alone."""
+    found: dict[str, np.ndarray | None] = {}
+    for share in STARTS[: 1 if levels.flow else None]:
+        part = fine.below(share * levels.largest)
+        suffix = "" if share == 1 else f", from {part.sigmas[0]:.3g}"
+        found |= {f"change of D, sigma^-{p:g}{suffix}": best_sigmas(part, p, n).get(n) for p in POWERS}
+        found |= {f"rotation^{p:g}{suffix}": even_rotation(part, n, p) for p in (0.75, 1.0)}
     return [Trial(name, levels.grid(sigmas)) for name, sigmas in found.items() if sigmas is not None]
 
 

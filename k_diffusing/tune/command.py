@@ -48,7 +48,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--prompts", nargs="+", default=[], metavar="PROMPT", help="half to choose with, half held out; default: ours")
     add("--prompt-file", type=Path, metavar="FILE", help="one a line")
-    add("--pictures", type=int, default=16, help="to choose with, and as many held out; default 16")
+    add("--pictures", type=int, default=32, help="to choose with, default 32; half as many are held out")
     add("--batch-size", type=int, default=16, help="most pictures in one call of the network; default 16")
     add("--seed", type=int, default=0)
     for name in ("guidance-scale", "true-cfg-scale"):

@@ -6,19 +6,19 @@ import torch
 from k_diffusing.tune.candidates import Trial
 from k_diffusing.tune.fine import Levels
 
-WAYS = 7  # at most, in which a grid is moved: its levels themselves where there are no more
-TOLD = 0.15  # of the mean step in log sigma: how far a grid is moved to see what comes of it
+WAYS = 7  # at most, in which a grid is moved beside its start: its levels themselves where there are no more
+TOLD = -0.15  # of the mean step in log sigma: how far a grid is moved to learn; nothing is above the start
 LARGEST = 0.25  # likewise: how far a level is moved then, at most
-DAMPED = (0.03, 0.3, 1.0)  # of the mean diagonal
+DAMPED = (0.03, 0.3)  # of the mean diagonal
 CLOSE = 0.02  # in log sigma: levels come no nearer to each other
 SURE = 0.05  # of the median square of errors: pictures that are nearer already do not weigh more
 
 
-def ways(n: int) -> np.ndarray:
-    """Shapes [K, n] of moves of log sigma: tents over the numbers of the levels; the first level stays."""
+def ways(n: int, flow: bool) -> np.ndarray:
+    """Shapes [K, n] of moves of log sigma: tents over the numbers of the levels; a flow model's start stays at 1."""
     count = min(n - 1, WAYS)
     knots = np.linspace(0, n - 1, count + 1)
-    return np.array([np.interp(np.arange(n), knots, row) for row in np.eye(count + 1)[1:]])
+    return np.array([np.interp(np.arange(n), knots, row) for row in np.eye(count + 1)[int(flow) :]])
 
 
 def moved(base: Trial, levels: Levels, move: np.ndarray) -> Trial:
@@ -26,6 +26,7 @@ def moved(base: Trial, levels: Levels, move: np.ndarray) -> Trial:
     logs = np.log(levels.sigmas(base.grid))
     step = (logs[0] - logs[-1]) / max(len(logs) - 1, 1)
     target = logs + step * move
+    target[0] = min(target[0], np.log(levels.largest))
     for i in range(1, len(target)):
         target[i] = min(target[i], target[i - 1] - CLOSE)
     return Trial(f"{base.name.removesuffix(', moved')}, moved", levels.grid(np.exp(target)))
@@ -33,7 +34,8 @@ def moved(base: Trial, levels: Levels, move: np.ndarray) -> Trial:
 
 def tried(base: Trial, levels: Levels) -> list[Trial]:
     """The grids to run: the base, and it moved a little in each way."""
-    return [Trial(base.name, base.grid), *(moved(base, levels, TOLD * way) for way in ways(len(base.grid) - 1))]
+    shapes = ways(len(base.grid) - 1, levels.flow)
+    return [Trial(base.name, base.grid), *(moved(base, levels, TOLD * way) for way in shapes)]
 
 
 def best_moves(runs: list[torch.Tensor], ends: torch.Tensor) -> list[list[float]]:

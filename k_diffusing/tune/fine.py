@@ -5,7 +5,7 @@ Of a picture only inner products are kept: N^2 numbers, whatever its size.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
@@ -89,6 +89,11 @@ class Fine:
     turn: np.ndarray
     ends: torch.Tensor
     shape: tuple[int, ...]
+
+    def below(self, sigma: float) -> "Fine":
+        """The run from its first level at or below a sigma on."""
+        k = int((self.sigmas > sigma * (1 + 1e-6)).sum())
+        return replace(self, sigmas=self.sigmas[k:], change=self.change[k:, k:], turn=self.turn[k:])
 
 
 class Recorder:

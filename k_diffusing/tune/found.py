@@ -61,6 +61,7 @@ class Tuned:
         tables: Of "fitted" its weights, by the number of steps.
         ends: [P, elements], the final latents of the fine run of these pictures.
         shape: Of one picture's latents.
+        at_a_time: How many runs are made side by side.
     """
 
     label: str
@@ -71,6 +72,7 @@ class Tuned:
     tables: dict[int, Table] = field(repr=False)
     ends: torch.Tensor = field(repr=False)
     shape: tuple[int, ...] = field(repr=False)
+    at_a_time: int = field(repr=False)
 
     @property
     def sigma_grid(self) -> TunedGrid:

@@ -9,8 +9,9 @@ import numpy as np
 from k_diffusing.tune.candidates import Trial, blends, different
 from k_diffusing.tune.fine import Levels
 
-KEPT = (8, 4)  # of the best after the first and the second round
-NAMED = 3  # of the best with a name that stay to the end
+PARTS = (8, 4, 2, 1)  # the rounds see an eighth, a quarter, half and all of the pictures
+KEPT = ((8, 3), (4, 3), (3, 2))  # after each round but the last: of the best, and of the best with a name
+BEYOND = 1.5  # standard errors by which a grid has to win; a moved one was fitted to half of the pictures
 
 
 class Interval(NamedTuple):
@@ -53,17 +54,24 @@ def race(trials: list[Trial], measure: Measure, move: Move, pictures: int, level
     Returns:
         Those that were measured on all pictures, the best first.
     """
-    n, quarter, half = len(trials[0].grid) - 1, max(pictures // 4, 1), max(pictures // 2, 1)
-    measure(trials, quarter)
-    alive = survivors(trials, KEPT[0])
-    measure(alive, half)
+    n, (eighth, quarter, half, every) = len(trials[0].grid) - 1, rounds(pictures)
+    measure(trials, eighth)
+    alive = survivors(trials, *KEPT[0])
+    measure(alive, quarter)
     alive = _with(alive, blends(sorted(alive, key=_score)[:3], levels), n)
+    measure(alive, quarter)
+    alive = survivors(alive, *KEPT[1])
     measure(alive, half)
-    alive = survivors(alive, KEPT[1])
-    measure(alive, pictures)
+    alive = survivors(alive, *KEPT[2])
+    measure(alive, every)
     alive = _with(alive, move(min(alive, key=_score)), n)
-    measure(alive, pictures)
+    measure(alive, every)
     return sorted(alive, key=_score)
+
+
+def rounds(pictures: int) -> list[int]:
+    """How many pictures each round sees."""
+    return [max(pictures // part, 1) for part in PARTS]
 
 
 def _with(alive: list[Trial], more: list[Trial], n: int) -> list[Trial]:
@@ -75,20 +83,20 @@ def _score(trial: Trial) -> float:
     return trial.score
 
 
-def survivors(trials: list[Trial], most: int) -> list[Trial]:
+def survivors(trials: list[Trial], most: int, most_named: int) -> list[Trial]:
     """The best of all, and the best of those with a name."""
     ranked = sorted(trials, key=_score)
-    named = [trial for trial in ranked if trial.named][:NAMED]
+    named = [trial for trial in ranked if trial.named][:most_named]
     return [*ranked[:most], *(trial for trial in named if trial not in ranked[:most])]
 
 
 def choose(trials: list[Trial]) -> Trial:
     """The best one, if it beats the best with a name beyond the spread between pictures; else that one.
 
-    The mean of the paired log ratios has to be below 0 by more than its standard error.
+    The mean of the paired log ratios has to be below 0 by more than BEYOND of its standard errors.
     """
     best = min(trials, key=_score)
     named = min((trial for trial in trials if trial.named), key=_score, default=best)
     logs = np.log(np.maximum(best.errors, 1e-12)) - np.log(np.maximum(named.errors, 1e-12))
     spread = float(logs.std(ddof=1)) / math.sqrt(len(logs)) if len(logs) > 1 else 0.0
-    return best if float(logs.mean()) + spread < 0 else named
+    return best if float(logs.mean()) + BEYOND * spread < 0 else named

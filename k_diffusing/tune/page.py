@@ -17,6 +17,7 @@ from k_diffusing.tune.candidates import Trial
 from k_diffusing.tune.found import Tuned
 from k_diffusing.tune.judge import interval
 from k_diffusing.tune.table import budget_lines, choice_lines, told
+from k_diffusing.tune.workers import side_by_side
 
 SHOWN = 384  # CSS pixels: smaller pictures are enlarged to this
 WIDTH, HEIGHT, ROW, MARGIN = 640.0, 300.0, 26.0, 70.0  # of the drawings
@@ -35,11 +36,12 @@ def page(found: Sequence[Tuned]) -> str:
 
     first = found[0]
     model, call = first.facts["model"]["name"], first.facts["call"]
+    pictures = f"{first.facts['pictures']} to choose with, {len(first.pictures)} held out"
     values = {
         "title": f"Sigma grids of {', '.join(one.label for one in found)} tuned for {model}",
         "choices": choice_lines(found),
         "samplers": [_sampler(one) for one in found],
-        "facts": {"model": model, **call, "pictures": f"{len(first.pictures)} to choose with, as many held out"},
+        "facts": {"model": model, **call, "pictures": pictures},
         "versions": {name: version for name, version in first.facts["versions"].items() if version},
         **_pictures(first),
     }
@@ -116,11 +118,12 @@ def _pictures(tuned: Tuned) -> dict[str, Any]:
     def drawn(trial: Trial) -> Image.Image:
         return _decoded(tuned, tuned.run(one, trial.grid))
 
-    fine = _uri(_decoded(tuned, tuned.ends[:1]))
-    pairs, size = [], (1, 1)
-    for budget in tuned.budgets:
-        both = [drawn(trial) for trial in (budget.best_named, budget.chosen)]
-        size = both[0].size
+    with side_by_side(tuned.at_a_time) as run_all:
+        pictures = run_all(drawn, (trial for one in tuned.budgets for trial in (one.best_named, one.chosen)))
+        fine, pictures = _uri(_decoded(tuned, tuned.ends[:1])), [*pictures]
+    pairs, size = [], pictures[0].size
+    for place, budget in enumerate(tuned.budgets):
+        both = pictures[2 * place : 2 * place + 2]
         cells = [*zip((budget.best_named.name, "tuned"), map(_uri, both), strict=True), ("fine run", fine)]
         pairs.append({"evaluations": budget.evaluations, "cells": cells})
     slid = [  # a the tuned one, as in the drawings

@@ -23,7 +23,7 @@ from k_diffusing.tune.descend import DAMPED, WAYS
 from k_diffusing.tune.fine import FINE, Fine, Levels
 from k_diffusing.tune.fitting import Fitter
 from k_diffusing.tune.found import Budget, Tuned
-from k_diffusing.tune.judge import KEPT, NAMED, choose, race
+from k_diffusing.tune.judge import KEPT, choose, race, rounds
 from k_diffusing.tune.pictures import Pictures
 from k_diffusing.tune.work import Work, content
 from k_diffusing.tune.workers import prepared, side_by_side
@@ -41,7 +41,7 @@ def tune_grid(
     *,
     call: dict[str, Any] | None = None,
     prompts: Sequence[str] = (),
-    pictures: int = 16,
+    pictures: int = 32,
     seed: int = 0,
     batch_size: int = 16,
     folder: str | Path | None = None,
@@ -56,7 +56,7 @@ def tune_grid(
         call: Keywords of every run: guidance, height, width, ...; or with prompt_embeds, in place of prompts.
         prompts: The first half of them for the choice, the others held out; with fewer than twice `pictures` they are
             taken again, with other seeds.
-        pictures: On how many the choice is made, and on how many others its result is told.
+        pictures: On how many the choice is made. Its result is told on half as many others.
         seed: Of the first picture's noise; the others' follow.
         batch_size: The most pictures in one call.
         folder: Where measurements are kept, so that a run that was ended goes on; None: nowhere.
@@ -80,7 +80,8 @@ def tune_grid(
     facts = _facts(pipe, source, call, chosen_on, held_out, levels)
     folder, of_pictures = None if folder is None else Path(folder), {name: facts[name] for name in ON_PICTURES}
     book = Book(folder, of_pictures, [source.label, facts["sampler_file"]])
-    with side_by_side(_at_a_time(pipe, source)) as run_all:
+    at_a_time = _at_a_time(pipe, source)
+    with side_by_side(at_a_time) as run_all:
         fitter = Fitter(chosen_on, levels, tick) if sampler == FITTED else None
         work = Work(source, levels, book, tick, run_all, fitter)
         fine, fine_held = (work.fine(one, name) for one, name in ((chosen_on, "choice"), (held_out, "held_out")))
@@ -89,13 +90,14 @@ def tune_grid(
             for budget, n in steps.items()
         ]  # fmt: skip
     tables = {one.steps: fitter.table(one.chosen.grid) for one in budgets} if fitter else {}
-    return Tuned(source.label, budgets, facts, held_out, work.run, tables, fine_held.ends, fine_held.shape)
+    ends, shape = fine_held.ends, fine_held.shape
+    return Tuned(source.label, budgets, facts, held_out, work.run, tables, ends, shape, at_a_time)
 
 
 def _pictures(pipe, call, prompts, count: int, seed: int, batch_size: int) -> tuple[Pictures, Pictures]:
     """Those to choose on, and those held out. Raises ValueError."""
     if not isinstance(count, int) or count < FEWEST:
-        raise ValueError(f"pictures={count!r}: give at least {FEWEST}, 8 to 16 to choose well")
+        raise ValueError(f"pictures={count!r}: give at least {FEWEST}, 16 to 32 to choose well")
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size={batch_size!r}: give at least 1")
     embedded = "prompt_embeds" in call
@@ -103,10 +105,16 @@ def _pictures(pipe, call, prompts, count: int, seed: int, batch_size: int) -> tu
         raise ValueError(f"{len(prompts)} prompts: give two at least, one to choose with and one that is held out")
     half = max(len(prompts) // 2, 1)
     sides = ([""], [""]) if embedded else (prompts[:half], prompts[half:])
-    told = (tuple(side[i % len(side)] for i in range(count)) for side in sides)
-    seeds = (tuple(range(seed + first, seed + first + count)) for first in (0, count))
+    counts = (count, told_on(count))
+    told = (tuple(side[i % len(side)] for i in range(many)) for side, many in zip(sides, counts, strict=True))
+    seeds = (tuple(range(first, first + many)) for first, many in zip((seed, seed + count), counts, strict=True))
     first, second = (Pictures(pipe, call, *pair, batch_size) for pair in zip(told, seeds, strict=True))
     return first, second
+
+
+def told_on(count: int) -> int:
+    """How many pictures a result is told on where the choice is made on so many others."""
+    return max(count // 2, FEWEST)
 
 
 def _check_guidance(guidance: Any) -> None:
@@ -179,10 +187,11 @@ def most_evaluations(evaluations: Sequence[int], pictures: int, fitted: bool = F
     """Of the network, that tuning may take for a sampler that adds no noise; a guided pair counts as one."""
     if fitted:  # a fine run for its states, and the weights of grids that are held out
         return most_evaluations(evaluations, pictures) + (FINE + 4 * sum(evaluations)) * pictures
-    quarter, half = max(pictures // 4, 1), max(pictures // 2, 1)
-    tried = TRIED * quarter + (KEPT[0] + NAMED) * (half - quarter) + 3 * half
-    tried += (KEPT[1] + NAMED) * (pictures - half) + (1 + WAYS + len(DAMPED)) * pictures + 4 * pictures
-    return 2 * FINE * pictures + sum(evaluations) * tried
+    eighth, quarter, half, every = rounds(pictures)
+    first, second, third = (sum(kept) for kept in KEPT)
+    judged = TRIED * eighth + first * (quarter - eighth) + 3 * quarter + second * (half - quarter)
+    judged += third * (every - half) + (2 + WAYS) * half + len(DAMPED) * every + 4 * told_on(pictures)
+    return FINE * (pictures + told_on(pictures)) + sum(evaluations) * judged
 
 
 def _tuned(work: Work, chosen_on, held_out, fine: Fine, fine_held: Fine, budget: int, n: int) -> Budget:
@@ -195,7 +204,8 @@ def _tuned(work: Work, chosen_on, held_out, fine: Fine, fine_held: Fine, budget:
                 trial.errors += errors
 
     def move(trial: Trial) -> list[Trial]:
-        return work.moved(chosen_on, fine.ends, trial)
+        half = slice(rounds(len(chosen_on))[2])
+        return work.moved(chosen_on[half], fine.ends[half], trial)
 
     first = first_trials(chosen_on, work.levels, fine, n)
     ranked = race(first, measure, move, len(chosen_on), work.levels)

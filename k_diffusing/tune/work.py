@@ -84,13 +84,13 @@ class Work:
 
     def moved(self, pictures: Pictures, ends: torch.Tensor, base: Trial) -> list[Trial]:
         """Grids that Gauss-Newton promises to be better than one that was judged."""
-        key = digest(["moves", DAMPED, LARGEST, pictures.seeds, base.grid])
+        shapes = ways(len(base.grid) - 1, self.levels.flow)
+        key = digest(["moves", DAMPED, LARGEST, shapes.tolist(), pictures.seeds, base.grid])
         if key not in self.book.errors:
             grids = [trial.grid for trial in tried(base, self.levels)]
             runs = list(self.map(lambda grid: self.run(pictures, grid), grids))
             self.book.note(key, sum(best_moves(runs, ends), []))
             self.tick(len(grids) * (len(base.grid) - 1) * len(pictures))
-        shapes = ways(len(base.grid) - 1)
         moves = np.array(self.book.errors[key]).reshape(-1, len(shapes))
         return [moved(base, self.levels, move @ shapes) for move in moves]
 

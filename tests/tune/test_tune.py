@@ -12,13 +12,14 @@ from k_diffusing.cli import main
 from k_diffusing.noise.interval import Interval
 from k_diffusing.oracle.closed_form import draw, oracle_flux, oracle_sdxl
 from k_diffusing.trace.record import Trace
-from k_diffusing.tune.candidates import Trial
+from k_diffusing.tune.candidates import Trial, proposed_trials
 from k_diffusing.tune.descend import best_moves, moved, tried, ways
-from k_diffusing.tune.fine import Levels
+from k_diffusing.tune.fine import Fine, Levels
 from k_diffusing.tune.fitting import least_squares
 from k_diffusing.tune.judge import choose, interval
 from k_diffusing.tune.shared_noise import SharedPath
 from k_diffusing.tune.table import choices_json
+from k_diffusing.tune.tune import most_evaluations
 from k_diffusing.tune.workers import Encoded
 
 PROMPT = {"prompt_embeds": torch.zeros(1, 5, 16), "pooled_prompt_embeds": torch.zeros(1, 16)}
@@ -68,8 +69,10 @@ def test_a_grid_that_wins_by_chance_is_not_chosen():
     """The best of all is 1 % better in the mean, and the pictures' ratios spread by far more."""
     named = Trial("karras", [2.0, 1.0, 0.0], named=True, errors=[0.10, 0.10, 0.10, 0.10])
     lucky = Trial("lucky", [2.0, 0.9, 0.0], errors=[0.05, 0.19, 0.06, 0.17])
+    likely = Trial("likely", [2.0, 0.7, 0.0], errors=[0.08, 0.104, 0.085, 0.104])  # by 1.1 standard errors
     sure = Trial("sure", [2.0, 0.8, 0.0], errors=[0.09, 0.095, 0.09, 0.095])
     assert lucky.score < named.score and choose([lucky, named]) is named
+    assert likely.score < named.score and choose([likely, named]) is named
     assert choose([sure, named]) is sure
 
 
@@ -137,7 +140,16 @@ def test_a_run_that_was_ended_goes_on(tmp_path):
     assert tune(again.append).to_json() == whole.to_json() and not again
     in_one = []
     assert tune(in_one.append, folder=None).to_json() == whole.to_json()
-    assert sum(spent) + sum(rest) == sum(in_one)
+    assert sum(spent) + sum(rest) == sum(in_one) <= most_evaluations((4,), 4)
+
+
+def test_how_many_pictures():
+    """The choice is made on as many as are asked for, and told on half as many others."""
+    found = tune_grid(oracle_sdxl(), "euler", (2,), call=CALL, pictures=10)
+    [budget] = found.budgets
+    assert {len(trial.errors) for trial in budget.trials} == {10}
+    assert {len(errors) for errors in budget.held_out.values()} == {5}
+    assert found.pictures.seeds == tuple(range(10, 15))
 
 
 def test_another_model(tuned, tmp_path):
@@ -266,7 +278,7 @@ def test_weights_are_least_squares():
 
 def test_gauss_newton_finds_the_grid(tuned):
     """Of ends that are linear in log sigma those of the levels that are wanted."""
-    levels, wanted = Levels(False, 14.6, 0.03), np.array([14.6, 6.0, 2.0, 0.7, 0.2])
+    levels, wanted = Levels(False, 14.6, 0.03), np.array([13.4, 6.0, 2.0, 0.7, 0.2])
     base = Trial("base", [14.6, 5.5, 2.1, 0.75, 0.18, 0.0])
 
     def run(grid):
@@ -274,9 +286,22 @@ def test_gauss_newton_finds_the_grid(tuned):
         return torch.stack([logs, 2 * logs])
 
     moves = best_moves([run(trial.grid) for trial in tried(base, levels)], run([*wanted, 0.0]))
-    found = moved(base, levels, np.array(moves[0]) @ ways(5)).grid
+    found = moved(base, levels, np.array(moves[0]) @ ways(5, levels.flow)).grid
     assert found[:-1] == pytest.approx(wanted.tolist(), rel=0.01)  # the damping's part
-    assert ways(20).shape == (7, 20) and (ways(20)[:, 0] == 0).all()
+    assert moved(base, levels, np.ones(5)).grid[0] == pytest.approx(14.6), "nothing lies above the largest sigma"
+    assert ways(20, flow=False).shape == (8, 20)
+    assert (ways(20, flow=True)[:, 0] == 0).all(), "a flow model's start stays at 1"
+
+
+def test_grids_that_begin_lower(tuned):
+    """Of SDXL's some are proposed that begin below its largest sigma, of FLUX's all begin at time 1."""
+    sigmas = np.geomspace(14.6, 0.03, 20)
+    change = (np.log(sigmas)[:, None] - np.log(sigmas)[None]) ** 2
+    fine = Fine(sigmas, change, np.ones(19), torch.zeros(1, 4), (4,))
+    starts = [trial.grid[0] for trial in proposed_trials(fine, Levels(False, 14.6, 0.03), 6)]
+    assert len(starts) == 12 and starts[:6] == pytest.approx([14.6] * 6)
+    assert starts[6:] == pytest.approx([max(sigma for sigma in sigmas if sigma <= 0.6 * 14.6)] * 6)
+    assert {trial.grid[0] for trial in proposed_trials(fine, Levels(True, 14.6, 0.03), 6)} == {1.0}
 
 
 def test_which_sampler_to_take(tuned, fitted):
