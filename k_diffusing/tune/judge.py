@@ -38,7 +38,7 @@ def ratio(a: Trial, b: Trial) -> Interval:
 
 
 Measure = Callable[[list[Trial], int], None]
-Move = Callable[[Trial], list[Trial]]
+Move = Callable[[Trial, int], list[Trial]]
 
 
 def race(trials: list[Trial], measure: Measure, move: Move, pictures: int, levels: Levels) -> list[Trial]:
@@ -47,7 +47,7 @@ def race(trials: list[Trial], measure: Measure, move: Move, pictures: int, level
     Args:
         trials: All of one number of steps.
         measure: (trials, count) measures their errors on the first `count` pictures.
-        move: (trial) -> what might be better.
+        move: (trial, count) -> what might be better, by the first `count` pictures.
         pictures: How many there are.
         levels: Of the model.
 
@@ -64,7 +64,7 @@ def race(trials: list[Trial], measure: Measure, move: Move, pictures: int, level
     measure(alive, half)
     alive = survivors(alive, *KEPT[2])
     measure(alive, every)
-    alive = _with(alive, move(min(alive, key=_score)), n)
+    alive = _with(alive, move(min(alive, key=_score), half), n)
     measure(alive, every)
     return sorted(alive, key=_score)
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from k_diffusing.tune.candidates import Trial
-from k_diffusing.tune.found import Tuned
+from k_diffusing.tune.found import Budget, Tuned
 from k_diffusing.tune.judge import interval
 from k_diffusing.tune.table import budget_lines, choice_lines, told
 from k_diffusing.tune.workers import side_by_side
@@ -115,15 +115,14 @@ def _pictures(tuned: Tuned) -> dict[str, Any]:
     if getattr(pipe, "vae", None) is None:
         return {"pairs": [], "slid": [], "size": (1, 1), "shown": SHOWN, "prompt": ""}
 
-    def drawn(trial: Trial) -> Image.Image:
-        return _decoded(tuned, tuned.run(one, trial.grid))
+    def drawn(budget: Budget) -> list[Image.Image]:
+        return [_decoded(tuned, tuned.run(one, trial.grid)) for trial in (budget.best_named, budget.chosen)]
 
     with side_by_side(tuned.at_a_time) as run_all:
-        pictures = run_all(drawn, (trial for one in tuned.budgets for trial in (one.best_named, one.chosen)))
-        fine, pictures = _uri(_decoded(tuned, tuned.ends[:1])), [*pictures]
-    pairs, size = [], pictures[0].size
-    for place, budget in enumerate(tuned.budgets):
-        both = pictures[2 * place : 2 * place + 2]
+        pictures = [*run_all(drawn, tuned.budgets)]
+    fine, size = _uri(_decoded(tuned, tuned.ends[:1])), pictures[0][0].size
+    pairs = []
+    for budget, both in zip(tuned.budgets, pictures, strict=True):
         cells = [*zip((budget.best_named.name, "tuned"), map(_uri, both), strict=True), ("fine run", fine)]
         pairs.append({"evaluations": budget.evaluations, "cells": cells})
     slid = [  # a the tuned one, as in the drawings

@@ -105,11 +105,12 @@ def _pictures(pipe, call, prompts, count: int, seed: int, batch_size: int) -> tu
         raise ValueError(f"{len(prompts)} prompts: give two at least, one to choose with and one that is held out")
     half = max(len(prompts) // 2, 1)
     sides = ([""], [""]) if embedded else (prompts[:half], prompts[half:])
-    counts = (count, told_on(count))
-    told = (tuple(side[i % len(side)] for i in range(many)) for side, many in zip(sides, counts, strict=True))
-    seeds = (tuple(range(first, first + many)) for first, many in zip((seed, seed + count), counts, strict=True))
-    first, second = (Pictures(pipe, call, *pair, batch_size) for pair in zip(told, seeds, strict=True))
-    return first, second
+
+    def part(side: Sequence[str], first: int, many: int) -> Pictures:
+        texts, seeds = tuple(side[i % len(side)] for i in range(many)), tuple(range(first, first + many))
+        return Pictures(pipe, call, texts, seeds, batch_size)
+
+    return part(sides[0], seed, count), part(sides[1], seed + count, told_on(count))
 
 
 def told_on(count: int) -> int:
@@ -203,9 +204,8 @@ def _tuned(work: Work, chosen_on, held_out, fine: Fine, fine_held: Fine, budget:
             for trial, errors in zip(alike, work.errors(chosen_on[part], fine.ends[part], alike), strict=True):
                 trial.errors += errors
 
-    def move(trial: Trial) -> list[Trial]:
-        half = slice(rounds(len(chosen_on))[2])
-        return work.moved(chosen_on[half], fine.ends[half], trial)
+    def move(trial: Trial, count: int) -> list[Trial]:
+        return work.moved(chosen_on[:count], fine.ends[:count], trial)
 
     first = first_trials(chosen_on, work.levels, fine, n)
     ranked = race(first, measure, move, len(chosen_on), work.levels)

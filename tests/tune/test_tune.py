@@ -276,7 +276,7 @@ def test_weights_are_least_squares():
     assert least_squares(wanted, estimates[:1], 0.6, torch.ones(2)) == [0.6]
 
 
-def test_gauss_newton_finds_the_grid(tuned):
+def test_gauss_newton_finds_the_grid():
     """Of ends that are linear in log sigma those of the levels that are wanted."""
     levels, wanted = Levels(False, 14.6, 0.03), np.array([13.4, 6.0, 2.0, 0.7, 0.2])
     base = Trial("base", [14.6, 5.5, 2.1, 0.75, 0.18, 0.0])
@@ -293,7 +293,7 @@ def test_gauss_newton_finds_the_grid(tuned):
     assert (ways(20, flow=True)[:, 0] == 0).all(), "a flow model's start stays at 1"
 
 
-def test_grids_that_begin_lower(tuned):
+def test_grids_that_begin_lower():
     """Of SDXL's some are proposed that begin below its largest sigma, of FLUX's all begin at time 1."""
     sigmas = np.geomspace(14.6, 0.03, 20)
     change = (np.log(sigmas)[:, None] - np.log(sigmas)[None]) ** 2
