@@ -124,7 +124,7 @@ def as_good_table(data: Data) -> str:
     for model, title in {**TITLES, "sdxl, karras": "SDXL demo, Karras' grid"}.items():
         for column, budget in enumerate(BUDGETS):
             good, others = as_good(data, model, column)
-            count = f"{len(good)} of {len(good) + len(others)}"
+            count = how_many_as_good(data, model, column)
             rows.append([title, str(budget), count, between(good), ", ".join(others) or "none"])
     head = ["", "evaluations", "as good as the best", "captions they keep", "the others"]
     return markdown_table(head, rows)

@@ -60,16 +60,18 @@ def at_the_floor(data: Data, model: str, budget: int) -> list[str]:
 
 def nearest(data: Data, model: str, stochastic: bool, budget: int) -> list[str]:
     """The two samplers with the smallest error, the nearest first; with noise all at the floor, if there are any."""
+    if stochastic and (alike := at_the_floor(data, model, budget)):
+        return alike
     found = least(data, model, stochastic, budget)
-    return stochastic and at_the_floor(data, model, budget) or sorted(found, key=lambda name: (found[name], name))[:2]
+    return sorted(found, key=lambda name: (found[name], name))[:2]
 
 
 def best(data: Data, model: str, stochastic: bool, budget: int) -> str:
     """The nearest, with their errors."""
-    names, found = nearest(data, model, stochastic, budget), least(data, model, stochastic, budget)
-    if stochastic and at_the_floor(data, model, budget):
-        return f"at the floor: **{', '.join(names)}**"
-    first, second = names
+    if stochastic and (alike := at_the_floor(data, model, budget)):
+        return f"at the floor: **{', '.join(alike)}**"
+    first, second = nearest(data, model, stochastic, budget)
+    found = least(data, model, stochastic, budget)
     return f"**{first}** {found[first]:.2g}, {second} {found[second]:.2g}"
 
 

@@ -73,5 +73,5 @@ def noisy_at_the_floor(data: Data, model: str, budget: int) -> str:
     """How many samplers that add noise are, and who is not."""
     names = at_the_floor(data, model, budget)
     others = [name for name in least(data, model, True, budget) if name not in names]
-    without = f" (not {listed(others, 'any')})".replace(" and ", " or ") if others else ""
+    without = f" (not {listed(others, 'or')})" if others else ""
     return f"{len(names)} of {len(names) + len(others)}{without}"

@@ -88,8 +88,12 @@ def weights_digest(model: str) -> str:
 @functools.cache
 def shapes_digest(model: str) -> str:
     """12 hexadecimal digits of the sha256 of the names, shapes and dtypes of a demo model's weights."""
-    heads = {path.parent.name: tensors(path) for path in sorted(WEIGHTS[model].rglob("*.safetensors"))}
-    return hashlib.sha256(json.dumps(heads, sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(heads(model), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def heads(model: str) -> dict[str, dict[str, tuple[str, list[int]]]]:
+    """The tensors of each part of a demo model, by the part's name."""
+    return {path.parent.name: tensors(path) for path in sorted(WEIGHTS[model].rglob("*.safetensors"))}
 
 
 def tensors(path: Path) -> dict[str, tuple[str, list[int]]]:

@@ -6,11 +6,10 @@ true drawings and on what the VAE makes of them.
 
 import math
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from benchmarks import demos
-from benchmarks.data import WEIGHTS, select, tensors
+from benchmarks.data import WEIGHTS, heads, select
 from benchmarks.demos import SEED
 from benchmarks.intervals import wilson
 from benchmarks.pages import markdown_table
@@ -42,7 +41,7 @@ def measure(cells: list[Row]) -> Iterable[Row]:
         elif cell["of"] == DETECTOR:
             yield cell | detector_errors()
         else:
-            yield cell | size_of(WEIGHTS[cell["model"]])
+            yield cell | size_of(cell["model"])
 
 
 def captions_kept(model: str, options: dict[str, Any]) -> Row:
@@ -86,12 +85,13 @@ def detector_errors() -> Row:
     }
 
 
-def size_of(folder: Path) -> Row:
+def size_of(model: str) -> Row:
     """Parameters of each part, from the heads of its weights, and the bytes of all files."""
-    parameters = {}
-    for path in sorted(folder.rglob("*.safetensors")):
-        parameters[path.parent.name] = sum(math.prod(shape) for _, shape in tensors(path).values())
-    return {"parameters": parameters, "bytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())}
+    parameters = {
+        part: sum(math.prod(shape) for _, shape in tensors.values()) for part, tensors in heads(model).items()
+    }
+    files = (path for path in WEIGHTS[model].rglob("*") if path.is_file())
+    return {"parameters": parameters, "bytes": sum(path.stat().st_size for path in files)}
 
 
 # What is shown.

@@ -77,10 +77,10 @@ def markdown_table(head: list[str], rows: list[list[str]], left: int = 1) -> str
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def listed(words: Iterable[object], none: str = "none") -> str:
+def listed(words: Iterable[object], conjunction: str = "and") -> str:
     """In a sentence: a, b and c."""
-    *most, last = [str(word) for word in words] or [none]
-    return f"{', '.join(most)} and {last}" if most else last
+    *most, last = [str(word) for word in words] or ["none"]
+    return f"{', '.join(most)} {conjunction} {last}" if most else last
 
 
 def power(value: float) -> str:

@@ -11,13 +11,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from benchmarks.data import ROOT, select
-from benchmarks.demos import ALL, demo_pipeline, kept
+from benchmarks.demos import ALL, BATCH, CAPTIONS, SEED, demo_pipeline, kept
 from benchmarks.intervals import geometric
 from benchmarks.pages import listed, markdown_table
 from benchmarks.record import Benchmark, Data, Row
 
 WORK = ROOT / "output" / "tune" / "benchmark"
-PICTURES, CAPTIONS, SEED = 32, 64, 1000
+PICTURES = 32
 BUDGETS = (6, 8, 10, 20)  # evaluations
 CASES = {  # model: samplers
     "demo": ("dpmpp_2m", "euler", "fitted"),
@@ -81,7 +81,7 @@ class Others:
         self.pipe, self.call, self.prompts = loaded(model)
         self.scenes = evaluation_scenes(CAPTIONS) if self.prompts else []
         captions = tuple(scene.caption for scene in self.scenes) or ("",) * CAPTIONS
-        self.pictures = Pictures(self.pipe, self.call, captions, tuple(range(SEED, SEED + CAPTIONS)), PICTURES)
+        self.pictures = Pictures(self.pipe, self.call, captions, tuple(range(SEED, SEED + CAPTIONS)), BATCH)
         levels = Levels.of(self.pictures)
         book = Book(WORK / model, [CAPTIONS, SEED], None)
         self.fine = book.fine("others", lambda: fine_run(self.pictures, levels, FINE, lambda _: None))
@@ -109,7 +109,7 @@ class Others:
 
         size = self.call["height"], self.call["width"]
         with torch.no_grad():
-            parts = [self.pipe.decode(part.reshape(-1, *self.fine.shape), *size, "np") for part in ends.split(PICTURES)]
+            parts = [self.pipe.decode(part.reshape(-1, *self.fine.shape), *size, "np") for part in ends.split(BATCH)]
         return kept(self.scenes, [picture for part in parts for picture in part])[ALL]
 
 
@@ -168,15 +168,17 @@ def changes(rows: list[Row], name: str) -> str:
 
 def summary(data: Data) -> str:
     """A line for each model and sampler."""
-    lines = []
-    for model, sampler in ((model, sampler) for model, samplers in CASES.items() for sampler in samplers):
-        rows = [row for row in compared(data, model) if row["sampler"] == sampler]
-        budgets = listed(row["evaluations"] for row in rows)
-        lines.append(
-            f"- **{sampler}, {TITLES[model]}**, {budgets} evaluations: {changes(rows, 'named')} against the best named "
-            f"grid, {changes(rows, 'karras')} against Karras'."
-        )
-    return "\n".join(lines)
+    return "\n".join(worth_of(data, model, sampler) for model, samplers in CASES.items() for sampler in samplers)
+
+
+def worth_of(data: Data, model: str, sampler: str) -> str:
+    """A line of the summary."""
+    rows = [row for row in compared(data, model) if row["sampler"] == sampler]
+    budgets = listed(row["evaluations"] for row in rows)
+    return (
+        f"- **{sampler}, {TITLES[model]}**, {budgets} evaluations: {changes(rows, 'named')} against the best named "
+        f"grid, {changes(rows, 'karras')} against Karras'."
+    )
 
 
 def longer(data: Data, sampler: str) -> str:

@@ -28,6 +28,7 @@ noise; `up = η t √(1 − t²/s²)`, `t` at most, and `down = √(t² − up²
 and compares them.
 """
 DATA = ("samplers", "sampler_curves", "sampler_pictures")
+PROGRAMS = ("diffusers", "ComfyUI", "A1111")  # each has a field of its name in SamplerNames
 TITLES = {  # of the families, in the order of the page, each with its place in samplers.md
     "k_diffusion": ("k_diffusion's own", "k_diffusions-own"),
     "multistep": ("Multistep", "multistep"),
@@ -95,9 +96,7 @@ def told(name: str, facts: dict, w1: dict | None) -> list[tuple[str, str]]:
         ("Made for", "distilled models" if facts.get("distilled") else ""),
         ("Curve", no_curve(facts)),
         ("Distance", results or ""),
-        ("diffusers", listed(names.diffusers if names else ()) or "none"),
-        ("ComfyUI", listed(names.comfyui if names else ()) or "none"),
-        ("A1111", listed(names.a1111 if names else ()) or "none"),
+        *((program, listed(getattr(names, program.lower(), ())) or "none") for program in PROGRAMS),
         ("Also", listed(also)),
         ("Note", escape(names.note) if names else ""),
     ]
