@@ -74,6 +74,7 @@ class Others:
     def __init__(self, model: str):
         from shapes import evaluation_scenes
 
+        from k_diffusing.model.fingerprint import fingerprint
         from k_diffusing.tune.book import Book
         from k_diffusing.tune.fine import FINE, Levels, fine_run
         from k_diffusing.tune.pictures import Pictures
@@ -83,7 +84,8 @@ class Others:
         captions = tuple(scene.caption for scene in self.scenes) or ("",) * CAPTIONS
         self.pictures = Pictures(self.pipe, self.call, captions, tuple(range(SEED, SEED + CAPTIONS)), BATCH)
         levels = Levels.of(self.pictures)
-        book = Book(WORK / model, [CAPTIONS, SEED], None)
+        network = getattr(self.pipe, "transformer", None) or self.pipe.unet
+        book = Book(WORK / model, [CAPTIONS, SEED, fingerprint(network), self.call], None)
         self.fine = book.fine("others", lambda: fine_run(self.pictures, levels, FINE, lambda _: None))
 
     @classmethod

@@ -291,6 +291,21 @@ def test_tuned_grids_are_compared_on_the_same_pictures():
     assert first.endswith("| 2 and 1 |") and second.endswith("| 3 and 1 |")
 
 
+def test_a_fine_run_of_other_guidance_is_another(monkeypatch, tmp_path, loaded):
+    """What a folder keeps of one call is not taken for that of another."""
+    from k_diffusing.models import DEMOS
+
+    few(tune_grids, monkeypatch, WORK=tmp_path, CAPTIONS=2)
+    monkeypatch.setattr("k_diffusing.tune.fine.FINE", 3)
+
+    def ends(guidance_scale: float):
+        call = DEMOS["demo"].call | {"guidance_scale": guidance_scale}
+        monkeypatch.setattr(tune_grids, "loaded", lambda _: (loaded("demo"), call, ["a prompt"]))
+        return tune_grids.Others("demo").fine.ends
+
+    assert not ends(3.0).equal(ends(5.0)) and ends(3.0).equal(ends(3.0))
+
+
 def test_the_line_of_the_tuning_command():
     """As it prints it: what a grid is worth, or that the best named one is the choice."""
     row = {"model": "demo", "sampler": "dpmpp_2m", "evaluations": 10, "named": "beta", "sigmas": [1.0] * 11}
