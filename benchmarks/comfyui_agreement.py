@@ -15,7 +15,7 @@ from benchmarks.style import BLUE, GREY, RED, WIDTH, pyplot
 from k_diffusing.names.samplers import SAMPLER_NAMES
 from k_diffusing.samplers.facts import ALL_FACTS, FACTS
 
-STEPS, SEED, CFGS = 12, 0, {"sdxl": 5.0, "flux": 2.0}
+STEPS, SEED, CFGS = 12, 0, {"sdxl": 3.0, "flux": 2.0}
 FAR = 1e-4  # cells farther apart are compared with ComfyUI's own rounding errors
 TITLES = {"sdxl": ("SDXL", BLUE), "flux": ("FLUX", RED)}
 GRIDS = (

@@ -99,9 +99,10 @@ def pictures(demo: str, sampler: str, steps: int, grid, count: int, order=None, 
         "comfy_sampler": sampler,
         "num_inference_steps": steps,
         "sigma_grid": grid,
-        "guidance": guidance,
         "sampler_options": options,
     }
+    if guidance is not None:
+        call |= {"guidance": guidance, "guidance_scale": 1.0}  # FLUX's distilled guidance would come on top
     [(_, latents)] = runs(demo_pipeline(demo), {**DEMOS[demo].call, **call}, count, output_type="latent")
     return latents
 

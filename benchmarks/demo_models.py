@@ -18,9 +18,10 @@ from benchmarks.record import Benchmark, Data, Row
 CAPTIONS, DRAWINGS = demos.CAPTIONS, 200
 STEPS = 28
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "SDXL, guidance 3": ("demo", {"guidance": 3.0}),
     "SDXL, guidance 5": ("demo", {"guidance": 5.0}),
-    "FLUX, true CFG 2": ("demo-flux", {"true_cfg": 2.0}),
-    "FLUX, true CFG 4": ("demo-flux", {"true_cfg": 4.0}),
+    "FLUX, guidance 3.5": ("demo-flux", {"guidance": 3.5}),
+    "FLUX, true CFG 2": ("demo-flux", {"guidance": 1.0, "true_cfg": 2.0}),
 }
 WORDS = ("ground", "colour", "shape", "size", "one object", "all")  # as score.py has them
 CAPTIONS_ROW, DETECTOR, SIZE = "captions", "detector", "size"
@@ -115,7 +116,7 @@ def table(data: Data) -> str:
 
 def shapes_right(data: Data) -> str:
     """Of the FLUX demo's pictures."""
-    row = select(data, of=CAPTIONS_ROW, case="FLUX, true CFG 2")[0]
+    row = select(data, of=CAPTIONS_ROW, case="FLUX, guidance 3.5")[0]
     return f"{row['right']['shape'][0]} of {row['of all']}"
 
 

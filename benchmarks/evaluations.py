@@ -9,7 +9,7 @@ from benchmarks.data import ROOT, made
 from benchmarks.record import Benchmark, Row
 from k_diffusing._files import write_whole
 
-PICTURE, WIDTH, COLOURS = "docs/images/samplers-evaluations.png", 770, 64
+PICTURE, WIDTH = "docs/images/samplers-evaluations.webp", 770
 SAMPLERS = ("euler", "heun", "dpmpp_2m", "euler_ancestral", "dpmpp_2m_sde")
 GRID = ("--evaluations", "5", "10", "20", "40", "--sigma-grid", "karras")
 
@@ -27,7 +27,7 @@ def measure(cells: list[Row]) -> Iterable[Row]:
             size = (WIDTH, round(sheet.height * WIDTH / sheet.width))
             small = sheet.convert("RGB").resize(size, Image.Resampling.LANCZOS)
     content = io.BytesIO()
-    small.quantize(COLOURS, dither=Image.Dither.NONE).save(content, format="png", optimize=True)
+    small.save(content, format="webp", quality=85, method=6)
     write_whole(ROOT / PICTURE, content.getvalue())
     yield made(ROOT / PICTURE)
 

@@ -47,7 +47,8 @@ def drawn(pipe, name: str, keywords: dict, grid: str | None):
     """The picture of one sampler."""
     call = {**keywords, "comfy_sampler": name, "sigma_grid": grid, "num_inference_steps": STEPS, "seeds": SEED}
     if ALL_FACTS[name].get("family") == "CFG++":
-        call["guidance"] = WEIGHTS["rectified" if name == "rectified_cfg_pp" else "cfg_pp"]
+        weight = WEIGHTS["rectified" if name == "rectified_cfg_pp" else "cfg_pp"]
+        call |= {"guidance": weight, "guidance_scale": 1.0}  # FLUX's distilled guidance would come on top
     return pipe(**call).images[0]
 
 

@@ -81,7 +81,7 @@ def export_sdxl(parts: nn.ModuleDict, vae: Path, folder: Path) -> None:
         tokenizer=clip_tokenizer(WORDS),
         tokenizer_2=clip_tokenizer(WORDS),
         scheduler=scheduler,
-        **copy.deepcopy(dict(parts.items())),
+        **copy.deepcopy(dict(parts.cpu().items())),
     )
     write(pipeline, folder)
 
@@ -93,6 +93,6 @@ def export_flux(parts: nn.ModuleDict, vae: Path, folder: Path) -> None:
         tokenizer=clip_tokenizer(WORDS),
         tokenizer_2=t5_tokenizer(WORDS),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
-        **copy.deepcopy(dict(parts.items())),
+        **copy.deepcopy(dict(parts.cpu().items())),
     )
     write(pipeline, folder)

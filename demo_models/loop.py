@@ -1,6 +1,5 @@
-"""The training loop the demo models share: optimizers, warm-up and cosine, weight average, checkpoints."""
+"""The training loop the demo models share: optimizers, learning rate, weight average, checkpoints."""
 
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +28,8 @@ def save_run(path: Path, step: int, model: nn.Module, average: nn.Module, optimi
     """Writes weights, average and optimizer moments to one safetensors file, replacing the last one whole."""
     tensors = {"step": torch.tensor(step)}
     for prefix, module in (("model", model), ("average", average)):
-        tensors |= {f"{prefix}.{name}": value.clone() for name, value in module.state_dict().items()}
+        for name, value in module.state_dict().items():
+            tensors[f"{prefix}.{name}"] = value.clone(memory_format=torch.contiguous_format)
     for n, optimizer in enumerate(optimizers):
         for i, moments in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{n}.{i}.{key}": value.contiguous() for key, value in moments.items()}
@@ -56,11 +56,12 @@ def load_run(path: Path, model: nn.Module, average: nn.Module, optimizers: list)
     return int(tensors["step"])
 
 
-def rate_at(step: int, steps: int, warmup: int) -> float:
-    """Fraction of the peak learning rate: linear warm-up, then a cosine down to 1 %."""
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.01 + 0.99 * (0.5 + 0.5 * math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+def rate_at(step: int, steps: int, warmup: int, decay: int) -> float:
+    """Fraction of the peak learning rate: linear warm-up, a plateau, and a line to zero over the last `decay` steps.
+
+    The plateau may be stopped and resumed with another end at any time: only the decay has to know it.
+    """
+    return min(1.0, (step + 1) / warmup, (steps - step) / max(1, decay))
 
 
 @torch.no_grad()
@@ -77,35 +78,38 @@ def train(
     path: Path,
     *,
     steps: int,
+    decay: int,
     lr: float,
     seed: int,
-    decay: float = 0.997,
+    memory: float = 0.999,
     warmup: int = 100,
     muon: bool = False,
 ) -> None:
     """Takes `model` and its weight average through `steps` steps on loss_at(step, generator).
 
+    The learning rate falls to zero over the last `decay` steps; `memory` is the average's share of itself a step.
+
     The generator is seeded by (seed, step), so a run that was stopped and resumed from `path` sees the same
     draws. A checkpoint is written every two minutes and at the end; a line is printed every 50 steps.
     """
     optimizers = optimizers_for(model, lr, muon)
-    start = load_run(path, model, average, optimizers)
+    start, device = load_run(path, model, average, optimizers), next(model.parameters()).device
     saved, recent, cpu = time.monotonic(), [], time.process_time()
     for step in range(start, steps):
         for group in [group for optimizer in optimizers for group in optimizer.param_groups]:
-            group["lr"] = lr * rate_at(step, steps, warmup)
-        loss = loss_at(step, torch.Generator().manual_seed(seed * 1_000_003 + step))
+            group["lr"] = lr * rate_at(step, steps, warmup, decay)
+        loss = loss_at(step, torch.Generator(device).manual_seed(seed * 1_000_003 + step))
         model.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
-        update_average(average, model, step, decay)
-        recent.append(loss.item())
+        update_average(average, model, step, memory)
+        recent.append(loss.detach())
         if (step + 1) % 50 == 0:
             minutes = (time.process_time() - cpu) / 60
             print(
-                f"step {step + 1:5d}  loss {sum(recent) / len(recent):.5f}  {minutes:6.2f} CPU-min",
+                f"step {step + 1:5d}  loss {torch.stack(recent).mean():.5f}  {minutes:6.2f} CPU-min",
                 flush=True,
             )
             recent = []

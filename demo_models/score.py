@@ -15,8 +15,8 @@ from diffusers import DiffusionPipeline, FluxPipeline
 from PIL import Image
 from shapes import SIDE, Reading, Scene, evaluation_scenes, is_held_out, read
 
-GUIDANCE = {"StableDiffusionXLPipeline": 5.0, "FluxPipeline": 1.0}
-TRUE_CFG = 2.0  # FLUX only
+GUIDANCE = {"StableDiffusionXLPipeline": 3.0, "FluxPipeline": 3.5}
+TRUE_CFG = 1.0  # FLUX only, none
 
 
 def wilson(hits: int, n: int) -> tuple[float, float]:
@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--n", type=int, default=64, help="captions, every second one of a left-out triple")
     parser.add_argument("--steps", type=int, default=28)
-    parser.add_argument("--guidance", type=float, help="guidance_scale; default 5 for SDXL, 1 for FLUX")
+    parser.add_argument("--guidance", type=float, help="guidance_scale; default 3 for SDXL, 3.5 for FLUX")
     parser.add_argument("--true-cfg", type=float, default=TRUE_CFG, help="FLUX only: true_cfg_scale")
     parser.add_argument("--seed", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=8)

@@ -62,32 +62,24 @@ class Model:
         return {"prompt": self.prompt, **self.call}
 
 
-def _demo(pipeline: str, folder: str, **guidance) -> Model:
+def _demo(pipeline: str, folder: str, **call) -> Model:
     """A demo model, run on one thread.
 
     That is fastest for networks this small, and a picture's last bits depend on the number of threads: with one they
     are the same on any number of cores.
     """
-    call = {**guidance, "height": 128, "width": 128}
+    call |= {"height": 128, "width": 128}
     prompt = "a large yellow square on a purple background"
     weights = str(DEMO_MODELS / folder)
     return Model(pipeline, weights, prompt, 28, call, "float32", device="cpu", threads=1, batch_size=26)
 
 
-# FLUX's is guided by true CFG (distilled guidance would be: true_cfg_scale 1, guidance_scale 3.5).
+_FLUX_CALL = {"guidance_scale": 3.5, "true_cfg_scale": 1.0, "negative_prompt": "", "max_sequence_length": 512}
 DEMOS = {
-    "demo": _demo("StableDiffusionXLPipeline", "sdxl-shapes", guidance_scale=5.0),
-    "demo-flux": _demo(
-        "FluxPipeline",
-        "flux-shapes",
-        guidance_scale=1.0,
-        true_cfg_scale=2.0,
-        negative_prompt="",
-        max_sequence_length=64,
-    ),
+    "demo": _demo("StableDiffusionXLPipeline", "sdxl-shapes", guidance_scale=3.0),
+    "demo-flux": _demo("FluxPipeline", "flux-shapes", **_FLUX_CALL | {"max_sequence_length": 64}),
 }
 REAL_PROMPT = "Astronaut in a jungle, cold color palette, muted colors, detailed, 8k"
-_FLUX_CALL = {"guidance_scale": 3.5, "true_cfg_scale": 1.0, "negative_prompt": "", "max_sequence_length": 512}
 # By the class of their pipeline: for all weights that are no demo's.
 REAL_WEIGHTS = {
     "StableDiffusionXLPipeline": Model(
