@@ -38,15 +38,17 @@ class Grid:
                 raise outcome
         return clock() - start
 
-    def ratios(self) -> dict[str, float]:
-        """Side by side over one at a time: the median, the least and the largest; "best": of the least times."""
-        ratios, joined, alone, rows = [], [], [], self.rows
+    def ratios(self, other: "Grid | None" = None) -> dict[str, float]:
+        """Side by side over one at a time: the median, the least and the largest; "best": of the least times.
+
+        other: what is rendered one at a time; this grid itself by default.
+        """
+        ratios, joined, alone = [], [], []
         for turn in range(TURNS):
-            order = (1, rows) if turn % 2 else (rows, 1)
-            times = {n: self.seconds(n) for n in order}
-            joined.append(times[rows])
-            alone.append(times[1])
-            ratios.append(times[rows] / times[1])
+            runs = [(joined, self, self.rows), (alone, other or self, 1)]
+            for times, grid, rows in runs[:: -1 if turn % 2 else 1]:
+                times.append(grid.seconds(rows))
+            ratios.append(joined[-1] / alone[-1])
         found = {"median": statistics.median(ratios), "least": min(ratios), "largest": max(ratios)}
         found["best"] = min(joined) / min(alone)
         return {name: round(value, 3) for name, value in found.items()}

@@ -255,11 +255,14 @@ def test_grid_cost(monkeypatch):
     from benchmarks import grid_cost_runs
 
     few(grid_cost_runs, monkeypatch, TURNS=1)
-    arguments = grid_cost_runs.test.arguments
     smallest = ["--steps", "1", "--samplers", "euler", "heun"]
-    monkeypatch.setattr(grid_cost_runs.test, "arguments", lambda argv: arguments([*argv, *smallest]))
-    grid, row = grid_cost.measure([cell_of(grid_cost, of="grid"), cell_of(grid_cost, of="row", rows=2)])
+    for script in (grid_cost_runs.test, grid_cost_runs.test_flux):
+        whole = script.arguments
+        monkeypatch.setattr(script, "arguments", lambda argv, whole=whole: whole([*argv, *smallest]))
+    cells = [cell_of(grid_cost, **kind) for kind in ({"of": "grid"}, {"of": "row", "rows": 2}, {"of": "true CFG"})]
+    grid, row, paired = grid_cost.measure(cells)
     assert grid["least"] == grid["median"] == grid["largest"] > 0 and row["milliseconds"] > 0
+    assert paired["family"] == "flux" and paired["median"] > 0
 
 
 def test_step_cost(monkeypatch, loaded):
