@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmarks.record import Benchmark, Data, Row
 from k_diffusing._files import write_whole
 from k_diffusing._versions import PROGRAMS, package_versions
+from k_diffusing.models import DEMOS
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "data"
@@ -48,14 +49,18 @@ def head(benchmark: Benchmark) -> Data:
 
 
 def conditions(benchmark: Benchmark) -> Data:
-    """What rows must have been measured with to stay: of what measures times, the models' shapes alone."""
+    """What rows must have been measured with to stay: of what measures times, the models' shapes alone.
+
+    calls: how the models are called by default.
+    """
     digest = shapes_digest if benchmark.alone else weights_digest
     models = {name: digest(name) for name in benchmark.models}
-    return {"models": models, "settings": json.loads(json.dumps(benchmark.settings))}
+    calls = {name: DEMOS[name].call for name in benchmark.models}
+    return {"models": models, "calls": calls, "settings": json.loads(json.dumps(benchmark.settings))}
 
 
 def is_stale(benchmark: Benchmark, data: Data) -> bool:
-    """Whether rows are of other settings or weights."""
+    """Whether rows are of other settings, weights or calls."""
     return bool(data["rows"]) and any(data.get(key) != value for key, value in conditions(benchmark).items())
 
 

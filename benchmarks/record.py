@@ -17,9 +17,9 @@ class Benchmark:
 
     cells: what is to be measured, JSON: a dict for each row. measure: the rows of some cells, in any order, one after
     the other as they are done; a row is its cell and what was found. settings: what else the rows depend on, models:
-    the demo models that they were measured on; rows of other settings or weights are measured anew. needs: variables
-    of the environment without which it cannot be measured. alone: nothing may run beside it, as its rows are times, or
-    it takes all cores; of the weights their shapes alone count then.
+    the demo models that they were measured on, as they are called by default; rows of other settings, weights or calls
+    are measured anew. needs: variables of the environment without which it cannot be measured. alone: nothing may run
+    beside it, as its rows are times, or it takes all cores; of the weights their shapes alone count then.
 
     tables: Markdown of the data, by the part's name after the dot; one of a benchmark that measures nothing is given
     data without rows. pictures: a matplotlib figure of the data, by the file's name in docs/images.

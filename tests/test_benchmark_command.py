@@ -118,6 +118,16 @@ def test_rows_of_other_weights_are_measured_anew(squares, work, tmp_path, monkey
     assert work.measured == [1, 2, 3] * 2
 
 
+def test_rows_of_another_call_are_measured_anew(squares, work, monkeypatch):
+    """A demo model's own guidance is what its rows depend on as on its weights."""
+    monkeypatch.setattr(command, "BENCHMARKS", (replace(squares, models=("demo",)),))
+    command.main(["run", "squares"])
+    other = replace(data.DEMOS["demo"], call={"guidance_scale": 7.0})
+    monkeypatch.setitem(data.DEMOS, "demo", other)
+    command.main(["run", "squares"])
+    assert work.measured == [1, 2, 3] * 2 and data.read("squares")["calls"] == {"demo": other.call}
+
+
 def test_times_are_measured_anew_for_other_shapes_alone(squares, work, tmp_path, monkeypatch):
     def write(values: list[float]) -> None:
         safetensors.numpy.save_file({"weight": np.array(values)}, tmp_path / "weights.safetensors")

@@ -53,7 +53,7 @@ def test_every_cell_is_measured_once_and_nothing_else(benchmark):
 def test_a_data_file_has_the_head(benchmark):
     if benchmark.measure:
         found = data.read(benchmark.name)
-        assert list(found) == ["measured", "machine", "versions", "models", "settings", "rows"]
+        assert list(found) == ["measured", "machine", "versions", "models", "calls", "settings", "rows"]
         assert re.fullmatch(r"\d{4}-\d\d-\d\d", found["measured"]) and found["machine"] and found["versions"]["torch"]
         assert set(found["models"]) == set(benchmark.models)
         assert found["settings"] == json.loads(json.dumps(benchmark.settings))
