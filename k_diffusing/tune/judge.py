@@ -90,13 +90,21 @@ def survivors(trials: list[Trial], most: int, most_named: int) -> list[Trial]:
     return [*ranked[:most], *(trial for trial in named if trial not in ranked[:most])]
 
 
-def choose(trials: list[Trial]) -> Trial:
+def choose(trials: list[Trial], in_doubt: Callable[[list[Trial]], list[list[float]]]) -> Trial:
     """The best one, if it beats the best with a name beyond the spread between pictures; else that one.
 
-    The mean of the paired log ratios has to be below 0 by more than BEYOND of its standard errors.
+    in_doubt: (grids) -> their errors on other pictures. Where the best is ahead and not by enough, these count too.
     """
     best = min(trials, key=_score)
     named = min((trial for trial in trials if trial.named), key=_score, default=best)
-    logs = np.log(np.maximum(best.errors, 1e-12)) - np.log(np.maximum(named.errors, 1e-12))
+    if best is named or wins(best.errors, named.errors):
+        return best
+    more, other = in_doubt([best, named])
+    return best if wins([*best.errors, *more], [*named.errors, *other]) else named
+
+
+def wins(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Whether the mean of the paired log ratios of a to b is below 0 by more than BEYOND of its standard errors."""
+    logs = np.log(np.maximum(a, 1e-12)) - np.log(np.maximum(b, 1e-12))
     spread = float(logs.std(ddof=1)) / math.sqrt(len(logs)) if len(logs) > 1 else 0.0
-    return best if float(logs.mean()) + BEYOND * spread < 0 else named
+    return float(logs.mean()) + BEYOND * spread < 0

@@ -5,9 +5,10 @@ tuned.save("tuned.json")
 pipe(prompt, comfy_sampler="dpmpp_2m", sigma_grid="tuned.json", num_inference_steps=8)
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -56,7 +57,8 @@ def tune_grid(
         call: Keywords of every run: guidance, height, width, ...; or with prompt_embeds, in place of prompts.
         prompts: The first half of them for the choice, the others held out; with fewer than twice `pictures` they are
             taken again, with other seeds.
-        pictures: On how many the choice is made. Its result is told on half as many others.
+        pictures: On how many the choice is made, and on as many more where these leave a doubt. Its result is told on
+            half as many others.
         seed: Of the first picture's noise; the others' follow.
         batch_size: The most pictures in one call.
         folder: Where measurements are kept, so that a run that was ended goes on; None: nowhere.
@@ -74,7 +76,8 @@ def tune_grid(
     _check_guidance(call.get("guidance"))
     if sampler == FITTED and isinstance(batch_size, int) and 1 <= batch_size < FEWEST:
         raise ValueError(f"batch_size={batch_size}: weights are fitted in one call, to {FEWEST} pictures at least")
-    chosen_on, held_out = _pictures(prepared(pipe), call, prompts, pictures, seed, batch_size)
+    groups = _pictures(prepared(pipe), call, prompts, pictures, seed, batch_size)
+    chosen_on, held_out = groups["choice"], groups["held_out"]
     levels = Levels.of(chosen_on)
     steps = _steps(chosen_on, source, evaluations, levels)
     facts = _facts(pipe, source, call, chosen_on, held_out, levels)
@@ -84,18 +87,15 @@ def tune_grid(
     with side_by_side(at_a_time) as run_all:
         fitter = Fitter(chosen_on, levels, tick) if sampler == FITTED else None
         work = Work(source, levels, book, tick, run_all, fitter)
-        fine, fine_held = (work.fine(one, name) for one, name in ((chosen_on, "choice"), (held_out, "held_out")))
-        budgets = [
-            _tuned(work, chosen_on, held_out, fine, fine_held, budget, n)
-            for budget, n in steps.items()
-        ]  # fmt: skip
+        judged = functools.cache(lambda name: Judged(groups[name], work.fine(groups[name], name)))
+        budgets = [_tuned(work, judged, budget, n) for budget, n in steps.items()]
+        fine = judged("held_out").fine
     tables = {one.steps: fitter.table(one.chosen.grid) for one in budgets} if fitter else {}
-    ends, shape = fine_held.ends, fine_held.shape
-    return Tuned(source.label, budgets, facts, held_out, work.run, tables, ends, shape, at_a_time)
+    return Tuned(source.label, budgets, facts, held_out, work.run, tables, fine.ends, fine.shape, at_a_time)
 
 
-def _pictures(pipe, call, prompts, count: int, seed: int, batch_size: int) -> tuple[Pictures, Pictures]:
-    """Those to choose on, and those held out. Raises ValueError."""
+def _pictures(pipe, call, prompts, count: int, seed: int, batch_size: int) -> dict[str, Pictures]:
+    """Those to choose on, those held out, and more to choose on where those leave a doubt. Raises ValueError."""
     if not isinstance(count, int) or count < FEWEST:
         raise ValueError(f"pictures={count!r}: give at least {FEWEST}, 16 to 32 to choose well")
     if not isinstance(batch_size, int) or batch_size < 1:
@@ -110,7 +110,12 @@ def _pictures(pipe, call, prompts, count: int, seed: int, batch_size: int) -> tu
         texts, seeds = tuple(side[i % len(side)] for i in range(many)), tuple(range(first, first + many))
         return Pictures(pipe, call, texts, seeds, batch_size)
 
-    return part(sides[0], seed, count), part(sides[1], seed + count, told_on(count))
+    told = told_on(count)
+    return {
+        "choice": part(sides[0], seed, count),
+        "held_out": part(sides[1], seed + count, told),
+        "in_doubt": part(sides[0], seed + count + told, count),
+    }
 
 
 def told_on(count: int) -> int:
@@ -192,25 +197,39 @@ def most_evaluations(evaluations: Sequence[int], pictures: int, fitted: bool = F
     first, second, third = (sum(kept) for kept in KEPT)
     judged = TRIED * eighth + first * (quarter - eighth) + 3 * quarter + second * (half - quarter)
     judged += third * (every - half) + (2 + WAYS) * half + len(DAMPED) * every + 4 * told_on(pictures)
-    return FINE * (pictures + told_on(pictures)) + sum(evaluations) * judged
+    judged += 2 * pictures  # in doubt
+    return FINE * (2 * pictures + told_on(pictures)) + sum(evaluations) * judged
 
 
-def _tuned(work: Work, chosen_on, held_out, fine: Fine, fine_held: Fine, budget: int, n: int) -> Budget:
+class Judged(NamedTuple):
+    """Pictures, and the fine run that errors are measured against."""
+
+    pictures: Pictures
+    fine: Fine
+
+    def errors(self, work: Work, trials: Sequence[Trial], part: slice = slice(None)) -> list[list[float]]:
+        """Of each grid those of some of the pictures."""
+        return work.errors(self.pictures[part], self.fine.ends[part], trials)
+
+
+def _tuned(work: Work, judged: Callable[[str], Judged], budget: int, n: int) -> Budget:
     """The grid of n steps."""
+    choice = judged("choice")
 
     def measure(trials: list[Trial], count: int) -> None:
         for seen in {len(trial.errors) for trial in trials if len(trial.errors) < count}:
-            part, alike = slice(seen, count), [trial for trial in trials if len(trial.errors) == seen]
-            for trial, errors in zip(alike, work.errors(chosen_on[part], fine.ends[part], alike), strict=True):
+            alike = [trial for trial in trials if len(trial.errors) == seen]
+            for trial, errors in zip(alike, choice.errors(work, alike, slice(seen, count)), strict=True):
                 trial.errors += errors
 
     def move(trial: Trial, count: int) -> list[Trial]:
-        return work.moved(chosen_on[:count], fine.ends[:count], trial)
+        return work.moved(choice.pictures[:count], choice.fine.ends[:count], trial)
 
-    first = first_trials(chosen_on, work.levels, fine, n)
-    ranked = race(first, measure, move, len(chosen_on), work.levels)
-    chosen, named = choose(ranked), [trial for trial in ranked if trial.named]
+    first = first_trials(choice.pictures, work.levels, choice.fine, n)
+    ranked = race(first, measure, move, len(choice.pictures), work.levels)
+    chosen = choose(ranked, lambda trials: judged("in_doubt").errors(work, trials))
+    named = next(trial for trial in ranked if trial.named)
     others = [trial for trial in first if trial.name in (OWN, "karras")]
-    told = {trial.name: trial for trial in (chosen, named[0], *others)}
-    errors = dict(zip(told, work.errors(held_out, fine_held.ends, list(told.values())), strict=True))
-    return Budget(budget, n, chosen, named[0], ranked, errors)
+    told = {trial.name: trial for trial in (chosen, named, *others)}
+    errors = dict(zip(told, judged("held_out").errors(work, list(told.values())), strict=True))
+    return Budget(budget, n, chosen, named, ranked, errors)

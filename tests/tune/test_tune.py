@@ -66,14 +66,23 @@ def test_what_the_file_says(tuned):
 
 
 def test_a_grid_that_wins_by_chance_is_not_chosen():
-    """The best of all is 1 % better in the mean, and the pictures' ratios spread by far more."""
+    """The best is 1 % better in the mean, and the pictures' ratios spread by far more; in doubt others count too."""
     named = Trial("karras", [2.0, 1.0, 0.0], named=True, errors=[0.10, 0.10, 0.10, 0.10])
     lucky = Trial("lucky", [2.0, 0.9, 0.0], errors=[0.05, 0.19, 0.06, 0.17])
     likely = Trial("likely", [2.0, 0.7, 0.0], errors=[0.08, 0.104, 0.085, 0.104])  # by 1.1 standard errors
     sure = Trial("sure", [2.0, 0.8, 0.0], errors=[0.09, 0.095, 0.09, 0.095])
-    assert lucky.score < named.score and choose([lucky, named]) is named
-    assert likely.score < named.score and choose([likely, named]) is named
-    assert choose([sure, named]) is sure
+    asked = []
+
+    def in_doubt(trials):
+        asked.append([trial.name for trial in trials])
+        return [trial.errors for trial in trials]  # as many others, which say the same
+
+    assert lucky.score < named.score and choose([lucky, named], in_doubt) is named
+    assert asked == [["lucky", "karras"]]
+    assert likely.score < named.score and choose([likely, named], in_doubt) is likely
+    assert choose([likely, named], lambda trials: [[0.1, 0.1], [0.09, 0.1]]) is named
+    assert len(asked) == 2 and choose([sure, named], in_doubt) is sure and choose([named], in_doubt) is named
+    assert len(asked) == 2
 
 
 def test_a_sampler_of_ones_own_in_two_stages():
