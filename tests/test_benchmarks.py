@@ -277,9 +277,18 @@ def test_step_cost(monkeypatch, loaded):
     kinds = ({"of": "time"}, {"of": "draws"}, {"of": "operations", "sampler": "euler"}, {"of": "memory"})
     cells = [cell_of(step_cost, family="sdxl", **kind) for kind in kinds]
     times, draws, operations, memory = step_cost.measure(cells)
-    assert times["ratio"] == pytest.approx(times["euler"] / times["diffusers"], rel=0.02)
-    assert times["first"] > 0 and {"path", "tree", "step"} <= set(draws) and operations["operations"] != 0
+    assert {"diffusers", "euler", "first", "ratio"} <= set(times)  # differences of times: of so few steps any number
+    assert {"path", "tree", "step"} <= set(draws) and operations["operations"] != 0
     assert 0.9 < memory["all"] < 1.1 and 0.8 < memory["without weights"] < 1.2
+
+
+def test_step_cost_is_told_in_microseconds(monkeypatch):
+    from benchmarks import step_cost_runs
+
+    seconds = {"diffusers": 2e-4, "euler": 1e-4, "first": 3e-4}
+    monkeypatch.setattr(step_cost_runs, "per_step", lambda pipe, family, kinds: {kind: seconds[kind] for kind in kinds})
+    told = step_cost_runs.times(None, "sdxl", 64)
+    assert told == {"diffusers": 200.0, "euler": 100.0, "first": 300.0, "ratio": 0.5}
 
 
 def test_tuned_grids_are_compared_on_the_same_pictures():
