@@ -16,7 +16,7 @@ from PIL import Image
 from shapes import SIDE, Reading, Scene, evaluation_scenes, is_held_out, read
 
 GUIDANCE = {"StableDiffusionXLPipeline": 3.0, "FluxPipeline": 3.5}
-TRUE_CFG = 1.0  # FLUX only, none
+TRUE_CFG = 1.0  # FLUX only; 1 is none
 
 
 def wilson(hits: int, n: int) -> tuple[float, float]:

@@ -40,6 +40,7 @@ STEPS = {"vae": 2200, "decoder": 2000, "sdxl": 10_200, "flux": 11_500, "distil":
 RATES = {"sdxl": 1.5e-3, "flux": 1.5e-3, "distil": 6e-4}
 SHARD = 5000  # pictures
 Objective = Callable[[int, torch.Generator], torch.Tensor]
+Batches = Callable[[int, torch.Generator], tuple[torch.Tensor, Tokens, torch.Tensor]]
 
 
 def load_pictures(runs: Path, n: int, device: str) -> Pictures:
@@ -64,45 +65,58 @@ def started(build: Callable[[], nn.ModuleDict], folder: Path | None) -> nn.Modul
     return parts.train()
 
 
+def batches(args: argparse.Namespace, short: Tokens, full: Tokens, every: int, share: float) -> Batches:
+    """Latents, tokens and captions of each step, a share of the captions empty.
+
+    The tokens are short, but full in one step of `every` and from half of the decay on.
+    """
+    pictures, late = load_pictures(args.runs, args.pictures, args.device), args.steps - args.decay // 2
+
+    def batch_at(step: int, generator: torch.Generator) -> tuple[torch.Tensor, Tokens, torch.Tensor]:
+        latents, captions = pictures.sample(args.batch, generator)
+        tokens = short if step % every and step < late else full
+        return latents, tokens, dropped(captions, share, generator)
+
+    return batch_at
+
+
 def sdxl_objective(args: argparse.Namespace, parts: nn.ModuleDict) -> Objective:
     """24 text tokens, but 77 in each third step and from half of the decay on."""
-    pictures, alphas = load_pictures(args.runs, args.pictures, args.device), sdxl_alphas().to(args.device)
+    alphas = sdxl_alphas().to(args.device)
     short, full = Tokens.make(24, 64, args.device), Tokens.make(77, 64, args.device)
+    batch_at = batches(args, short, full, every=3, share=0.05)
 
     def loss_at(step: int, generator: torch.Generator) -> torch.Tensor:
-        latents, captions = pictures.sample(args.batch, generator)
-        tokens = short if step % 3 and step < args.steps - args.decay // 2 else full
-        ids = tokens.clip[dropped(captions, 0.05, generator)]
-        return sdxl_loss(parts, latents, ids, alphas, generator, WEIGHTS[args.weights])
+        latents, tokens, captions = batch_at(step, generator)
+        return sdxl_loss(parts, latents, tokens.clip[captions], alphas, generator, WEIGHTS[args.weights])
 
     return loss_at
 
 
-def flux_objective(args: argparse.Namespace, parts: nn.ModuleDict) -> Objective:
-    """16 text tokens, but 64 in each sixth step and from half of the decay on."""
-    pictures = load_pictures(args.runs, args.pictures, args.device)
+def flux_batches(args: argparse.Namespace, every: int) -> Batches:
+    """16 text tokens where they are short, else 64."""
     short, full = Tokens.make(16, 16, args.device), Tokens.make(77, 64, args.device)
+    return batches(args, short, full, every, share=0.1)
+
+
+def flux_objective(args: argparse.Namespace, parts: nn.ModuleDict) -> Objective:
+    """Long texts in each sixth step."""
+    batch_at = flux_batches(args, every=6)
 
     def loss_at(step: int, generator: torch.Generator) -> torch.Tensor:
-        latents, captions = pictures.sample(args.batch, generator)
-        tokens = short if step % 6 and step < args.steps - args.decay // 2 else full
-        return flux_loss(parts, latents, tokens, dropped(captions, 0.1, generator), generator)
+        return flux_loss(parts, *batch_at(step, generator), generator)
 
     return loss_at
 
 
 def distil_objective(args: argparse.Namespace, parts: nn.ModuleDict) -> Objective:
-    """FLUX's weight average as it is at the start stays the teacher; as many text tokens as for FLUX."""
+    """FLUX's weight average as it is at the start stays the teacher; long texts in each third step."""
     teacher = build_flux_parts().to(args.device)
     load_average(args.runs / "flux.safetensors", teacher)
-    pictures = load_pictures(args.runs, args.pictures, args.device)
-    short, full = Tokens.make(16, 16, args.device), Tokens.make(77, 64, args.device)
+    batch_at = flux_batches(args, every=3)
 
     def loss_at(step: int, generator: torch.Generator) -> torch.Tensor:
-        latents, captions = pictures.sample(args.batch, generator)
-        tokens = short if step % 3 and step < args.steps - args.decay // 2 else full
-        captions = dropped(captions, 0.1, generator)
-        return distillation_loss(parts, teacher, latents, tokens, captions, generator)
+        return distillation_loss(parts, teacher, *batch_at(step, generator), generator)
 
     return loss_at
 

@@ -97,12 +97,8 @@ def sdxl_loss(
     alpha = alphas_cumprod[timestep]
     noise = torch.randn(latents.shape, **draws)
     noisy = alpha.sqrt()[:, None, None, None] * latents + (1 - alpha).sqrt()[:, None, None, None] * noise
-    added = {
-        "text_embeds": pooled * keep[:, None],
-        "time_ids": torch.tensor([SIDE, SIDE, 0, 0, SIDE, SIDE], dtype=torch.float32, device=latents.device).expand(
-            n, 6
-        ),
-    }
+    sizes = latents.new_tensor([SIDE, SIDE, 0, 0, SIDE, SIDE]).expand(n, 6)
+    added = {"text_embeds": pooled * keep[:, None], "time_ids": sizes}
     guess = parts["unet"](noisy, timestep, text * keep[:, None, None], added_cond_kwargs=added).sample
     snr = alpha / (1 - alpha)
     return (weight_at(snr) / snr * F.mse_loss(guess, noise, reduction="none").mean((1, 2, 3))).mean()
