@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.convergence import flow_karras, rounded
 from benchmarks.data import select
-from benchmarks.demos import SEED, demo_pipeline, runs
+from benchmarks.demos import SEED, UNDISTILLED, demo_pipeline, runs
 from benchmarks.errors import relative_rms
 from benchmarks.pages import listed, markdown_table
 from benchmarks.record import Benchmark, Data, Row
@@ -102,7 +102,7 @@ def pictures(demo: str, sampler: str, steps: int, grid, count: int, order=None, 
         "sampler_options": options,
     }
     if guidance is not None:
-        call |= {"guidance": guidance, "guidance_scale": 1.0}  # FLUX's distilled guidance would come on top
+        call |= {"guidance": guidance, **UNDISTILLED}
     [(_, latents)] = runs(demo_pipeline(demo), {**DEMOS[demo].call, **call}, count, output_type="latent")
     return latents
 

@@ -3,16 +3,21 @@
 import datetime
 import functools
 import hashlib
+import io
 import json
 import os
 import platform
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.record import Benchmark, Data, Row
 from k_diffusing._files import write_whole
 from k_diffusing._versions import PROGRAMS, package_versions
 from k_diffusing.models import DEMOS
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "data"
@@ -111,6 +116,14 @@ def tensors(path: Path) -> dict[str, tuple[str, list[int]]]:
 def made(path: Path) -> Row:
     """What the row of a file says of it, which was itself what was made."""
     return {"file": path.relative_to(ROOT).as_posix(), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def made_webp(path: Path, picture: "Image.Image", quality: int) -> Row:
+    """Write a picture whole; and what its row says."""
+    content = io.BytesIO()
+    picture.save(content, format="webp", quality=quality, method=6)
+    write_whole(path, content.getvalue())
+    return made(path)
 
 
 def comfyui_version() -> str:

@@ -12,6 +12,7 @@ sys.path.extend(str(ROOT / folder) for folder in ("demo_models", "tests/support"
 CAPTIONS, SEED, BATCH = 64, 1000, 16  # picture i has generator SEED + i
 READ = {"ground": "background", "colour": "colour", "shape": "shape", "one object": "one object"}  # score's: ours
 ALL = "all four"
+UNDISTILLED = {"guidance_scale": 1.0}  # beside a weight that is given, on top of which FLUX's embedding would come
 
 
 def demo_pipeline(demo: str):
@@ -25,6 +26,10 @@ def demo_pipeline(demo: str):
     diffusers.utils.logging.set_verbosity_error()  # its hint at dpmpp_3m_sde's grid
     hide_loading_bars()
     return load(demo)
+
+
+def network_of(pipe):
+    return pipe.unet if hasattr(pipe, "unet") else pipe.transformer
 
 
 def runs(pipe, call: dict[str, Any], count: int, seed: int = SEED, output_type: str = "np") -> Iterator[tuple]:

@@ -1,13 +1,11 @@
 """A contact sheet: five samplers against evaluations on the SDXL demo model, and what they converge to."""
 
-import io
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from benchmarks.data import ROOT, made
+from benchmarks.data import ROOT, made_webp
 from benchmarks.record import Benchmark, Row
-from k_diffusing._files import write_whole
 
 PICTURE, WIDTH = "docs/images/samplers-evaluations.webp", 770
 SAMPLERS = ("euler", "heun", "dpmpp_2m", "euler_ancestral", "dpmpp_2m_sde")
@@ -26,10 +24,7 @@ def measure(cells: list[Row]) -> Iterable[Row]:
         with Image.open(Path(folder) / "sdxl-samplers.png") as sheet:
             size = (WIDTH, round(sheet.height * WIDTH / sheet.width))
             small = sheet.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-    content = io.BytesIO()
-    small.save(content, format="webp", quality=85, method=6)
-    write_whole(ROOT / PICTURE, content.getvalue())
-    yield made(ROOT / PICTURE)
+    yield made_webp(ROOT / PICTURE, small, quality=85)
 
 
 BENCHMARK = Benchmark(

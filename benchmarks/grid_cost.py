@@ -66,14 +66,9 @@ def table(data: Data) -> str:
     return markdown_table(["", "SDXL", "FLUX"], lines)
 
 
-def ratio(data: Data, family: str) -> str:
-    """On one thread."""
-    return f"{select(data, of='grid', threads=1, family=family)[0]['median']:.2f}"
-
-
-def true_cfg(data: Data, threads: int) -> str:
-    """Of the time that FLUX's grid takes one at a time by true CFG."""
-    return f"{select(data, of='true CFG', threads=threads)[0]['median']:.2f}"
+def ratio(data: Data, family: str, of: str = "grid", threads: int = 1) -> str:
+    """Side by side over one at a time."""
+    return f"{select(data, of=of, threads=threads, family=family)[0]['median']:.2f}"
 
 
 def rows_of_flux(data: Data, threads: int, most: int = 13) -> str:
@@ -95,8 +90,8 @@ BENCHMARK = Benchmark(
         "table": table,
         "sdxl": lambda data: ratio(data, "sdxl"),
         "flux": lambda data: ratio(data, "flux"),
-        "true-cfg": lambda data: true_cfg(data, 1),
-        "true-cfg-two": lambda data: true_cfg(data, 2),
+        "true-cfg": lambda data: ratio(data, "flux", "true CFG"),
+        "true-cfg-two": lambda data: ratio(data, "flux", "true CFG", threads=2),
         "rows": lambda data: rows_of_flux(data, 1),
         "rows-two": lambda data: rows_of_flux(data, 2),
     },

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from benchmarks.data import select
-from benchmarks.demos import ALL, CAPTIONS, SEED, demo_pipeline, kept, runs
+from benchmarks.demos import ALL, CAPTIONS, SEED, UNDISTILLED, demo_pipeline, kept, network_of, runs
 from benchmarks.pages import markdown_table
 from benchmarks.record import Benchmark, Data, Row
 
@@ -48,20 +48,19 @@ def measure(cells: list[Row]) -> Iterable[Row]:
 
     pipes = {model: demo_pipeline(model) for model in {cell["model"] for cell in cells}}
     for cell in cells:
-        plain = {"comfy_sampler": "euler", "guidance_scale": 1.0}  # FLUX's distilled guidance would come on top
-        choice = plain | CHOICES[cell["model"]][cell["guidance"]]
+        choice = {"comfy_sampler": "euler", **UNDISTILLED, **CHOICES[cell["model"]][cell["guidance"]]}
         call = DEMOS[cell["model"]].call | choice | {"num_inference_steps": cell["steps"]}
         yield cell | captions_kept(pipes[cell["model"]], call)
 
 
 def captions_kept(pipe, call: dict[str, Any]) -> Row:
     """The captions kept to in all four words, and the rows that an image took."""
-    network, rows = pipe.unet if hasattr(pipe, "unet") else pipe.transformer, []
+    rows = []
 
     def see(_, args, kwargs):
         rows.append(len(args[0] if args else kwargs["hidden_states"]))
 
-    hook = network.register_forward_pre_hook(see, with_kwargs=True)
+    hook = network_of(pipe).register_forward_pre_hook(see, with_kwargs=True)
     try:
         right = sum(kept(scenes, pictures)[ALL] for scenes, pictures in runs(pipe, call, CAPTIONS))
     finally:

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import test
 import test_flux
-from benchmarks.demos import demo_pipeline
+from benchmarks.demos import demo_pipeline, network_of
 from k_diffusing.oracle.closed_form import OracleTransformer, OracleUNet, oracle_flux, oracle_sdxl
 from k_diffusing.render import cells as grid_cells
 from k_diffusing.render import checks, rendering
@@ -69,10 +69,6 @@ def pipeline(family: str):
         pipe.transformer = NullTransformer(in_channels=64)
     network_of(pipe).clock = Clock()
     return pipe
-
-
-def network_of(pipe):
-    return pipe.unet if hasattr(pipe, "unet") else pipe.transformer
 
 
 def embeds(family: str) -> dict[str, Any]:

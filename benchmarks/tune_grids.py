@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from benchmarks.data import ROOT, select
-from benchmarks.demos import ALL, BATCH, CAPTIONS, SEED, demo_pipeline, kept
+from benchmarks.demos import ALL, BATCH, CAPTIONS, SEED, demo_pipeline, kept, network_of
 from benchmarks.intervals import geometric
 from benchmarks.pages import listed, markdown_table
 from benchmarks.record import Benchmark, Data, Row
@@ -84,8 +84,7 @@ class Others:
         captions = tuple(scene.caption for scene in self.scenes) or ("",) * CAPTIONS
         self.pictures = Pictures(self.pipe, self.call, captions, tuple(range(SEED, SEED + CAPTIONS)), BATCH)
         levels = Levels.of(self.pictures)
-        network = getattr(self.pipe, "transformer", None) or self.pipe.unet
-        book = Book(WORK / model, [CAPTIONS, SEED, fingerprint(network), self.call], None)
+        book = Book(WORK / model, [CAPTIONS, SEED, fingerprint(network_of(self.pipe)), self.call], None)
         self.fine = book.fine("others", lambda: fine_run(self.pictures, levels, FINE, lambda _: None))
 
     @classmethod
